@@ -1,1 +1,11 @@
-//! Tidegate.
+//! Tidegate: a background job runner that lets through as much work as the systems behind it can bear.
+//!
+//! The modules in reading order, from what a job is to the daemon that runs it:
+
+pub mod catalog;
+pub mod clock;
+pub mod config;
+pub mod handlers;
+pub mod job;
+pub mod policy;
+pub mod queue;

@@ -1,0 +1,54 @@
+//! The catalogue: which kinds of jobs there are, read from `jobs/*.toml`.
+//!
+//! Owns: the form of a definition, its checks, and errors that name file, line and field. Must not know what a handler
+//! does: the list of handler names is handed in, and a handler reads its own section through [`JobSpec::section`].
+
+mod load;
+mod spec;
+
+pub use load::{CatalogError, Problem, load};
+pub use spec::{Concurrency, JobSpec, ScheduleSpec};
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// All definitions, by kind.
+#[derive(Debug, Clone, Default)]
+pub struct Catalog {
+    specs: BTreeMap<Arc<str>, Arc<JobSpec>>,
+}
+
+impl Catalog {
+    /// A catalogue of the given definitions; of two with the same kind the last one counts.
+    #[must_use]
+    pub fn new(specs: impl IntoIterator<Item = JobSpec>) -> Self {
+        let specs = specs
+            .into_iter()
+            .map(|s| (Arc::clone(&s.kind), Arc::new(s)))
+            .collect();
+        Self { specs }
+    }
+
+    /// The definition of a kind.
+    #[must_use]
+    pub fn get(&self, kind: &str) -> Option<&Arc<JobSpec>> {
+        self.specs.get(kind)
+    }
+
+    /// All definitions in order of kind.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<JobSpec>> {
+        self.specs.values()
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.specs.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.specs.is_empty()
+    }
+}

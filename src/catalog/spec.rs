@@ -1,0 +1,231 @@
+//! One job definition.
+
+use super::load::{Problem, section_value};
+use crate::config::duration;
+use crate::job::{ArgSpec, Priority};
+use crate::policy::retry::RetryPolicy;
+use crate::policy::schedule::{Misfire, Schedule};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The queue of a definition that names none.
+const DEFAULT_QUEUE: &str = "default";
+/// The timeout of a definition that names none.
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// What a kind of job is and how it is to be run.
+#[derive(Debug, Clone)]
+pub struct JobSpec {
+    /// Its name, unique in the catalogue.
+    pub kind: Arc<str>,
+    /// The handler that runs it.
+    pub handler: String,
+    /// For people.
+    pub description: Option<String>,
+    /// Where `tidegate enqueue` puts it.
+    pub queue: Arc<str>,
+    /// The class of jobs that name none.
+    pub priority: Priority,
+    /// How long one attempt may take.
+    pub timeout: Duration,
+    /// What happens after a failed attempt.
+    pub retry: RetryPolicy,
+    /// How many may run at once in one daemon.
+    pub concurrency: Concurrency,
+    /// The dependencies it touches, like `postgres:primary`: the gate and the breakers go by them.
+    pub resources: Vec<Arc<str>>,
+    /// What enqueuers may pass.
+    pub args: BTreeMap<String, ArgSpec>,
+    /// When it runs by itself.
+    pub schedule: Option<ScheduleSpec>,
+    /// Where it was read from.
+    pub(super) path: PathBuf,
+    /// The whole file: a handler's section is read from it with its line numbers.
+    pub(super) text: Arc<str>,
+}
+
+/// `[concurrency]`
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Concurrency {
+    /// At most this many at once in one daemon; no limit of its own when absent.
+    #[serde(default)]
+    pub limit: Option<usize>,
+}
+
+/// `[schedule]`, parsed.
+#[derive(Debug, Clone)]
+pub struct ScheduleSpec {
+    /// When.
+    pub schedule: Schedule,
+    /// What becomes of missed ticks.
+    pub misfire: Misfire,
+}
+
+impl JobSpec {
+    /// The handler's own section: `[exec]` for handler `exec`, `[db.purge]` for `db.purge`. Absent reads as empty.
+    ///
+    /// # Errors
+    /// Names file, line and field.
+    pub fn section<T: DeserializeOwned>(&self) -> Result<T, Problem> {
+        let value = section_value(&self.text, &self.handler)
+            .map_err(|e| Problem::from_toml(&self.path, &self.text, &e))?;
+        T::deserialize(toml::de::ValueDeserializer::from(value)).map_err(|e| {
+            let mut problem = Problem::from_toml(&self.path, &self.text, &e);
+            problem.message = format!("[{}] {}", self.handler, problem.message);
+            problem
+        })
+    }
+
+    /// A problem with this definition, found by somebody else.
+    #[must_use]
+    pub fn problem(&self, message: impl Into<String>) -> Problem {
+        Problem {
+            path: self.path.clone(),
+            line: None,
+            message: message.into(),
+        }
+    }
+}
+
+/// A definition as it stands in the file, but for the handler's section.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawSpec {
+    pub kind: String,
+    pub handler: String,
+    #[serde(default)]
+    description: Option<String>,
+    #[serde(default)]
+    queue: Option<String>,
+    #[serde(default)]
+    priority: Priority,
+    #[serde(default, with = "duration::option")]
+    timeout: Option<Duration>,
+    #[serde(default)]
+    retry: RetryPolicy,
+    #[serde(default)]
+    concurrency: Concurrency,
+    #[serde(default)]
+    resources: Vec<String>,
+    #[serde(default)]
+    args: BTreeMap<String, ArgSpec>,
+    #[serde(default)]
+    schedule: Option<RawSchedule>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawSchedule {
+    cron: String,
+    #[serde(default)]
+    timezone: Option<String>,
+    #[serde(default)]
+    misfire: Misfire,
+}
+
+impl RawSpec {
+    /// Checks the fields and makes them a definition.
+    ///
+    /// # Errors
+    /// Every problem, each naming its field.
+    pub(super) fn check(self, path: PathBuf, text: Arc<str>) -> Result<JobSpec, Vec<String>> {
+        let mut problems = self.field_problems();
+        let schedule = match self.schedule.map(RawSchedule::parse).transpose() {
+            Ok(schedule) => schedule,
+            Err(e) => {
+                problems.push(e);
+                None
+            }
+        };
+        let needed = self.args.iter().find(|(_, spec)| spec.required);
+        if let (Some(_), Some((name, _))) = (&schedule, needed) {
+            problems.push(format!(
+                "args.{name}: a scheduled job takes its args from their defaults, so none may be required"
+            ));
+        }
+        if !problems.is_empty() {
+            return Err(problems);
+        }
+        Ok(JobSpec {
+            kind: self.kind.into(),
+            handler: self.handler,
+            description: self.description,
+            queue: self.queue.as_deref().unwrap_or(DEFAULT_QUEUE).into(),
+            priority: self.priority,
+            timeout: self.timeout.unwrap_or(DEFAULT_TIMEOUT),
+            retry: self.retry,
+            concurrency: self.concurrency,
+            resources: self.resources.iter().map(|r| r.as_str().into()).collect(),
+            args: self.args,
+            schedule,
+            path,
+            text,
+        })
+    }
+
+    fn field_problems(&self) -> Vec<String> {
+        use crate::job::{args, envelope, id};
+        let mut problems = Vec::new();
+        if let Err(e) = id::check_kind(&self.kind) {
+            problems.push(format!("kind: {:?} {e}", self.kind));
+        }
+        if let Some(Err(e)) = self.queue.as_deref().map(id::check_queue) {
+            problems.push(format!("queue: {e}"));
+        }
+        let longest = Duration::from_millis(envelope::MAX_TIMEOUT_MS);
+        if let Some(t) = self.timeout
+            && (t < Duration::from_millis(1) || t > longest)
+        {
+            problems.push(format!(
+                "timeout: \"{}\" is not within \"1ms\" to \"1day\"",
+                duration::format(t)
+            ));
+        }
+        if let Err(e) = self.retry.validate() {
+            problems.extend(e.into_iter().map(|e| format!("retry.{e}")));
+        }
+        if self.concurrency.limit == Some(0) {
+            problems
+                .push("concurrency.limit: 0 would never run; leave it out for no limit".to_owned());
+        }
+        for resource in &self.resources {
+            if let Err(e) = check_resource(resource) {
+                problems.push(format!("resources: {resource:?} {e}"));
+            }
+        }
+        if let Err(e) = args::check_specs(&self.args) {
+            problems.push(e);
+        }
+        problems
+    }
+}
+
+impl RawSchedule {
+    fn parse(self) -> Result<ScheduleSpec, String> {
+        let zone = self.timezone.as_deref().unwrap_or("UTC");
+        let schedule =
+            Schedule::parse(&self.cron, zone).map_err(|e| format!("schedule.cron: {e}"))?;
+        Ok(ScheduleSpec {
+            schedule,
+            misfire: self.misfire,
+        })
+    }
+}
+
+/// `class:name`, like `postgres:primary`, `redis:cache`, `http:api.example:443`.
+fn check_resource(resource: &str) -> Result<(), String> {
+    let allowed = |b: u8| {
+        b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'_' | b'-' | b'.' | b':')
+    };
+    let (class, name) = resource.split_once(':').unwrap_or(("", ""));
+    if class.is_empty() || name.is_empty() || resource.len() > 128 || !resource.bytes().all(allowed)
+    {
+        return Err("must be class:name of a-z 0-9 _ - . :, like postgres:primary".to_owned());
+    }
+    Ok(())
+}

@@ -1,0 +1,36 @@
+//! The one place that reads a clock.
+//!
+//! Owns: wall-clock and monotonic readings. Everything else is handed the time it needs, so that policy can be
+//! tested at any instant. Must not know: what the time is used for.
+
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// Wall-clock time in milliseconds since the Unix epoch.
+///
+/// For reports, log records and local schedules only: whatever decides about a lease or the order of jobs uses the
+/// time of the Redis server, which all daemons share.
+#[must_use]
+pub fn unix_ms() -> u64 {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or(Duration::ZERO);
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// A monotonic reading, for measuring how long something took on this machine.
+#[must_use]
+pub fn monotonic() -> Instant {
+    Instant::now()
+}
+
+/// Formats milliseconds since the epoch as RFC 3339 in UTC, for people and logs.
+#[must_use]
+pub fn rfc3339(unix_ms: u64) -> String {
+    i64::try_from(unix_ms)
+        .ok()
+        .and_then(chrono::DateTime::from_timestamp_millis)
+        .map_or_else(
+            || unix_ms.to_string(),
+            |t| t.to_rfc3339_opts(chrono::SecondsFormat::Millis, true),
+        )
+}

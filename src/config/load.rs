@@ -1,0 +1,258 @@
+//! The layers of configuration, and how an error in one of them is told.
+
+use super::Config;
+use super::validate::{self, Problem};
+use figment::Figment;
+use figment::error::{Error as FigmentError, Kind};
+use figment::providers::{Env, Format, Toml};
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+/// The defaults, compiled in.
+const DEFAULTS: &str = include_str!("../../config/default.toml");
+/// Prefix of environment variables that override settings.
+const ENV_PREFIX: &str = "TIDEGATE_";
+/// Variables of that prefix that are command-line flags, not settings.
+const ENV_FLAGS: [&str; 2] = ["config", "jobs"];
+/// The largest configuration file read, bytes.
+const MAX_FILE_BYTES: u64 = 1 << 20;
+/// The most files taken from a folder.
+const MAX_FILES: usize = 100;
+
+/// Where configuration comes from.
+#[derive(Debug, Clone, Default)]
+pub struct Sources {
+    /// A file, or a folder whose `*.toml` files are taken in order of name. None: defaults and environment only.
+    pub path: Option<PathBuf>,
+}
+
+/// Everything that is wrong with the configuration.
+#[derive(Debug)]
+pub struct ConfigError {
+    /// One line each: source, key, what was given, what is allowed.
+    pub problems: Vec<String>,
+}
+
+impl ConfigError {
+    /// An error of one problem.
+    #[must_use]
+    pub fn one(problem: impl Into<String>) -> Self {
+        Self {
+            problems: vec![problem.into()],
+        }
+    }
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.problems.join("\n"))
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+/// Reads all layers and checks the result.
+///
+/// # Errors
+/// Every problem found, each naming its source and key.
+pub fn load(sources: &Sources) -> Result<Config, ConfigError> {
+    let mut figment = Figment::from(Toml::string(DEFAULTS));
+    for file in files(sources)? {
+        figment = figment.merge(Toml::file_exact(file));
+    }
+    figment = figment.merge(Env::prefixed(ENV_PREFIX).ignore(&ENV_FLAGS).split("__"));
+    let config: Config = figment.extract().map_err(|errors| ConfigError {
+        problems: errors.into_iter().map(|e| explain(&e)).collect(),
+    })?;
+    let problems = validate::problems(&config);
+    if problems.is_empty() {
+        return Ok(config);
+    }
+    Err(ConfigError {
+        problems: problems.iter().map(|p| place(&figment, p)).collect(),
+    })
+}
+
+fn files(sources: &Sources) -> Result<Vec<PathBuf>, ConfigError> {
+    let Some(path) = &sources.path else {
+        return Ok(Vec::new());
+    };
+    let unreadable =
+        |p: &Path, e: &dyn fmt::Display| ConfigError::one(format!("{}: {e}", p.display()));
+    let meta = std::fs::metadata(path).map_err(|e| unreadable(path, &e))?;
+    let mut files = if meta.is_dir() {
+        std::fs::read_dir(path)
+            .map_err(|e| unreadable(path, &e))?
+            .filter_map(|entry| entry.ok().map(|e| e.path()))
+            .filter(|p| p.extension().is_some_and(|x| x == "toml"))
+            .take(MAX_FILES + 1)
+            .collect()
+    } else {
+        vec![path.clone()]
+    };
+    if files.len() > MAX_FILES {
+        return Err(unreadable(path, &format!("more than {MAX_FILES} files")));
+    }
+    files.sort();
+    for file in &files {
+        let meta = std::fs::metadata(file).map_err(|e| unreadable(file, &e))?;
+        if !meta.is_file() {
+            return Err(unreadable(file, &"is not a regular file"));
+        }
+        if meta.len() > MAX_FILE_BYTES {
+            return Err(unreadable(
+                file,
+                &format!("larger than {MAX_FILE_BYTES} bytes"),
+            ));
+        }
+        std::fs::File::open(file).map_err(|e| unreadable(file, &e))?;
+    }
+    Ok(files)
+}
+
+/// A problem found by figment, in one line.
+fn explain(e: &FigmentError) -> String {
+    let source = e.metadata.as_ref().map_or_else(String::new, source_name);
+    let key = e.path.join(".");
+    let what = match &e.kind {
+        Kind::UnknownField(field, known) => {
+            let key = if key.is_empty() {
+                field.clone()
+            } else {
+                format!("{key}.{field}")
+            };
+            return format!("{source}{key}: unknown setting{}", suggestion(field, known));
+        }
+        // The given value may be a secret: only its type is shown.
+        Kind::InvalidType(actual, expected) => {
+            format!("got {}, expected {expected}", type_of(actual))
+        }
+        other => other.to_string(),
+    };
+    if key.is_empty() {
+        format!("{source}{what}")
+    } else {
+        format!("{source}{key}: {what}")
+    }
+}
+
+const fn type_of(actual: &figment::error::Actual) -> &'static str {
+    use figment::error::Actual;
+    match actual {
+        Actual::Bool(_) => "a boolean",
+        Actual::Unsigned(_) | Actual::Signed(_) => "a number",
+        Actual::Float(_) => "a decimal number",
+        Actual::Char(_) | Actual::Str(_) => "a text",
+        Actual::Seq => "a list",
+        Actual::Map => "a table",
+        _ => "something else",
+    }
+}
+
+fn suggestion(field: &str, known: &[&str]) -> String {
+    let near = known
+        .iter()
+        .find(|k| k.starts_with(field) || field.starts_with(**k));
+    match near {
+        Some(near) => format!("; did you mean `{near}`?"),
+        None => format!("; known here: {}", known.join(", ")),
+    }
+}
+
+/// A problem found by validation, with the source its value came from.
+fn place(figment: &Figment, p: &Problem) -> String {
+    let source = figment
+        .find_metadata(&p.key)
+        .map_or_else(String::new, source_name);
+    format!("{source}{}: {}", p.key, p.message)
+}
+
+fn source_name(meta: &figment::Metadata) -> String {
+    match &meta.source {
+        Some(figment::Source::File(path)) => format!("{}: ", path.display()),
+        _ if meta.name.contains("environment") => format!("environment {ENV_PREFIX}*: "),
+        _ => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::panic)]
+    use super::*;
+
+    fn with_file(text: &str) -> Result<Config, ConfigError> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("tidegate.toml");
+        std::fs::write(&path, text).unwrap();
+        load(&Sources { path: Some(path) })
+    }
+
+    #[test]
+    fn defaults_alone_are_valid() {
+        let config = load(&Sources::default()).unwrap();
+        assert_eq!(config.daemon.lease.as_secs(), 10);
+        assert_eq!(config.redis.prefix, "tidegate");
+    }
+
+    #[test]
+    fn a_redis_url_alone_is_complete() {
+        let config = with_file("[redis]\nurl = \"redis://h:1/2\"").unwrap();
+        assert_eq!(config.redis.url.reveal(), "redis://h:1/2");
+        assert_eq!(config.daemon.concurrency, 32);
+    }
+
+    #[test]
+    fn errors_name_file_key_given_and_allowed() {
+        for (text, parts) in [
+            (
+                "[daemon]\nlease = \"500ms\"",
+                &["tidegate.toml", "daemon.lease", "500ms", "1s"][..],
+            ),
+            (
+                "[daemon]\nleese = \"5s\"",
+                &["tidegate.toml", "daemon.leese", "unknown setting", "lease"],
+            ),
+            ("[daemon]\nlease = 5", &["daemon.lease", "number", "string"]),
+            (
+                "[daemon]\nlease = \"5 parsecs\"",
+                &["daemon.lease", "5 parsecs", "250ms"],
+            ),
+            ("colour = 1", &["colour", "unknown setting"]),
+            ("[gate]\nmode = \"open\"", &["gate.mode", "open", "shadow"]),
+            ("[redis]\nurl = \"http://x\"", &["redis.url", "redis://"]),
+            (
+                "[admin]\nlisten = \"0.0.0.0:80\"",
+                &["admin.listen", "loopback", "admin.token"],
+            ),
+            ("[[queue]]\nname = \"a:b\"", &["queue.name", "a:b"]),
+            ("[daemon", &["tidegate.toml"]),
+        ] {
+            let error = with_file(text).unwrap_err().to_string();
+            for part in parts {
+                assert!(
+                    error.contains(part),
+                    "{text:?} gave {error:?}, without {part:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn all_problems_are_told_at_once() {
+        let error = with_file("[daemon]\nlease = \"500ms\"\nconcurrency = 0").unwrap_err();
+        // The short lease also makes the command timeout too long for it.
+        assert_eq!(error.problems.len(), 3, "{error}");
+    }
+
+    #[test]
+    fn secrets_are_not_in_errors() {
+        for text in [
+            "[redis]\nurl = \"http://u:hunter2@x\"",
+            "[database]\nurl = \"mysql://u:hunter2@x\"",
+            "[admin]\ntoken = [\"hunter2\"]",
+        ] {
+            let error = with_file(text).unwrap_err().to_string();
+            assert!(!error.contains("hunter2"), "{error}");
+        }
+    }
+}

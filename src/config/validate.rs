@@ -1,0 +1,259 @@
+//! The ranges of settings. One line per setting; all problems are told at once.
+
+use super::{Config, duration};
+use crate::job::id::check_queue;
+use std::collections::HashSet;
+use std::fmt::Display;
+use std::time::Duration;
+
+const MILLI: Duration = Duration::from_millis(1);
+const SECOND: Duration = Duration::from_secs(1);
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// A setting that is out of range.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Problem {
+    /// Dotted path of the setting.
+    pub key: String,
+    /// What was given and what is allowed.
+    pub message: String,
+}
+
+/// All problems of a configuration, in the order of the file.
+pub(super) fn problems(c: &Config) -> Vec<Problem> {
+    let mut found = Problems(Vec::new());
+    found.servers(c);
+    found.daemon(c);
+    found.queues(c);
+    found.keeping(c);
+    found.gate(c);
+    found.outside(c);
+    found.0
+}
+
+struct Problems(Vec<Problem>);
+
+impl Problems {
+    fn add(&mut self, key: &str, message: impl Into<String>) {
+        self.0.push(Problem {
+            key: key.to_owned(),
+            message: message.into(),
+        });
+    }
+
+    fn within<T: PartialOrd + Display>(&mut self, key: &str, given: T, min: T, max: T) {
+        if given < min || given > max {
+            self.add(key, format!("{given} is not within {min} to {max}"));
+        }
+    }
+
+    fn lasting(&mut self, key: &str, given: Duration, min: Duration, max: Duration) {
+        if given < min || given > max {
+            let [given, min, max] = [given, min, max].map(duration::format);
+            self.add(
+                key,
+                format!("\"{given}\" is not within \"{min}\" to \"{max}\""),
+            );
+        }
+    }
+
+    fn key_part(&mut self, key: &str, given: &str) {
+        let allowed =
+            |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'_' | b'-' | b'.');
+        if given.is_empty() || given.len() > 32 || !given.bytes().all(allowed) {
+            self.add(
+                key,
+                format!("{given:?} must be 1 to 32 characters of a-z 0-9 _ - ."),
+            );
+        }
+    }
+
+    fn servers(&mut self, c: &Config) {
+        self.scheme(
+            "redis.url",
+            c.redis.url.reveal(),
+            &["redis", "rediss", "unix", "redis+unix"],
+        );
+        self.key_part("redis.prefix", &c.redis.prefix);
+        let minute = 60 * SECOND;
+        self.lasting(
+            "redis.command_timeout",
+            c.redis.command_timeout,
+            50 * MILLI,
+            minute,
+        );
+        self.lasting(
+            "redis.connect_timeout",
+            c.redis.connect_timeout,
+            50 * MILLI,
+            minute,
+        );
+        if c.redis.command_timeout * 3 > c.daemon.lease {
+            self.add(
+                "redis.command_timeout",
+                format!(
+                    "\"{}\" must be at most a third of daemon.lease (\"{}\"), or a slow command costs the lease",
+                    duration::format(c.redis.command_timeout),
+                    duration::format(c.daemon.lease)
+                ),
+            );
+        }
+        if !c.database.url.is_empty() {
+            self.scheme(
+                "database.url",
+                c.database.url.reveal(),
+                &["postgres", "postgresql"],
+            );
+        }
+        self.within(
+            "database.max_connections",
+            c.database.max_connections,
+            1,
+            1_000,
+        );
+        self.lasting(
+            "database.acquire_timeout",
+            c.database.acquire_timeout,
+            10 * MILLI,
+            300 * SECOND,
+        );
+        self.lasting(
+            "database.statement_timeout",
+            c.database.statement_timeout,
+            100 * MILLI,
+            DAY,
+        );
+    }
+
+    /// The URL itself is never shown: it may carry a password.
+    fn scheme(&mut self, key: &str, given: &str, allowed: &[&str]) {
+        let scheme = given.split_once("://").map(|(scheme, _)| scheme);
+        if !scheme.is_some_and(|s| allowed.contains(&s)) {
+            self.add(
+                key,
+                format!("must start with {}://", allowed.join(":// or ")),
+            );
+        } else if url::Url::parse(given).is_err() {
+            self.add(key, "is not a URL");
+        }
+    }
+
+    fn daemon(&mut self, c: &Config) {
+        self.within("daemon.concurrency", c.daemon.concurrency, 1, 100_000);
+        self.lasting("daemon.lease", c.daemon.lease, SECOND, 300 * SECOND);
+        self.lasting(
+            "daemon.drain_timeout",
+            c.daemon.drain_timeout,
+            Duration::ZERO,
+            3_600 * SECOND,
+        );
+        self.lasting("daemon.poll", c.daemon.poll, 20 * MILLI, 10 * SECOND);
+    }
+
+    fn queues(&mut self, c: &Config) {
+        let mut seen = HashSet::new();
+        for queue in &c.queue {
+            let key = format!("queue.{}", queue.name);
+            if let Err(e) = check_queue(&queue.name) {
+                self.add("queue.name", format!("{:?} {e}", queue.name));
+            }
+            if !seen.insert(&queue.name) {
+                self.add(&key, "is defined twice");
+            }
+            if let Some(n) = queue.concurrency {
+                self.within(&format!("{key}.concurrency"), n, 1, 100_000);
+            }
+            if let Some(objective) = queue.objective {
+                self.lasting(&format!("{key}.objective"), objective, SECOND, 30 * DAY);
+            }
+        }
+        self.lasting("queues.objective", c.queues.objective, SECOND, 30 * DAY);
+        self.lasting("aging.after", c.aging.after, SECOND, DAY);
+    }
+
+    fn keeping(&mut self, c: &Config) {
+        self.lasting("dedupe.window", c.dedupe.window, Duration::ZERO, 30 * DAY);
+        self.within("retention.dead_max", c.retention.dead_max, 1, 1_000_000);
+        self.lasting(
+            "retention.dead_age",
+            c.retention.dead_age,
+            3_600 * SECOND,
+            3_650 * DAY,
+        );
+        self.within(
+            "retention.quarantine_max",
+            c.retention.quarantine_max,
+            1,
+            100_000,
+        );
+        self.within("retention.recent_max", c.retention.recent_max, 0, 1_000_000);
+    }
+
+    fn gate(&mut self, c: &Config) {
+        self.lasting("gate.sample", c.gate.sample, 100 * MILLI, 60 * SECOND);
+        self.lasting("gate.hold", c.gate.hold, Duration::ZERO, 3_600 * SECOND);
+        self.lasting("gate.stale_after", c.gate.stale_after, SECOND, 600 * SECOND);
+        self.lasting("breaker.slow_call", c.breaker.slow_call, 10 * MILLI, DAY);
+        self.lasting("breaker.open", c.breaker.open, 100 * MILLI, 300 * SECOND);
+        self.lasting(
+            "breaker.open_max",
+            c.breaker.open_max,
+            SECOND,
+            3_600 * SECOND,
+        );
+        if c.breaker.open > c.breaker.open_max {
+            self.add("breaker.open", "must not be more than breaker.open_max");
+        }
+    }
+
+    fn outside(&mut self, c: &Config) {
+        if !c.admin.listen.is_empty() {
+            match c.admin.listen.parse::<std::net::SocketAddr>() {
+                Err(_) => self.add(
+                    "admin.listen",
+                    format!(
+                        "{:?} is not an address like \"127.0.0.1:9180\"",
+                        c.admin.listen
+                    ),
+                ),
+                Ok(addr) if !addr.ip().is_loopback() && c.admin.token.is_empty() => self.add(
+                    "admin.listen",
+                    format!("{addr} is not loopback: set admin.token, or listen on 127.0.0.1"),
+                ),
+                Ok(_) => {}
+            }
+        }
+        self.within(
+            "log.successes_per_second",
+            c.log.successes_per_second,
+            0,
+            100_000,
+        );
+        if let Err(e) = tracing_subscriber::EnvFilter::try_new(&c.log.level) {
+            self.add("log.level", format!("{:?}: {e}", c.log.level));
+        }
+        if !c.alerts.webhook.is_empty() {
+            self.scheme(
+                "alerts.webhook",
+                c.alerts.webhook.reveal(),
+                &["http", "https"],
+            );
+        }
+        self.lasting("alerts.timeout", c.alerts.timeout, 100 * MILLI, 60 * SECOND);
+        for host in &c.http.allow {
+            if url::Url::parse(&format!("http://{host}/")).is_err()
+                || host.contains(['/', '@', '*'])
+            {
+                self.add(
+                    "http.allow",
+                    format!("{host:?} is not \"host\" or \"host:port\""),
+                );
+            }
+        }
+        self.within("http.max_response", c.http.max_response, 0, 1 << 20);
+        self.key_part("cache.prefix", &c.cache.prefix);
+        self.lasting("cache.max_ttl", c.cache.max_ttl, SECOND, 30 * DAY);
+        self.within("cache.log_max", c.cache.log_max, 100, 10_000_000);
+        self.within("cache.max_entry", c.cache.max_entry, 1_024, 16 << 20);
+    }
+}

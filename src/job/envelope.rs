@@ -1,0 +1,457 @@
+//! Envelope v1: the one public form in which any language hands us a job.
+//!
+//! Owns: what an entry of an inbox may look like. What passes here is well formed by itself; whether the kind exists
+//! and its arguments fit is the catalogue's to say.
+
+use super::strict::{self, StrictObject};
+use super::{JobId, Priority, id};
+use serde::Deserialize;
+use serde_json::{Map, Value};
+use std::collections::BTreeMap;
+
+/// The largest whole entry, in bytes: arguments, the app's own `meta`, and room for the rest.
+pub const MAX_ENTRY_BYTES: usize = 384 * 1024;
+/// The largest `args`, in bytes of JSON.
+pub const MAX_ARGS_BYTES: usize = 256 * 1024;
+/// The deepest nesting of `args`.
+pub const MAX_ARGS_DEPTH: usize = 32;
+/// The largest `meta`, in bytes of keys and values.
+pub const MAX_META_BYTES: usize = 4 * 1024;
+/// How far ahead a job may be put off: a year, in milliseconds.
+pub const MAX_AHEAD_MS: u64 = 365 * 24 * 3600 * 1000;
+/// The most attempts a job may ask for.
+pub const MAX_ATTEMPTS: u32 = 1_000;
+/// The longest timeout a job may ask for: a day, in milliseconds.
+pub const MAX_TIMEOUT_MS: u64 = 86_400_000;
+
+/// A job as an app sent it. Absent fields take the definition's values.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Envelope {
+    /// Envelope version; only 1 exists.
+    #[serde(default, deserialize_with = "present")]
+    pub v: Option<u64>,
+    /// Which definition it is for.
+    pub kind: String,
+    /// The app's own id; minted on admission when absent.
+    #[serde(default, deserialize_with = "present")]
+    pub id: Option<JobId>,
+    #[serde(default)]
+    args: StrictObject,
+    /// Must agree with the inbox, if given.
+    #[serde(default, deserialize_with = "present")]
+    pub queue: Option<String>,
+    /// Priority class.
+    #[serde(default, deserialize_with = "present")]
+    pub priority: Option<Priority>,
+    /// Not before this time, ms since the epoch.
+    #[serde(default, deserialize_with = "present")]
+    pub run_at: Option<u64>,
+    /// Not before this many ms after admission.
+    #[serde(default, deserialize_with = "present")]
+    pub delay_ms: Option<u64>,
+    /// Expired if not started by this time, ms since the epoch.
+    #[serde(default, deserialize_with = "present")]
+    pub expires_at: Option<u64>,
+    /// Expired if not started within this many ms of admission.
+    #[serde(default, deserialize_with = "present")]
+    pub ttl_ms: Option<u64>,
+    /// Replaces the definition's number of attempts.
+    #[serde(default, deserialize_with = "present")]
+    pub max_attempts: Option<u32>,
+    /// Replaces the definition's timeout, ms.
+    #[serde(default, deserialize_with = "present")]
+    pub timeout_ms: Option<u64>,
+    /// The client's clock when it enqueued, ms since the epoch; for reports only.
+    #[serde(default, deserialize_with = "present")]
+    pub enqueued_at: Option<u64>,
+    /// W3C trace context.
+    #[serde(default, deserialize_with = "present")]
+    pub traceparent: Option<String>,
+    /// The app's own notes.
+    #[serde(default)]
+    pub meta: BTreeMap<String, String>,
+    // Fields of envelope v1 whose features are not here yet: known by name, so that the entry is set aside for a
+    // later version instead of running without what it asked for.
+    #[serde(default)]
+    unique: Unsupported,
+    #[serde(default)]
+    debounce: Unsupported,
+    #[serde(default)]
+    then: Unsupported,
+    #[serde(default)]
+    group: Unsupported,
+    #[serde(default)]
+    concurrency_key: Unsupported,
+    #[serde(default)]
+    result_ttl_ms: Unsupported,
+}
+
+/// Whether a field stood there at all; its value is not looked at.
+#[derive(Debug, Default)]
+struct Unsupported(bool);
+
+impl<'de> Deserialize<'de> for Unsupported {
+    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        serde::de::IgnoredAny::deserialize(d).map(|_| Self(true))
+    }
+}
+
+/// An optional field that, when it stands there, must hold a value: `null` is not one.
+fn present<'de, D, T>(d: D) -> Result<Option<T>, D::Error>
+where
+    D: serde::Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    T::deserialize(d).map(Some)
+}
+
+/// Why an entry can't be a job.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reject {
+    /// The class of the fault.
+    pub code: RejectCode,
+    /// What is wrong, naming the field.
+    pub message: String,
+}
+
+impl Reject {
+    /// A reason with its class.
+    #[must_use]
+    pub fn new(code: RejectCode, message: impl Into<String>) -> Self {
+        Self {
+            code,
+            message: message.into(),
+        }
+    }
+}
+
+impl std::fmt::Display for Reject {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.code.as_str(), self.message)
+    }
+}
+
+/// Classes of faults, stable words for reports and metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RejectCode {
+    /// Not JSON, not an object, a duplicate key, a wrong type, a value out of range.
+    Malformed,
+    /// Larger than allowed.
+    TooLarge,
+    /// A field this version does not know.
+    UnknownField,
+    /// An envelope version this daemon does not speak.
+    UnknownVersion,
+    /// No definition of that name here.
+    UnknownKind,
+    /// The arguments do not fit the definition.
+    BadArgs,
+    /// The envelope names another queue than its inbox.
+    WrongQueue,
+}
+
+impl RejectCode {
+    /// The stable word.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Malformed => "malformed",
+            Self::TooLarge => "too_large",
+            Self::UnknownField => "unknown_field",
+            Self::UnknownVersion => "unknown_version",
+            Self::UnknownKind => "unknown_kind",
+            Self::BadArgs => "bad_args",
+            Self::WrongQueue => "wrong_queue",
+        }
+    }
+
+    /// Whether another daemon, or this one after an upgrade or a reload, may know better.
+    #[must_use]
+    pub const fn may_heal(self) -> bool {
+        matches!(
+            self,
+            Self::UnknownField | Self::UnknownVersion | Self::UnknownKind
+        )
+    }
+}
+
+impl Envelope {
+    /// Parses and checks one inbox entry.
+    ///
+    /// # Errors
+    /// The reason why it can never be a job as it stands.
+    pub fn parse(raw: &[u8]) -> Result<Self, Reject> {
+        let malformed = |m: String| Reject::new(RejectCode::Malformed, m);
+        if raw.len() > MAX_ENTRY_BYTES {
+            let message = format!("{} bytes; at most {MAX_ENTRY_BYTES} allowed", raw.len());
+            return Err(Reject::new(RejectCode::TooLarge, message));
+        }
+        // The envelope itself is one level around `args`.
+        strict::scan(raw, MAX_ARGS_DEPTH + 1).map_err(malformed)?;
+        let envelope: Self = serde_json::from_slice(raw).map_err(|e| {
+            let text = e.to_string();
+            if text.starts_with("unknown field") {
+                Reject::new(RejectCode::UnknownField, text)
+            } else {
+                malformed(text)
+            }
+        })?;
+        envelope.check()?;
+        Ok(envelope)
+    }
+
+    /// The arguments as sent.
+    #[must_use]
+    pub const fn args(&self) -> &Map<String, Value> {
+        &self.args.0
+    }
+
+    /// The arguments, taken out.
+    #[must_use]
+    pub fn take_args(&mut self) -> Map<String, Value> {
+        std::mem::take(&mut self.args.0)
+    }
+
+    /// When the job may first run, given the time of its admission (both ms since the epoch).
+    #[must_use]
+    pub fn ready_at(&self, admitted_ms: u64) -> u64 {
+        match (self.run_at, self.delay_ms) {
+            (Some(at), _) => at.max(admitted_ms),
+            (None, Some(delay)) => admitted_ms.saturating_add(delay),
+            (None, None) => admitted_ms,
+        }
+    }
+
+    fn check(&self) -> Result<(), Reject> {
+        self.check_version()?;
+        self.check_supported()?;
+        self.check_ranges().map_err(|(field, why)| {
+            Reject::new(RejectCode::Malformed, format!("{field}: {why}"))
+        })?;
+        let args_bytes = serde_json::to_vec(&self.args.0).map_or(usize::MAX, |v| v.len());
+        if args_bytes > MAX_ARGS_BYTES {
+            let message = format!("args: {args_bytes} bytes; at most {MAX_ARGS_BYTES} allowed");
+            return Err(Reject::new(RejectCode::TooLarge, message));
+        }
+        Ok(())
+    }
+
+    fn check_version(&self) -> Result<(), Reject> {
+        match self.v {
+            None | Some(1) => Ok(()),
+            Some(other) => Err(Reject::new(
+                RejectCode::UnknownVersion,
+                format!("v: {other}; this daemon speaks 1"),
+            )),
+        }
+    }
+
+    fn check_supported(&self) -> Result<(), Reject> {
+        let asked = [
+            ("unique", self.unique.0),
+            ("debounce", self.debounce.0),
+            ("then", self.then.0),
+            ("group", self.group.0),
+            ("concurrency_key", self.concurrency_key.0),
+            ("result_ttl_ms", self.result_ttl_ms.0),
+        ];
+        match asked.iter().find(|(_, present)| *present) {
+            None => Ok(()),
+            Some((field, _)) => Err(Reject::new(
+                RejectCode::UnknownField,
+                format!("{field}: not supported by this version"),
+            )),
+        }
+    }
+
+    fn check_ranges(&self) -> Result<(), (&'static str, String)> {
+        id::check_kind(&self.kind).map_err(|e| ("kind", e))?;
+        if let Some(queue) = &self.queue {
+            id::check_queue(queue).map_err(|e| ("queue", e))?;
+        }
+        if self.run_at.is_some() && self.delay_ms.is_some() {
+            return Err(("run_at", "give run_at or delay_ms, not both".to_owned()));
+        }
+        if self.expires_at.is_some() && self.ttl_ms.is_some() {
+            return Err((
+                "expires_at",
+                "give expires_at or ttl_ms, not both".to_owned(),
+            ));
+        }
+        at_most("delay_ms", self.delay_ms, MAX_AHEAD_MS)?;
+        at_most("ttl_ms", self.ttl_ms, MAX_AHEAD_MS)?;
+        // Scores in Redis are doubles: beyond 2^53 they would be rounded.
+        at_most("run_at", self.run_at, 1 << 53)?;
+        at_most("expires_at", self.expires_at, 1 << 53)?;
+        at_most("enqueued_at", self.enqueued_at, 1 << 53)?;
+        if self
+            .max_attempts
+            .is_some_and(|n| n == 0 || n > MAX_ATTEMPTS)
+        {
+            return Err(("max_attempts", format!("must be 1 to {MAX_ATTEMPTS}")));
+        }
+        if self
+            .timeout_ms
+            .is_some_and(|n| n == 0 || n > MAX_TIMEOUT_MS)
+        {
+            return Err(("timeout_ms", format!("must be 1 to {MAX_TIMEOUT_MS}")));
+        }
+        if let Some(trace) = &self.traceparent {
+            check_traceparent(trace).map_err(|e| ("traceparent", e))?;
+        }
+        let meta_bytes: usize = self.meta.iter().map(|(k, v)| k.len() + v.len()).sum();
+        if meta_bytes > MAX_META_BYTES {
+            return Err((
+                "meta",
+                format!("{meta_bytes} bytes; at most {MAX_META_BYTES} allowed"),
+            ));
+        }
+        Ok(())
+    }
+}
+
+fn at_most(
+    field: &'static str,
+    given: Option<u64>,
+    max: u64,
+) -> Result<(), (&'static str, String)> {
+    match given {
+        Some(n) if n > max => Err((field, format!("{n} is more than {max}"))),
+        _ => Ok(()),
+    }
+}
+
+/// `version-traceid-parentid-flags` in lower-case hex (W3C Trace Context, section 3.2).
+fn check_traceparent(given: &str) -> Result<(), String> {
+    let hex = |part: &str, len: usize| {
+        part.len() == len
+            && part
+                .bytes()
+                .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+    };
+    let parts: Vec<&str> = given.splitn(5, '-').collect();
+    match parts[..] {
+        [version, trace, parent, flags]
+            if hex(version, 2) && hex(trace, 32) && hex(parent, 16) && hex(flags, 2) =>
+        {
+            Ok(())
+        }
+        _ => Err("must be a W3C traceparent like 00-<32 hex>-<16 hex>-01".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn code(raw: &[u8]) -> RejectCode {
+        Envelope::parse(raw).unwrap_err().code
+    }
+
+    #[test]
+    fn kind_alone_is_enough() {
+        let e = Envelope::parse(br#"{"kind":"app.append"}"#).unwrap();
+        assert_eq!(e.kind, "app.append");
+        assert!(e.args().is_empty());
+        assert_eq!(e.ready_at(5), 5);
+    }
+
+    #[test]
+    fn every_field_is_taken() {
+        let raw = br#"{"v":1,"kind":"a.b","id":"x-1","args":{"n":[1,{"m":2.5e3}]},"queue":"default","priority":"bulk",
+            "delay_ms":10,"ttl_ms":60000,"max_attempts":3,"timeout_ms":1000,"enqueued_at":1700000000000,
+            "traceparent":"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01","meta":{"user":"7"}}"#;
+        let e = Envelope::parse(raw).unwrap();
+        assert_eq!(e.priority, Some(Priority::Bulk));
+        assert_eq!(e.ready_at(5), 15);
+        assert_eq!(e.meta["user"], "7");
+    }
+
+    #[test]
+    fn hostile_bytes_are_malformed() {
+        let deep = format!(
+            r#"{{"kind":"a","args":{{"x":{}{}}}}}"#,
+            "[".repeat(32),
+            "]".repeat(32)
+        );
+        let very_deep = format!(r#"{{"kind":"a","args":{}"#, "[".repeat(100_000));
+        let cases: &[&[u8]] = &[
+            b"",
+            b"{",
+            b"null",
+            b"[]",
+            b"\"kind\"",
+            br#"{"kind":"a"} x"#,
+            br#"{"kind":"a"}{"kind":"a"}"#,
+            b"\xef\xbb\xbf{\"kind\":\"a\"}",
+            b"{\"kind\":\"a\",\"args\":{\"x\":\"\xff\"}}",
+            br#"{"kind":"a","args":{"x":"\ud800"}}"#,
+            br#"{"kind":"a","kind":"b"}"#,
+            br#"{"kind":"a","args":{"x":1,"x":2}}"#,
+            br#"{"kind":"a","args":{"y":[{"x":1,"x":2}]}}"#,
+            br#"{"kind":"a","args":{"x":NaN}}"#,
+            br#"{"kind":"a","args":{"x":1e400}}"#,
+            br#"{"kind":"a","args":{"x":18446744073709551616}}"#,
+            br#"{"kind":"a","args":{"x":-9223372036854775809}}"#,
+            br#"{"kind":"a","args":[]}"#,
+            br#"{"kind":"a","args":null}"#,
+            br#"{"kind":"a","id":"a:b"}"#,
+            br#"{"kind":"a","id":null}"#,
+            br#"{"kind":"A"}"#,
+            br#"{"args":{}}"#,
+            br#"{"kind":"a","delay_ms":-1}"#,
+            br#"{"kind":"a","delay_ms":31536000001}"#,
+            br#"{"kind":"a","delay_ms":1,"run_at":1}"#,
+            br#"{"kind":"a","priority":"999"}"#,
+            br#"{"kind":"a","priority":1}"#,
+            br#"{"kind":"a","max_attempts":1000000000}"#,
+            br#"{"kind":"a","max_attempts":0}"#,
+            br#"{"kind":"a","timeout_ms":0}"#,
+            br#"{"kind":"a","queue":"a:b"}"#,
+            br#"{"kind":"a","traceparent":"x"}"#,
+            br#"{"kind":"a","meta":{"x":1}}"#,
+            deep.as_bytes(),
+            very_deep.as_bytes(),
+        ];
+        for raw in cases {
+            let shown = String::from_utf8_lossy(&raw[..raw.len().min(80)]).into_owned();
+            assert_eq!(code(raw), RejectCode::Malformed, "{shown}");
+        }
+    }
+
+    #[test]
+    fn limits_are_exact() {
+        let nested = |n: usize| {
+            format!(
+                r#"{{"kind":"a","args":{{"x":{}{}}}}}"#,
+                "[".repeat(n),
+                "]".repeat(n)
+            )
+        };
+        assert!(Envelope::parse(nested(31).as_bytes()).is_ok());
+        let sized = |n: usize| format!(r#"{{"kind":"a","args":{{"x":"{}"}}}}"#, "y".repeat(n - 8));
+        assert!(Envelope::parse(sized(MAX_ARGS_BYTES).as_bytes()).is_ok());
+        assert_eq!(
+            code(sized(MAX_ARGS_BYTES + 1).as_bytes()),
+            RejectCode::TooLarge
+        );
+        assert!(Envelope::parse(br#"{"kind":"a","args":{"x":18446744073709551615}}"#).is_ok());
+    }
+
+    #[test]
+    fn what_a_later_version_may_know_is_told_apart() {
+        assert_eq!(code(br#"{"kind":"a","v":2}"#), RejectCode::UnknownVersion);
+        assert_eq!(
+            code(br#"{"kind":"a","colour":"red"}"#),
+            RejectCode::UnknownField
+        );
+        assert_eq!(
+            code(br#"{"kind":"a","unique":{"key":"x"}}"#),
+            RejectCode::UnknownField
+        );
+        assert!(RejectCode::UnknownField.may_heal());
+        assert!(!RejectCode::Malformed.may_heal());
+    }
+}

@@ -1,0 +1,3 @@
+//! The queue on Redis.
+
+pub mod connection;
