@@ -1,1 +1,5 @@
 //! Tidegate.
+
+pub mod config;
+pub mod job;
+pub mod policy;

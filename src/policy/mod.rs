@@ -1,0 +1,17 @@
+//! The decisions of the runner as pure state machines: when to retry, what to hold back, how much
+//! to do at once, what comes next.
+//!
+//! Time and randomness are arguments, so every decision can be replayed in a test. Nothing here
+//! reads a clock, waits, or knows a store or the runtime.
+//!
+//! Two kinds of time occur, both `u64` milliseconds: *unix* time where a decision is about dates or
+//! about times written by others ([`schedule`], [`aging`]), and *monotonic* time since any fixed
+//! origin where it is about elapsed time ([`breaker`], [`gate`]).
+
+pub mod aging;
+pub mod batch;
+//pub mod breaker;
+mod cron_fields;
+//pub mod gate;
+pub mod retry;
+pub mod schedule;
