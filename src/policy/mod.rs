@@ -10,7 +10,7 @@
 
 pub mod aging;
 pub mod batch;
-//pub mod breaker;
+pub mod breaker;
 mod cron_fields;
 //pub mod gate;
 pub mod retry;

@@ -1,0 +1,137 @@
+//! What a breaker tells about itself: mode, states, transitions and their reasons, a snapshot.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// The states of a breaker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// Calls go through.
+    Closed,
+    /// No call goes through until the cool-down is over.
+    Open,
+    /// One call at a time goes through, to see.
+    HalfOpen,
+    /// Calls go through up to a growing share of the usual limit.
+    Ramping,
+}
+
+impl State {
+    /// The name in logs, metrics and JSON.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::Open => "open",
+            Self::HalfOpen => "half_open",
+            Self::Ramping => "ramping",
+        }
+    }
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// Whether the breaker acts on what it sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Mode {
+    /// It does.
+    #[default]
+    On,
+    /// It judges and reports as if it did, and lets every call through.
+    MetricsOnly,
+    /// It lets every call through and looks away.
+    Disabled,
+}
+
+/// Why a breaker changed its state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reason {
+    /// Most calls in the window failed, beyond chance.
+    Failures {
+        /// Failed calls in the window.
+        failures: u32,
+        /// All calls in the window.
+        calls: u32,
+    },
+    /// Most calls in the window were slow, beyond chance.
+    SlowCalls {
+        /// Slow calls in the window.
+        slow: u32,
+        /// All calls in the window.
+        calls: u32,
+    },
+    /// Nobody answered the door several times in a row.
+    ConnectErrors {
+        /// Connect errors in a row.
+        count: u32,
+    },
+    /// The cool-down is over; a trial starts.
+    CoolDownOver,
+    /// The trial failed or was slow.
+    TrialFailed,
+    /// The trial succeeded.
+    TrialSucceeded,
+    /// The last ramp step was passed.
+    Recovered,
+    /// An operator opened it.
+    Forced,
+    /// An operator closed it, or set its mode.
+    Reset,
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Failures { failures, calls } => write!(f, "{failures} of {calls} calls failed"),
+            Self::SlowCalls { slow, calls } => write!(f, "{slow} of {calls} calls were slow"),
+            Self::ConnectErrors { count } => write!(f, "{count} connect errors in a row"),
+            Self::CoolDownOver => f.write_str("cool-down over"),
+            Self::TrialFailed => f.write_str("trial failed"),
+            Self::TrialSucceeded => f.write_str("trial succeeded"),
+            Self::Recovered => f.write_str("recovered"),
+            Self::Forced => f.write_str("forced open"),
+            Self::Reset => f.write_str("reset"),
+        }
+    }
+}
+
+/// A change of state, for the caller to log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Transition {
+    /// The state it left.
+    pub from: State,
+    /// The state it entered.
+    pub to: State,
+    /// Why.
+    pub reason: Reason,
+    /// When, monotonic milliseconds.
+    pub at_ms: u64,
+}
+
+/// A breaker at one moment, for `/health` and `explain`.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Snapshot {
+    /// Its state.
+    pub state: State,
+    /// Whether it acts on it.
+    pub mode: Mode,
+    /// While calls are refused: milliseconds until one may be tried.
+    pub retry_in_ms: Option<u64>,
+    /// While ramping: the share of the usual limit.
+    pub limit: Option<f64>,
+    /// Openings since the last full recovery.
+    pub openings: u32,
+    /// Calls in the window.
+    pub calls: u32,
+    /// Failed ones.
+    pub failures: u32,
+    /// Slow ones.
+    pub slow: u32,
+}

@@ -1,0 +1,370 @@
+use super::*;
+
+pub(super) const OK: CallResult = CallResult::Success { slow: false };
+pub(super) const SLOW: CallResult = CallResult::Success { slow: true };
+pub(super) const FAILED: CallResult = CallResult::DependencyFailure { connect: false };
+pub(super) const REFUSED: CallResult = CallResult::DependencyFailure { connect: true };
+/// No jitter: the middle of its range.
+pub(super) const MIDDLE: f64 = 0.5;
+
+pub(super) fn breaker() -> Breaker {
+    Breaker::new(BreakerConfig::default())
+}
+
+/// One call that is let through and ends at once.
+fn call(breaker: &mut Breaker, now_ms: u64, result: CallResult) -> Option<Transition> {
+    let epoch = match breaker.admit(now_ms).0 {
+        Verdict::Allow { epoch, .. } => epoch,
+        Verdict::Trial(permit) => permit.epoch,
+        Verdict::Refuse { .. } => return None,
+    };
+    breaker.record(now_ms, epoch, result, MIDDLE)
+}
+
+/// A breaker opened by five connect errors at `now_ms`.
+fn opened(now_ms: u64) -> Breaker {
+    let mut breaker = breaker();
+    for _ in 0..5 {
+        call(&mut breaker, now_ms, REFUSED);
+    }
+    assert_eq!(breaker.state(now_ms), State::Open);
+    breaker
+}
+
+fn trial(breaker: &mut Breaker, now_ms: u64) -> Option<Permit> {
+    match breaker.admit(now_ms).0 {
+        Verdict::Trial(permit) => Some(permit),
+        Verdict::Allow { .. } | Verdict::Refuse { .. } => None,
+    }
+}
+
+#[test]
+fn opens_when_failures_are_surely_the_majority() {
+    let mut breaker = breaker();
+    for _ in 0..3 {
+        assert_eq!(call(&mut breaker, 0, FAILED), None);
+    }
+    // Four of four: P = 31/32.
+    let transition = call(&mut breaker, 0, FAILED);
+    let reason = Reason::Failures {
+        failures: 4,
+        calls: 4,
+    };
+    let expected = Transition {
+        from: State::Closed,
+        to: State::Open,
+        reason,
+        at_ms: 0,
+    };
+    assert_eq!(transition, Some(expected));
+    assert_eq!(reason.to_string(), "4 of 4 calls failed");
+    assert_eq!(
+        breaker.admit(4_999).0,
+        Verdict::Refuse { retry_at_ms: 5_000 }
+    );
+}
+
+#[test]
+fn half_bad_is_not_enough_and_eight_of_ten_is() {
+    let mut half = breaker();
+    for _ in 0..500 {
+        assert_eq!(call(&mut half, 0, OK), None);
+        assert_eq!(call(&mut half, 0, FAILED), None);
+    }
+    let mut most = breaker();
+    for result in [
+        OK, OK, FAILED, FAILED, FAILED, FAILED, FAILED, FAILED, FAILED,
+    ] {
+        assert_eq!(call(&mut most, 0, result), None);
+    }
+    assert!(call(&mut most, 0, FAILED).is_some());
+}
+
+#[test]
+fn slow_calls_open_it_too() {
+    let mut breaker = breaker();
+    let reasons: Vec<_> = (0..4)
+        .filter_map(|_| call(&mut breaker, 0, SLOW))
+        .map(|t| t.reason)
+        .collect();
+    assert_eq!(reasons, [Reason::SlowCalls { slow: 4, calls: 4 }]);
+}
+
+#[test]
+fn five_connect_errors_in_a_row_open_it_despite_a_good_past() {
+    let mut breaker = breaker();
+    for _ in 0..1_000 {
+        call(&mut breaker, 0, OK);
+    }
+    for _ in 0..4 {
+        call(&mut breaker, 0, REFUSED);
+    }
+    assert_eq!(call(&mut breaker, 0, OK), None, "the row is broken");
+    let reasons: Vec<_> = (0..5)
+        .filter_map(|_| call(&mut breaker, 0, REFUSED))
+        .map(|t| t.reason)
+        .collect();
+    assert_eq!(reasons, [Reason::ConnectErrors { count: 5 }]);
+}
+
+#[test]
+fn poison_payloads_never_count() {
+    let mut breaker = breaker();
+    for _ in 0..1_000 {
+        assert_eq!(call(&mut breaker, 0, CallResult::NotDependency), None);
+    }
+    assert_eq!(breaker.snapshot(0).calls, 0);
+}
+
+#[test]
+fn old_failures_leave_the_window() {
+    let mut breaker = breaker();
+    for minute in 0..20 {
+        // One failure each 100 s: never four within five minutes.
+        assert_eq!(call(&mut breaker, minute * 100_000, FAILED), None);
+    }
+    assert_eq!(breaker.snapshot(1_900_000).failures, 3);
+}
+
+#[test]
+fn one_trial_at_a_time() {
+    let mut breaker = opened(0);
+    assert_eq!(breaker.peek(4_999), Outlook::Refuse { retry_at_ms: 5_000 });
+    assert_eq!(breaker.peek(5_000), Outlook::Trial);
+    assert_eq!(breaker.peek(5_000), Outlook::Trial, "a look takes nothing");
+
+    let (verdict, transition) = breaker.admit(5_000);
+    assert!(matches!(
+        verdict,
+        Verdict::Trial(Permit {
+            deadline_ms: 35_000,
+            ..
+        })
+    ));
+    assert_eq!(
+        transition.map(|t| (t.from, t.to)),
+        Some((State::Open, State::HalfOpen))
+    );
+    assert_eq!(
+        breaker.admit(5_001),
+        (
+            Verdict::Refuse {
+                retry_at_ms: 35_000
+            },
+            None
+        )
+    );
+}
+
+#[test]
+fn a_cancelled_trial_makes_room_and_cannot_report() {
+    let mut breaker = opened(0);
+    let first = trial(&mut breaker, 5_000).expect("the first trial");
+    breaker.release(first);
+    assert_eq!(breaker.record(5_001, first.epoch, FAILED, MIDDLE), None);
+    let second = trial(&mut breaker, 5_001).expect("room for a second");
+    breaker.release(first);
+    assert_eq!(
+        trial(&mut breaker, 5_002),
+        None,
+        "an old permit frees nothing"
+    );
+    // A result that says nothing about the dependency also makes room.
+    assert_eq!(
+        breaker.record(5_003, second.epoch, CallResult::NotDependency, MIDDLE),
+        None
+    );
+    assert!(trial(&mut breaker, 5_003).is_some());
+}
+
+#[test]
+fn a_trial_that_never_returns_does_not_hold_it_half_open() {
+    let mut breaker = opened(0);
+    let lost = trial(&mut breaker, 5_000).expect("the first trial");
+    let next = trial(&mut breaker, 35_000).expect("another after the deadline");
+    assert_eq!(
+        breaker.record(35_001, lost.epoch, FAILED, MIDDLE),
+        None,
+        "too late"
+    );
+    let transition = breaker.record(35_002, next.epoch, OK, MIDDLE);
+    assert_eq!(transition.map(|t| t.to), Some(State::Ramping));
+    assert_eq!(
+        breaker.record(35_003, next.epoch, FAILED, MIDDLE),
+        None,
+        "reported already"
+    );
+}
+
+#[test]
+fn calls_from_before_the_opening_say_nothing_afterwards() {
+    let mut breaker = breaker();
+    let Verdict::Allow { epoch: before, .. } = breaker.admit(0).0 else {
+        unreachable!()
+    };
+    for _ in 0..5 {
+        call(&mut breaker, 0, REFUSED);
+    }
+    assert_eq!(breaker.record(1, before, OK, MIDDLE), None);
+    assert!(trial(&mut breaker, 5_000).is_some());
+    assert_eq!(breaker.record(5_001, before, OK, MIDDLE), None);
+    assert_eq!(breaker.state(5_001), State::HalfOpen);
+}
+
+#[test]
+fn the_cool_down_doubles_up_to_five_minutes() {
+    let mut breaker = opened(0);
+    let mut now = 0;
+    let mut cool_downs = Vec::new();
+    for round in 0..8 {
+        let Outlook::Refuse { retry_at_ms } = breaker.peek(now) else {
+            unreachable!()
+        };
+        cool_downs.push((retry_at_ms - now) / 1_000);
+        now = retry_at_ms;
+        // A slow trial is as bad as a failed one.
+        let transition = call(
+            &mut breaker,
+            now,
+            if round % 2 == 0 { FAILED } else { SLOW },
+        );
+        assert_eq!(transition.map(|t| t.reason), Some(Reason::TrialFailed));
+    }
+    assert_eq!(cool_downs, [5, 10, 20, 40, 80, 160, 300, 300]);
+}
+
+#[test]
+fn the_cool_down_varies_by_a_fifth() {
+    let until = |jitter: f64| {
+        let mut breaker = breaker();
+        for _ in 0..5 {
+            breaker.record(0, 1, REFUSED, jitter);
+        }
+        breaker.peek(0)
+    };
+    assert_eq!(until(0.0), Outlook::Refuse { retry_at_ms: 4_000 });
+    assert_eq!(until(0.999_999_999), Outlook::Refuse { retry_at_ms: 5_999 });
+}
+
+#[test]
+fn recovery_climbs_step_by_step() {
+    let mut breaker = opened(0);
+    call(&mut breaker, 5_000, OK);
+    let mut shares = Vec::new();
+    let mut now = 5_000;
+    let closed = loop {
+        now += 100;
+        shares.extend(breaker.snapshot(now).limit);
+        if let Some(transition) = call(&mut breaker, now, OK) {
+            break transition;
+        }
+        assert!(shares.len() < 100, "never closed");
+    };
+    shares.dedup();
+    assert_eq!(shares, [0.01, 0.02, 0.04, 0.08, 0.25, 0.5]);
+    assert_eq!((closed.from, closed.to), (State::Ramping, State::Closed));
+    assert_eq!(
+        breaker.snapshot(now).openings,
+        0,
+        "the next cool-down is short again"
+    );
+}
+
+#[test]
+fn a_ramp_step_is_repeated_if_doubtful_and_given_up_if_bad() {
+    let mut breaker = opened(0);
+    call(&mut breaker, 5_000, OK);
+    for result in [OK, FAILED, OK, FAILED, OK] {
+        assert_eq!(call(&mut breaker, 5_000, result), None);
+    }
+    assert_eq!(
+        breaker.snapshot(5_000).limit,
+        Some(0.01),
+        "three of five: again"
+    );
+    for result in [OK, OK, FAILED, OK, OK] {
+        assert_eq!(call(&mut breaker, 5_000, result), None);
+    }
+    assert_eq!(
+        breaker.snapshot(5_000).limit,
+        Some(0.02),
+        "four of five: on"
+    );
+    let reopened = (0..20).find_map(|_| call(&mut breaker, 5_000, FAILED));
+    assert_eq!(
+        reopened.map(|t| (t.from, t.to)),
+        Some((State::Ramping, State::Open))
+    );
+    assert_eq!(
+        breaker.peek(5_000),
+        Outlook::Refuse {
+            retry_at_ms: 15_000
+        }
+    );
+}
+
+#[test]
+fn forced_open_ends_by_itself_in_a_trial() {
+    let mut breaker = breaker();
+    let transition = breaker.force_open(0, Duration::from_secs(60));
+    assert_eq!(
+        (transition.to, transition.reason),
+        (State::Open, Reason::Forced)
+    );
+    assert_eq!(
+        breaker.peek(59_999),
+        Outlook::Refuse {
+            retry_at_ms: 60_000
+        }
+    );
+    assert!(trial(&mut breaker, 60_000).is_some());
+    breaker.force_open(0, Duration::MAX);
+    assert_eq!(
+        breaker.peek(0),
+        Outlook::Refuse {
+            retry_at_ms: 86_400_000
+        }
+    );
+    let reset = breaker.set_mode(1, Mode::On);
+    assert_eq!(
+        reset.map(|t| (t.to, t.reason)),
+        Some((State::Closed, Reason::Reset))
+    );
+}
+
+#[test]
+fn disabled_lets_all_through_and_counts_nothing() {
+    let mut breaker = opened(0);
+    breaker.set_mode(0, Mode::Disabled);
+    for _ in 0..100 {
+        assert_eq!(call(&mut breaker, 0, REFUSED), None);
+    }
+    assert_eq!(breaker.peek(0), Outlook::Allow { limit: None });
+    assert_eq!(breaker.snapshot(0).calls, 0);
+}
+
+#[test]
+fn metrics_only_judges_but_never_refuses() {
+    let mut breaker = breaker();
+    assert_eq!(breaker.set_mode(0, Mode::MetricsOnly), None);
+    let opened: Vec<_> = (0..5)
+        .filter_map(|_| call(&mut breaker, 0, REFUSED))
+        .collect();
+    assert_eq!(opened.len(), 1);
+    assert_eq!(breaker.peek(0), Outlook::Allow { limit: None });
+    // What it would have refused runs, but does not count: only the trial does.
+    assert_eq!(call(&mut breaker, 1, OK), None);
+    assert_eq!(breaker.snapshot(1).calls, 0);
+    assert_eq!(
+        call(&mut breaker, 5_000, OK).map(|t| t.to),
+        Some(State::Ramping)
+    );
+}
+
+#[test]
+fn the_snapshot_is_plain_json() {
+    let json = serde_json::to_value(opened(0).snapshot(1_000)).expect("plain data");
+    assert_eq!(json["state"], "open");
+    assert_eq!(json["mode"], "on");
+    assert_eq!(json["retry_in_ms"], 4_000);
+}
