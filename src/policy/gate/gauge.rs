@@ -9,8 +9,8 @@ use super::signal::{Signal, Track};
 
 /// A better state is entered after the badness was low enough for this long, one step at a time.
 const HOLD_MS: u64 = 30_000;
-/// Signals are sampled each second; without one for this long they count as missing. (Our choice:
-/// two may be late.)
+/// Signals are sampled each second; without a good sample for longer than this they count as
+/// missing. (Our choice: a sample or two may be lost.)
 pub(super) const OVERDUE_MS: u64 = 3_000;
 /// Missing for longer than this a signal counts at least as elevated: a sample older than 15 s
 /// fails closed. (The age is from our notes on database maintenance; how far it closes, our choice.)
@@ -117,7 +117,7 @@ impl ResourceGauge {
             .map_or(0.0, |track| track.badness(now_ms))
     }
 
-    /// Whether a signal is missing or overdue, so that no limit may be raised.
+    /// Whether a signal is missing, so that no limit may be raised.
     pub fn growth_frozen(&self, now_ms: u64) -> bool {
         self.tracks.iter().any(|track| track.is_missing(now_ms))
     }
@@ -207,7 +207,7 @@ pub struct SignalSnapshot {
     pub hi: f64,
     /// Its smoothed badness, 0 to 1, as it counts now.
     pub badness: f64,
-    /// Whether it is missing or overdue.
+    /// Whether good samples are overdue.
     pub missing: bool,
     /// Milliseconds since its last good sample.
     pub age_ms: u64,

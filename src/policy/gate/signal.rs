@@ -83,9 +83,9 @@ impl Track {
         self.sampled_ms = now_ms;
     }
 
-    /// Whether the last sample is missing or overdue: then nothing may be taken for better.
+    /// Whether good samples are overdue: then nothing may be taken for better.
     pub(super) fn is_missing(&self, now_ms: u64) -> bool {
-        self.value.is_none() || self.age_ms(now_ms) > super::gauge::OVERDUE_MS
+        self.age_ms(now_ms) > super::gauge::OVERDUE_MS
     }
 
     /// Badness as it counts now: a signal lost for long counts at least as elevated.

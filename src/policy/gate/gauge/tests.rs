@@ -146,6 +146,21 @@ fn a_missing_signal_keeps_the_state_from_improving() {
 }
 
 #[test]
+fn a_signal_that_comes_and_goes_improves_nothing_but_a_lost_sample_is_forgiven() {
+    let improvements = |good_s: u64, missing_s: u64| {
+        let mut rig = Rig::new(&[RTT]);
+        rig.second(&[(NAME, Some(100.0))]);
+        let mut round = || {
+            let good = rig.run(good_s, &[(NAME, Some(1.0))]).len();
+            good + rig.run(missing_s, &[(NAME, None)]).len()
+        };
+        (0..10).map(|_| round()).sum::<usize>()
+    };
+    assert_eq!(improvements(20, 8), 0);
+    assert_eq!(improvements(20, 2), 1);
+}
+
+#[test]
 fn a_signal_lost_for_long_counts_as_elevated() {
     let mut rig = Rig::new(&[RTT]);
     assert!(rig.run(10, &[(NAME, Some(1.0))]).is_empty());
