@@ -1,11 +1,5 @@
-//! Tidegate: a background job runner that lets through as much work as the systems behind it can bear.
-//!
-//! The modules in reading order, from what a job is to the daemon that runs it:
+//! Tidegate.
 
-pub mod catalog;
-pub mod clock;
 pub mod config;
-pub mod handlers;
 pub mod job;
 pub mod policy;
-pub mod queue;
