@@ -1,5 +1,18 @@
-//! Tidegate.
+//! Tidegate: a background job runner that lets through as much work as the systems behind it can bear.
+//!
+//! The modules in reading order, from what a job is to the servers that tests and the demo start:
+
+pub mod job;
 
 pub mod config;
-pub mod job;
+
 pub mod policy;
+
+pub mod catalog;
+
+pub mod queue;
+
+pub mod handlers;
+
+pub mod clock;
+pub mod stack;
