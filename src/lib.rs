@@ -14,5 +14,9 @@ pub mod queue;
 
 pub mod handlers;
 
+pub mod runner;
+
+pub mod telemetry;
+
 pub mod clock;
 pub mod stack;

@@ -84,9 +84,7 @@ pub fn judge(raw: &[u8], queue: &str, catalog: &Catalog, now_ms: u64, random: [u
     let given = envelope.id.is_some();
     let due_ms = envelope.ready_at(now_ms);
     let flow = flow_of(&envelope, catalog);
-    let id = envelope
-        .id
-        .unwrap_or_else(|| JobId::mint(now_ms, random));
+    let id = envelope.id.unwrap_or_else(|| JobId::mint(now_ms, random));
     if due_ms > now_ms {
         Verdict::Delayed { due_ms, id, given }
     } else {
@@ -178,7 +176,14 @@ impl Queue {
         let k = &self.keys;
         let flow_keys: Vec<String> = flows.iter().map(|f| k.flow(f)).collect();
         let keys: Vec<&String> = [
-            &k.inbox, &k.taken, &k.workers, &k.jobs, &k.ids, &k.delayed, &k.quarantine, &k.stats,
+            &k.inbox,
+            &k.taken,
+            &k.workers,
+            &k.jobs,
+            &k.ids,
+            &k.delayed,
+            &k.quarantine,
+            &k.stats,
             &k.tomb,
         ]
         .into_iter()
@@ -202,7 +207,10 @@ impl Queue {
                         .arg(u8::from(*given));
                 }
                 Verdict::Delayed { due_ms, id, given } => {
-                    cmd.arg("d").arg(id.as_str()).arg(*due_ms).arg(u8::from(*given));
+                    cmd.arg("d")
+                        .arg(id.as_str())
+                        .arg(*due_ms)
+                        .arg(u8::from(*given));
                 }
                 Verdict::Rejected { reject, id } => {
                     cmd.arg("q")

@@ -3,7 +3,6 @@
 //! Claiming itself goes on elsewhere, in batches; this end only buffers. It ends when the sender is dropped, and the
 //! worker then finishes what it holds.
 
-use super::Delivery;
 use apalis_core::backend::finalize::Ephemeral;
 use apalis_core::backend::{Backend, BackendConfig};
 use apalis_core::task::Task;
@@ -11,7 +10,6 @@ use apalis_core::task::task_id::RandomId;
 use apalis_core::worker::context::WorkerContext;
 use std::collections::VecDeque;
 use std::convert::Infallible;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use tokio::sync::mpsc;
 use tower::layer::util::Identity;
@@ -21,14 +19,14 @@ const BATCHES: usize = 2;
 
 /// The receiving end, as apalis polls it.
 #[derive(Debug)]
-pub struct ClaimedBackend {
-    batches: mpsc::Receiver<Vec<Delivery>>,
-    buffer: VecDeque<Delivery>,
+pub struct ClaimedBackend<T> {
+    batches: mpsc::Receiver<Vec<T>>,
+    buffer: VecDeque<T>,
 }
 
 /// A channel of claimed batches and the backend that hands them out.
 #[must_use]
-pub fn channel() -> (mpsc::Sender<Vec<Delivery>>, ClaimedBackend) {
+pub fn channel<T>() -> (mpsc::Sender<Vec<T>>, ClaimedBackend<T>) {
     let (sender, batches) = mpsc::channel(BATCHES);
     let backend = ClaimedBackend {
         batches,
@@ -37,11 +35,8 @@ pub fn channel() -> (mpsc::Sender<Vec<Delivery>>, ClaimedBackend) {
     (sender, backend)
 }
 
-/// A delivery as it travels through the tower layers. Cloning is cheap; there is one handler per delivery.
-pub type DeliveryTask = Task<Arc<Delivery>>;
-
-impl Backend for ClaimedBackend {
-    type Task = DeliveryTask;
+impl<T: Unpin> Backend for ClaimedBackend<T> {
+    type Task = Task<T>;
     type Error = Infallible;
 
     fn poll_ready(
@@ -59,7 +54,7 @@ impl Backend for ClaimedBackend {
     ) -> Poll<Option<Result<Self::Task, Self::Error>>> {
         loop {
             if let Some(delivery) = self.buffer.pop_front() {
-                return Poll::Ready(Some(Ok(Task::new(Arc::new(delivery)))));
+                return Poll::Ready(Some(Ok(Task::new(delivery))));
             }
             match ready!(self.batches.poll_recv(cx)) {
                 Some(batch) => self.buffer.extend(batch),
@@ -77,8 +72,8 @@ impl Backend for ClaimedBackend {
     }
 }
 
-impl BackendConfig for ClaimedBackend {
-    type Args = Arc<Delivery>;
+impl<T> BackendConfig for ClaimedBackend<T> {
+    type Args = T;
     type Id = RandomId;
     type Kind = Ephemeral;
     type Config = ();

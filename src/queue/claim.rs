@@ -135,7 +135,10 @@ impl RawDelivery {
         }
         let reject = |code, message: String| Unfit::Rejected(Reject::new(code, message));
         let spec = catalog.get(&envelope.kind).ok_or_else(|| {
-            reject(RejectCode::UnknownKind, format!("kind: {:?} is not defined here", envelope.kind))
+            reject(
+                RejectCode::UnknownKind,
+                format!("kind: {:?} is not defined here", envelope.kind),
+            )
         })?;
         let mut given_args = envelope.take_args();
         args::bind(&spec.args, &mut given_args).map_err(|e| reject(RejectCode::BadArgs, e))?;
@@ -182,7 +185,9 @@ impl Queue {
     /// Redis failed, or a key has the wrong type.
     pub async fn look(&self) -> Result<Look, QueueError> {
         let k = &self.keys;
-        let fixed = [&k.jobs, &k.delayed, &k.inbox, &k.cancels, &k.running, &k.stats];
+        let fixed = [
+            &k.jobs, &k.delayed, &k.inbox, &k.cancels, &k.running, &k.stats,
+        ];
         let keys: Vec<&String> = fixed.into_iter().chain(&k.ready).collect();
         let mut cmd = LOOK.call(keys.into_iter());
         cmd.arg(LOOK_FLOWS).arg(PROMOTE_MAX);
@@ -247,7 +252,11 @@ impl Queue {
         let k = &self.keys;
         let flow_keys: Vec<String> = flows.iter().map(|(f, _)| k.flow(f)).collect();
         let fixed = [&k.workers, &k.delayed, &k.jobs];
-        let keys: Vec<&String> = fixed.into_iter().chain(&k.ready).chain(&flow_keys).collect();
+        let keys: Vec<&String> = fixed
+            .into_iter()
+            .chain(&k.ready)
+            .chain(&flow_keys)
+            .collect();
         let mut cmd = PROMOTE.call(keys.into_iter());
         cmd.arg(incarnation).arg(due.len());
         for (job, number) in due.iter().zip(&numbers) {
@@ -277,8 +286,14 @@ impl Queue {
     ) -> Result<Claimed, QueueError> {
         let k = &self.keys;
         let flow_keys: Vec<String> = flows.iter().map(|f| k.flow(&f.flow)).collect();
-        let fixed = [&k.workers, &k.running, &k.jobs, &k.meta, &k.tomb, &k.delayed];
-        let keys: Vec<&String> = fixed.into_iter().chain(&k.ready).chain(&flow_keys).collect();
+        let fixed = [
+            &k.workers, &k.running, &k.jobs, &k.meta, &k.tomb, &k.delayed,
+        ];
+        let keys: Vec<&String> = fixed
+            .into_iter()
+            .chain(&k.ready)
+            .chain(&flow_keys)
+            .collect();
         let mut cmd = CLAIM.call(keys.into_iter());
         cmd.arg(incarnation)
             .arg(number)

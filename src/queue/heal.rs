@@ -42,7 +42,9 @@ impl Queue {
                 .arg("*")
                 .arg(&[("at", now_ms.to_string().as_str()), ("code", "wrong_type")])
                 .arg("reason")
-                .arg(format!("key {key} was a {is}, not a {wanted}; moved to {moved_to}"))
+                .arg(format!(
+                    "key {key} was a {is}, not a {wanted}; moved to {moved_to}"
+                ))
                 .arg("raw")
                 .arg(&moved_to)
                 .query_async::<()>(&mut conn)

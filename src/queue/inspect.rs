@@ -86,12 +86,18 @@ impl Queue {
         let mut conn = self.conn.clone();
         type Sizes = (u64, u64, u64, u64, u64, BTreeMap<String, u64>, (u64, u64));
         let (inbox, delayed, running, dead, quarantine, stats, time): Sizes = redis::pipe()
-            .cmd("LLEN").arg(&k.inbox)
-            .cmd("ZCARD").arg(&k.delayed)
-            .cmd("HLEN").arg(&k.running)
-            .cmd("ZCARD").arg(&k.dead)
-            .cmd("XLEN").arg(&k.quarantine)
-            .cmd("HGETALL").arg(&k.stats)
+            .cmd("LLEN")
+            .arg(&k.inbox)
+            .cmd("ZCARD")
+            .arg(&k.delayed)
+            .cmd("HLEN")
+            .arg(&k.running)
+            .cmd("ZCARD")
+            .arg(&k.dead)
+            .cmd("XLEN")
+            .arg(&k.quarantine)
+            .cmd("HGETALL")
+            .arg(&k.stats)
             .cmd("TIME")
             .query_async(&mut conn)
             .await?;
@@ -127,14 +133,30 @@ impl Queue {
     pub async fn find(&self, id: &str) -> Result<Option<Found>, QueueError> {
         let k = &self.keys;
         let mut conn = self.conn.clone();
-        type Places = (Option<Vec<u8>>, Option<Vec<u8>>, Option<String>, Option<f64>, Option<f64>);
+        type Places = (
+            Option<Vec<u8>>,
+            Option<Vec<u8>>,
+            Option<String>,
+            Option<f64>,
+            Option<f64>,
+        );
         let (raw, meta, token, due, died): Places = redis::pipe()
             .atomic()
-            .cmd("HGET").arg(&k.jobs).arg(id)
-            .cmd("HGET").arg(&k.meta).arg(id)
-            .cmd("HGET").arg(&k.running).arg(id)
-            .cmd("ZSCORE").arg(&k.delayed).arg(id)
-            .cmd("ZSCORE").arg(&k.dead).arg(id)
+            .cmd("HGET")
+            .arg(&k.jobs)
+            .arg(id)
+            .cmd("HGET")
+            .arg(&k.meta)
+            .arg(id)
+            .cmd("HGET")
+            .arg(&k.running)
+            .arg(id)
+            .cmd("ZSCORE")
+            .arg(&k.delayed)
+            .arg(id)
+            .cmd("ZSCORE")
+            .arg(&k.dead)
+            .arg(id)
             .query_async(&mut conn)
             .await?;
         let Some(raw) = raw else {
@@ -229,7 +251,11 @@ impl Queue {
         count: usize,
     ) -> Result<Vec<Quarantined>, QueueError> {
         let mut conn = self.conn.clone();
-        let start = if after.is_empty() { "-".to_owned() } else { format!("({after}") };
+        let start = if after.is_empty() {
+            "-".to_owned()
+        } else {
+            format!("({after}")
+        };
         type Entry = (String, BTreeMap<String, Vec<u8>>);
         let found: Vec<Entry> = redis::cmd("XRANGE")
             .arg(&self.keys.quarantine)
@@ -308,6 +334,9 @@ mod tests {
         assert_eq!(found.state, "done");
         assert_eq!(found.history, history);
         assert_eq!(found.finished.unwrap().attempts, 2);
-        assert_eq!(decode(&record.encode(None)).unwrap().history, History::default());
+        assert_eq!(
+            decode(&record.encode(None)).unwrap().history,
+            History::default()
+        );
     }
 }

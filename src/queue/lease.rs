@@ -52,7 +52,9 @@ impl Queue {
         register: bool,
     ) -> Result<Heartbeat, QueueError> {
         let mut cmd = HEARTBEAT.call([&self.keys.workers].into_iter());
-        cmd.arg(incarnation).arg(u8::from(register)).arg(WORKERS_MAX);
+        cmd.arg(incarnation)
+            .arg(u8::from(register))
+            .arg(WORKERS_MAX);
         let mut reply = Reply::new(HEARTBEAT.send(&self.conn, &cmd).await?)?;
         let now_ms = reply.count()?;
         let mut workers = Vec::new();
@@ -88,10 +90,7 @@ impl Queue {
     ///
     /// # Errors
     /// Redis failed, or a key has the wrong type.
-    pub async fn sweep_running(
-        &self,
-        cursor: u64,
-    ) -> Result<(u64, Vec<RunningEntry>), QueueError> {
+    pub async fn sweep_running(&self, cursor: u64) -> Result<(u64, Vec<RunningEntry>), QueueError> {
         let mut conn = self.conn.clone();
         let (next, pairs): (u64, Vec<(String, String)>) = redis::cmd("HSCAN")
             .arg(&self.keys.running)
@@ -195,7 +194,10 @@ mod tests {
     fn beat(now_ms: u64, workers: &[(&str, u64)]) -> Heartbeat {
         Heartbeat {
             now_ms,
-            workers: workers.iter().map(|(w, at)| ((*w).to_owned(), *at)).collect(),
+            workers: workers
+                .iter()
+                .map(|(w, at)| ((*w).to_owned(), *at))
+                .collect(),
         }
     }
 
@@ -230,8 +232,16 @@ mod tests {
         assert!(watch.observe(start, "a", &beat(0, &[("b", 0)])).is_empty());
         // A minute without an answer, then Redis is back with its clock a minute on, before b could beat.
         let thawed = start + Duration::from_secs(60);
-        assert!(watch.observe(thawed, "a", &beat(60_000, &[("b", 0)])).is_empty());
+        assert!(
+            watch
+                .observe(thawed, "a", &beat(60_000, &[("b", 0)]))
+                .is_empty()
+        );
         let later = thawed + Duration::from_secs(1);
-        assert!(watch.observe(later, "a", &beat(61_000, &[("b", 61_000)])).is_empty());
+        assert!(
+            watch
+                .observe(later, "a", &beat(61_000, &[("b", 61_000)]))
+                .is_empty()
+        );
     }
 }

@@ -99,10 +99,14 @@ impl Queue {
         let k = &self.keys;
         let flow_key = k.flow(flow);
         let ready = &k.ready[flow.priority.index()];
-        let keys = [&k.jobs, &k.dead, &k.delayed, &k.meta, &k.stats, ready, &flow_key];
+        let keys = [
+            &k.jobs, &k.dead, &k.delayed, &k.meta, &k.stats, ready, &flow_key,
+        ];
         let mut cmd = REQUEUE.call(keys.into_iter());
         let history = history.map(|h| serde_json::to_string(h).unwrap_or_default());
-        cmd.arg(id).arg(&*flow.kind).arg(history.unwrap_or_default());
+        cmd.arg(id)
+            .arg(&*flow.kind)
+            .arg(history.unwrap_or_default());
         Ok(text(REQUEUE.send(&self.conn, &cmd).await?)? != "no")
     }
 

@@ -46,8 +46,9 @@ impl Reply {
     pub(super) fn int(&mut self) -> Result<i64, QueueError> {
         match self.next()? {
             Value::Int(n) => Ok(n),
-            Value::BulkString(bytes) => number(&bytes)
-                .ok_or_else(|| QueueError::Reply("a number was expected".to_owned())),
+            Value::BulkString(bytes) => {
+                number(&bytes).ok_or_else(|| QueueError::Reply("a number was expected".to_owned()))
+            }
             other => Err(unexpected("a number", &other)),
         }
     }

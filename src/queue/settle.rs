@@ -103,7 +103,13 @@ impl Record<'_> {
         let _ = write!(
             text,
             "{}\t{}\t{}\t{}\t{}\t{}\t{}",
-            self.id, self.state, self.kind, self.priority, self.attempts, self.at_ms, self.duration_ms
+            self.id,
+            self.state,
+            self.kind,
+            self.priority,
+            self.attempts,
+            self.at_ms,
+            self.duration_ms
         );
         if let Some(history) = history {
             let mut kept = history.clone();
@@ -157,10 +163,24 @@ impl Queue {
         }
         let flow_keys: Vec<String> = flows.iter().map(|f| k.flow(f)).collect();
         let fixed = [
-            &k.workers, &k.running, &k.jobs, &k.meta, &k.delayed, &k.dead, &k.recent, &k.stats,
-            &k.ids, &k.settled, &k.quarantine, &k.cancels,
+            &k.workers,
+            &k.running,
+            &k.jobs,
+            &k.meta,
+            &k.delayed,
+            &k.dead,
+            &k.recent,
+            &k.stats,
+            &k.ids,
+            &k.settled,
+            &k.quarantine,
+            &k.cancels,
         ];
-        let keys: Vec<&String> = fixed.into_iter().chain(&k.ready).chain(&flow_keys).collect();
+        let keys: Vec<&String> = fixed
+            .into_iter()
+            .chain(&k.ready)
+            .chain(&flow_keys)
+            .collect();
         let mut cmd = SETTLE.call(keys.into_iter());
         cmd.arg(incarnation)
             .arg(batch)
@@ -209,9 +229,11 @@ impl Ending {
                     .arg(flow.priority.index() + 1)
                     .arg(history.as_ref().map_or_else(String::new, json))
             }
-            Self::Quarantined(reject) => {
-                cmd.arg("q").arg(reject.code.as_str()).arg(&reject.message).arg("")
-            }
+            Self::Quarantined(reject) => cmd
+                .arg("q")
+                .arg(reject.code.as_str())
+                .arg(&reject.message)
+                .arg(""),
         };
     }
 

@@ -48,7 +48,9 @@ impl Waker {
         match answers {
             Ok(mut answers) => match answers.pop() {
                 Some(peeked) => read_peek(peeked),
-                None => Err(QueueError::Reply("no answer to a look at the inbox".to_owned())),
+                None => Err(QueueError::Reply(
+                    "no answer to a look at the inbox".to_owned(),
+                )),
             },
             // The plain look gives the script to a server that lost it.
             Err(e) if e.code() == Some("NOSCRIPT") => self.queue.peek().await,
