@@ -9,3 +9,5 @@ pub mod handlers;
 pub mod job;
 pub mod policy;
 pub mod queue;
+pub mod telemetry;
+pub mod tls;
