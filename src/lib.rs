@@ -20,3 +20,4 @@ pub mod telemetry;
 
 pub mod clock;
 pub mod stack;
+pub mod tls;
