@@ -1,6 +1,5 @@
 //! Reading a queue for people: counts, one job, the dead, the quarantined.
 
-use super::settle::Record;
 use super::{Queue, QueueError};
 use crate::job::{History, Priority};
 use std::collections::BTreeMap;
@@ -283,7 +282,7 @@ fn quarantined((id, mut fields): (String, BTreeMap<String, Vec<u8>>)) -> Quarant
     }
 }
 
-/// The reverse of [`Record::encode`].
+/// The reverse of [`super::settle::Record::encode`].
 fn decode(record: &str) -> Option<Found> {
     let mut parts = record.splitn(8, '\t');
     let mut next = || parts.next();
@@ -315,6 +314,7 @@ fn decode(record: &str) -> Option<Found> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use super::super::settle::Record;
     use super::*;
 
     #[test]

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 /// The most incarnations a heartbeat lists, the longest silent first.
-const WORKERS_MAX: usize = 512;
+pub(crate) const WORKERS_MAX: usize = 512;
 /// Running entries read per step of a sweep.
 const SWEEP_COUNT: usize = 256;
 

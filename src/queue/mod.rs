@@ -98,6 +98,12 @@ impl Queue {
         }
     }
 
+    /// One class up per this much waiting.
+    #[must_use]
+    pub const fn aging_after(&self) -> Duration {
+        self.bounds.aging_after
+    }
+
     /// Its keys.
     #[must_use]
     pub fn keys(&self) -> &Keys {

@@ -66,7 +66,9 @@ impl Breakers {
         let mut cells = self.cells.lock();
         let get = |resource: &Arc<str>| {
             let key = (Arc::clone(handler), Arc::clone(resource));
-            let cell = cells.entry(key).or_insert_with(|| self.cell(handler, resource));
+            let cell = cells
+                .entry(key)
+                .or_insert_with(|| self.cell(handler, resource));
             Arc::clone(cell)
         };
         resources.iter().map(get).collect()
@@ -89,12 +91,14 @@ impl Breakers {
     /// How many calls may be begun by the look of it now, of `slots` at most; 0 while a breaker is open.
     pub fn outlook(&self, cells: &[Arc<BreakerCell>], slots: usize) -> usize {
         let now = self.epoch.now_ms();
-        let each = cells.iter().map(|cell| match cell.breaker.lock().peek(now) {
-            Outlook::Allow { limit: None } => slots,
-            Outlook::Allow { limit: Some(share) } => ((slots as f64 * share) as usize).max(1),
-            Outlook::Trial => 1,
-            Outlook::Refuse { .. } => 0,
-        });
+        let each = cells
+            .iter()
+            .map(|cell| match cell.breaker.lock().peek(now) {
+                Outlook::Allow { limit: None } => slots,
+                Outlook::Allow { limit: Some(share) } => ((slots as f64 * share) as usize).max(1),
+                Outlook::Trial => 1,
+                Outlook::Refuse { .. } => 0,
+            });
         each.min().unwrap_or(slots)
     }
 
@@ -127,7 +131,11 @@ impl Breakers {
         let cells = self.cells.lock();
         let each = cells.values().map(|cell| {
             let snapshot = cell.breaker.lock().snapshot(now);
-            (Arc::clone(&cell.handler), Arc::clone(&cell.resource), snapshot)
+            (
+                Arc::clone(&cell.handler),
+                Arc::clone(&cell.resource),
+                snapshot,
+            )
         });
         each.collect()
     }

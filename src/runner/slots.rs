@@ -89,7 +89,13 @@ impl Slots {
     /// Takes slots for a claim of at most `most` jobs of `queue`, whose own limit is `queue_limit`. The flows are served
     /// in the order given: what one is allowed, a later one of the same kind or class is not.
     #[must_use]
-    pub fn reserve(&self, queue: &Arc<str>, queue_limit: usize, most: usize, asks: &[Ask]) -> Reserved {
+    pub fn reserve(
+        &self,
+        queue: &Arc<str>,
+        queue_limit: usize,
+        most: usize,
+        asks: &[Ask],
+    ) -> Reserved {
         let mut used = self.used.lock();
         let in_queue = used.queues.get(queue).copied().unwrap_or(0);
         let limit = (self.total.saturating_sub(used.total))
@@ -116,7 +122,13 @@ impl Slots {
     }
 
     /// Gives back what a claim did not use; `taken` is the number of jobs it brought from each flow.
-    pub fn settle_claim(&self, queue: &Arc<str>, reserved: &Reserved, asks: &[Ask], taken: &[usize]) {
+    pub fn settle_claim(
+        &self,
+        queue: &Arc<str>,
+        reserved: &Reserved,
+        asks: &[Ask],
+        taken: &[usize],
+    ) {
         let brought: usize = taken.iter().sum();
         {
             let mut used = self.used.lock();
