@@ -3,6 +3,8 @@
 //! Owns: the contract between the runner and a handler, and the built-in handlers. A handler must not know the runner,
 //! the queue or attempts: it does its work and says what came of it.
 
+mod exec;
+
 use crate::catalog::{JobSpec, Problem};
 use crate::config::Config;
 use crate::job::{Job, Outcome};
@@ -37,8 +39,11 @@ pub struct HandlerKind {
     /// Checks a definition's section without touching any server.
     pub check: fn(&JobSpec, &Config) -> Result<(), Problem>,
     /// Makes the handler of one definition.
-    pub build: fn(&JobSpec, &Deps) -> Result<Arc<dyn Handler>, Problem>,
+    pub build: fn(&JobSpec, &Deps) -> Built,
 }
+
+/// The handler of one definition, or what is wrong with the definition.
+pub type Built = Result<Arc<dyn Handler>, Problem>;
 
 /// What handlers are built with.
 #[derive(Debug, Clone)]
@@ -47,5 +52,27 @@ pub struct Deps {
     pub config: Arc<Config>,
 }
 
+impl Deps {
+    /// Deps of a configuration. Connects to nothing.
+    #[must_use]
+    pub const fn new(config: Arc<Config>) -> Self {
+        Self { config }
+    }
+}
+
 /// The built-in handlers.
-pub const BUILT_IN: &[HandlerKind] = &[];
+pub const BUILT_IN: &[HandlerKind] = &[exec::KIND];
+
+#[cfg(test)]
+mod testing {
+    #![allow(clippy::unwrap_used)]
+    use crate::catalog::{self, JobSpec};
+
+    /// The one definition of a text, as it is read from `a.toml`.
+    pub(super) fn spec(handler: &str, text: &str) -> JobSpec {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("a.toml"), text).unwrap();
+        let catalog = catalog::load(dir.path(), &[handler]).unwrap();
+        JobSpec::clone(catalog.iter().next().unwrap())
+    }
+}

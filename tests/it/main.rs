@@ -1,0 +1,3 @@
+//! Integration tests: the house as its users see it, against real servers and real processes.
+
+mod exec;
