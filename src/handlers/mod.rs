@@ -4,6 +4,9 @@
 //! the queue or attempts: it does its work and says what came of it.
 
 mod exec;
+mod http;
+
+pub use http::SharedClient;
 
 use crate::catalog::{JobSpec, Problem};
 use crate::config::Config;
@@ -50,18 +53,23 @@ pub type Built = Result<Arc<dyn Handler>, Problem>;
 pub struct Deps {
     /// The configuration.
     pub config: Arc<Config>,
+    /// The client of `http` jobs.
+    pub http: SharedClient,
 }
 
 impl Deps {
     /// Deps of a configuration. Connects to nothing.
     #[must_use]
-    pub const fn new(config: Arc<Config>) -> Self {
-        Self { config }
+    pub fn new(config: Arc<Config>) -> Self {
+        Self {
+            config,
+            http: SharedClient::default(),
+        }
     }
 }
 
 /// The built-in handlers.
-pub const BUILT_IN: &[HandlerKind] = &[exec::KIND];
+pub const BUILT_IN: &[HandlerKind] = &[exec::KIND, http::KIND];
 
 #[cfg(test)]
 mod testing {

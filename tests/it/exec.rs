@@ -4,15 +4,14 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-use serde_json::{Map, Value, json};
+use super::handler::{context, try_build};
+use serde_json::json;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tidegate::catalog;
-use tidegate::config::{self, Secret, Sources};
-use tidegate::handlers::{BUILT_IN, Context, Deps, Handler};
-use tidegate::job::{Job, JobId, Outcome, Priority};
-use tokio_util::sync::CancellationToken;
+use tidegate::config::Secret;
+use tidegate::handlers::{Context, Handler};
+use tidegate::job::Outcome;
 
 /// How long any state is waited for.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -26,42 +25,11 @@ fn script(script: &str, more: &str) -> Arc<dyn Handler> {
 }
 
 fn handler(section: &str) -> Arc<dyn Handler> {
-    let dir = tempfile::tempdir().unwrap();
-    let text = format!("kind = \"app.test\"\nhandler = \"exec\"\n[exec]\n{section}");
-    std::fs::write(dir.path().join("a.toml"), text).unwrap();
-    let catalog = catalog::load(dir.path(), &["exec"]).unwrap();
-    let mut config = config::load(&Sources::default()).unwrap();
-    config
-        .secrets
-        .insert("api_key".to_owned(), Secret::new("hunter2"));
-    let kind = BUILT_IN.iter().find(|kind| kind.name == "exec").unwrap();
-    let spec = catalog.get("app.test").unwrap();
-    (kind.check)(spec, &config).unwrap();
-    (kind.build)(spec, &Deps::new(Arc::new(config))).unwrap()
-}
-
-fn context(args: Value) -> Context {
-    let Value::Object(args) = args else {
-        panic!("args are an object");
-    };
-    job(args)
-}
-
-fn job(args: Map<String, Value>) -> Context {
-    Context {
-        job: Arc::new(Job {
-            id: JobId::parse("job-1").unwrap(),
-            kind: "app.test".into(),
-            queue: "default".into(),
-            priority: Priority::Normal,
-            args,
-            attempt: 2,
-            max_attempts: 5,
-            traceparent: None,
-            token: "incarnation:7".into(),
-        }),
-        stop: CancellationToken::new(),
-    }
+    try_build("exec", section, |config| {
+        let secret = Secret::new("hunter2");
+        config.secrets.insert("api_key".to_owned(), secret);
+    })
+    .unwrap()
 }
 
 async fn run(handler: &Arc<dyn Handler>, ctx: &Context) -> Outcome {
