@@ -292,3 +292,21 @@ async fn whoever_the_child_leaves_behind_is_killed() {
     let orphan = pids(&file, 1).await.remove(0);
     until("the orphan to be gone", || !alive(&orphan)).await;
 }
+
+#[tokio::test]
+async fn a_process_that_left_the_group_does_not_hold_the_job_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("pids");
+    // It keeps the output open; the child's own answer counts all the same.
+    let text = format!(
+        "setsid sh -c 'echo $$ > \"$0\"; exec sleep 1000' '{}' & while ! [ -s '{}' ]; do sleep 0.01; done; echo 5",
+        file.display(),
+        file.display()
+    );
+    let handler = handler(&format!("command = [\"/bin/sh\", \"-c\", {text:?}]"));
+    let outcome = run(&handler, &context(json!({}))).await;
+    let escaped: i32 = pids(&file, 1).await.remove(0).parse().unwrap();
+    let escaped = rustix::process::Pid::from_raw(escaped).unwrap();
+    rustix::process::kill_process(escaped, rustix::process::Signal::KILL).unwrap();
+    assert_eq!(outcome, Outcome::Done(Some(json!(5))));
+}
