@@ -2,19 +2,15 @@
 //!
 //! Tests wait on a state, with a deadline; a child that must not end by itself sleeps far longer than that.
 
-#![allow(clippy::unwrap_used, clippy::panic)]
-
 use super::handler::{context, try_build};
+use super::support::{DEADLINE, is_running, process_state, wait_until};
 use serde_json::json;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tidegate::config::Secret;
 use tidegate::handlers::{Context, Handler};
 use tidegate::job::Outcome;
-
-/// How long any state is waited for.
-const DEADLINE: Duration = Duration::from_secs(20);
 
 /// A handler whose command is a shell script, with more lines for its section.
 fn script(script: &str, more: &str) -> Arc<dyn Handler> {
@@ -39,28 +35,17 @@ async fn run(handler: &Arc<dyn Handler>, ctx: &Context) -> Outcome {
 }
 
 async fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !holds() {
-        assert!(start.elapsed() < DEADLINE, "waited in vain for {what}");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-}
-
-/// Whether a process is there and not merely a zombie that nobody has reaped yet.
-fn alive(pid: &str) -> bool {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    let state = stat.rsplit(')').next().unwrap_or_default().trim();
-    !state.is_empty() && !state.starts_with('Z')
+    wait_until(what, DEADLINE, || std::future::ready(holds())).await;
 }
 
 /// The process ids a child has written to a file, once there are as many as expected.
-async fn pids(file: &Path, expected: usize) -> Vec<String> {
+async fn pids(file: &Path, expected: usize) -> Vec<u32> {
     let read = || std::fs::read_to_string(file).unwrap_or_default();
     until("the children to start", || {
         read().lines().count() >= expected
     })
     .await;
-    read().lines().map(str::to_owned).collect()
+    read().lines().map(|pid| pid.parse().unwrap()).collect()
 }
 
 /// A child and a grandchild that ignore `SIGTERM`, both of which write their ids to `$1`.
@@ -219,20 +204,17 @@ async fn dropping_the_future_kills_the_whole_group() {
     };
     // The kill is part of the drop; the kernel may still take a moment to carry it out.
     for pid in &family {
-        until("a killed process to be gone", || !alive(pid)).await;
+        until("a killed process to be gone", || !is_running(*pid)).await;
     }
     until("the child to be reaped", || {
-        !family.iter().any(|pid| ours(pid))
+        !family.iter().any(|pid| ours(*pid))
     })
     .await;
 }
 
 /// Whether a process, dead or not, is a child of this one.
-fn ours(pid: &str) -> bool {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    let after_name = stat.rsplit(')').next().unwrap_or_default();
-    let parent = after_name.split_whitespace().nth(1);
-    parent == Some(std::process::id().to_string().as_str())
+fn ours(pid: u32) -> bool {
+    process_state(pid).is_some_and(|(_, parent)| parent == std::process::id())
 }
 
 #[tokio::test]
@@ -256,7 +238,7 @@ async fn a_child_that_obeys_the_stop_is_interrupted_at_once() {
         matches!(outcome, Outcome::Interrupted { .. }),
         "{outcome:?}"
     );
-    assert!(family.iter().all(|pid| !alive(pid)));
+    assert!(family.iter().all(|pid| !is_running(*pid)));
 }
 
 #[tokio::test]
@@ -276,7 +258,7 @@ async fn a_family_that_ignores_the_stop_is_killed_after_a_grace() {
         "{outcome:?}"
     );
     for pid in &family {
-        until("a killed process to be gone", || !alive(pid)).await;
+        until("a killed process to be gone", || !is_running(*pid)).await;
     }
 }
 
@@ -290,7 +272,7 @@ async fn whoever_the_child_leaves_behind_is_killed() {
     let outcome = run(&handler, &context(json!({}))).await;
     assert_eq!(outcome, Outcome::Done(Some(json!(5))));
     let orphan = pids(&file, 1).await.remove(0);
-    until("the orphan to be gone", || !alive(&orphan)).await;
+    until("the orphan to be gone", || !is_running(orphan)).await;
 }
 
 #[tokio::test]
@@ -305,7 +287,7 @@ async fn a_process_that_left_the_group_does_not_hold_the_job_up() {
     );
     let handler = handler(&format!("command = [\"/bin/sh\", \"-c\", {text:?}]"));
     let outcome = run(&handler, &context(json!({}))).await;
-    let escaped: i32 = pids(&file, 1).await.remove(0).parse().unwrap();
+    let escaped = i32::try_from(pids(&file, 1).await[0]).unwrap();
     let escaped = rustix::process::Pid::from_raw(escaped).unwrap();
     rustix::process::kill_process(escaped, rustix::process::Signal::KILL).unwrap();
     assert_eq!(outcome, Outcome::Done(Some(json!(5))));

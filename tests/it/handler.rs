@@ -1,7 +1,5 @@
 //! Built-in handlers made from a definition, and deliveries to run them with.
 
-#![allow(clippy::unwrap_used, clippy::panic)]
-
 use serde_json::Value;
 use std::path::Path;
 use std::sync::Arc;

@@ -1,8 +1,7 @@
 //! The `http` handler against real servers on this machine.
 
-#![allow(clippy::unwrap_used, clippy::panic)]
-
 use super::handler::{context, try_build};
+use super::support::DEADLINE;
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, Method, Response, Uri};
 use futures::StreamExt;
@@ -17,9 +16,6 @@ use tidegate::job::{Blame, Failure, Outcome};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
-
-/// How long any answer is waited for.
-const DEADLINE: Duration = Duration::from_secs(20);
 
 /// A request as the app saw it.
 #[derive(Debug)]

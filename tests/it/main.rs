@@ -1,5 +1,10 @@
-//! Integration tests: the house as its users see it, against real servers and real processes.
+//! The integration tests: one binary, so that all of them share its private servers.
+
+#![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
 
 mod exec;
 mod handler;
 mod http;
+mod stack;
+mod support;
+mod systemd;

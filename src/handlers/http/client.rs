@@ -6,6 +6,7 @@
 
 use super::address::{Class, class};
 use crate::config::HttpConfig;
+use crate::tls;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -40,8 +41,7 @@ impl SharedClient {
 }
 
 fn build(allow_private: bool) -> Result<reqwest::Client, String> {
-    // The client takes the process's provider. One that is already there was chosen by whoever embeds us, and stays.
-    let _ = rustls::crypto::ring::default_provider().install_default();
+    tls::install();
     reqwest::Client::builder()
         .user_agent(USER_AGENT)
         .dns_resolver(Arc::new(Guard { allow_private }))
