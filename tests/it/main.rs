@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
 
+mod exec;
+mod handler;
+mod http;
 mod stack;
 mod support;
 mod systemd;
