@@ -2,6 +2,7 @@
 //!
 //! The modules in reading order, from what a job is to the daemon that runs it:
 
+pub mod admin;
 pub mod catalog;
 pub mod clock;
 pub mod config;
@@ -9,5 +10,6 @@ pub mod handlers;
 pub mod job;
 pub mod policy;
 pub mod queue;
+pub mod services;
 pub mod telemetry;
 pub mod tls;
