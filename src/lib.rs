@@ -11,5 +11,6 @@ pub mod job;
 pub mod policy;
 pub mod queue;
 pub mod services;
+pub mod stack;
 pub mod telemetry;
 pub mod tls;
