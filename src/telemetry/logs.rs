@@ -5,7 +5,7 @@
 //! which events there are.
 //!
 //! Lines are written by a thread of their own, so that a slow reader of the log cannot stall jobs; what that costs is
-//! told in [`writer`].
+//! told in `writer`.
 
 mod escape;
 mod writer;
