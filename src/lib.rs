@@ -12,9 +12,17 @@ pub mod catalog;
 
 pub mod queue;
 
+pub mod health;
+
+pub mod cache;
+pub mod db;
+
 pub mod handlers;
 
 pub mod runner;
+
+pub mod admin;
+pub mod services;
 
 pub mod telemetry;
 

@@ -2,7 +2,7 @@
 //!
 //! Each emits exactly one log event, with the fields `event job_id kind queue priority attempt token duration_ms
 //! outcome error` as far as they apply. Those that somebody should be told about carry an `alert` field as well and
-//! return the [`Alert`]; hand it to [`super::Alerts::raise`]. Payloads are never logged.
+//! return the [`super::Alert`]; hand it to [`super::Alerts::raise`]. Payloads are never logged.
 
 mod job;
 mod system;

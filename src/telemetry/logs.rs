@@ -5,7 +5,7 @@
 //! which events there are.
 //!
 //! Lines are written by a thread of their own, so that a slow reader of the log cannot stall jobs; what that costs is
-//! told in [`writer`].
+//! told in `writer`.
 
 mod escape;
 mod writer;
@@ -15,7 +15,6 @@ use crate::config::{LogConfig, LogFormat};
 use escape::LineMaker;
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
-use std::time::Duration;
 use thiserror::Error;
 use tracing::{Event, Subscriber};
 use tracing_subscriber::EnvFilter;
@@ -25,9 +24,6 @@ use tracing_subscriber::fmt::{FmtContext, MakeWriter};
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 use writer::LogWriter;
-
-/// How long the last lines may take to be written when the process ends.
-const FLUSH_DEADLINE: Duration = Duration::from_secs(2);
 
 /// Where lines go. The daemon logs to stdout, as a supervisor expects; commands that print a result on stdout log to
 /// stderr.
@@ -72,13 +68,7 @@ pub enum LogError {
 /// Holds the log open. Keep it until the process ends: dropping it writes what is still waiting.
 #[derive(Debug)]
 pub struct Logs {
-    writer: LogWriter,
-}
-
-impl Drop for Logs {
-    fn drop(&mut self) {
-        self.writer.close(FLUSH_DEADLINE);
-    }
+    _writer: LogWriter,
 }
 
 /// Sets up logging for the whole process: the subscriber, and a panic hook that logs instead of printing.
@@ -91,7 +81,7 @@ pub fn init(config: &LogConfig, stream: Stream) -> Result<Logs, LogError> {
     let writer = LogWriter::spawn(format, stream.open())?;
     subscriber(format, filter, LineMaker::new(writer.handle())).try_init()?;
     std::panic::set_hook(Box::new(log_panic));
-    Ok(Logs { writer })
+    Ok(Logs { _writer: writer })
 }
 
 /// The form of a line, once `auto` is decided.

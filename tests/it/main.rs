@@ -5,6 +5,7 @@
 mod exec;
 mod handler;
 mod http;
+mod admin;
 mod stack;
 mod support;
 mod systemd;

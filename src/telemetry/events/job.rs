@@ -74,7 +74,7 @@ pub fn job_started<'a>(job: impl Into<JobRef<'a>>) {
     job_event!(debug, "job_started", job.into(), "started");
 }
 
-/// A job succeeded. Clean successes go through [`super::Successes`], which calls this within its budget.
+/// A job succeeded. Clean successes go through [`crate::telemetry::Successes`], which calls this within its budget.
 pub fn job_done<'a>(job: impl Into<JobRef<'a>>, took: Duration) {
     job_event!(
         info,

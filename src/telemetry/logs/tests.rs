@@ -1,8 +1,9 @@
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::panic)]
 use super::*;
 use parking_lot::Mutex;
 use serde_json::Value;
 use std::sync::Arc;
+use std::time::Duration;
 
 #[derive(Clone, Default)]
 struct Sink(Arc<Mutex<Vec<u8>>>);
@@ -117,4 +118,54 @@ fn auto_is_pretty_on_a_terminal_alone() {
     assert_eq!(Format::choose(LogFormat::Auto, false), Format::Json);
     assert_eq!(Format::choose(LogFormat::Json, true), Format::Json);
     assert_eq!(Format::choose(LogFormat::Pretty, false), Format::Pretty);
+}
+
+const CHILD: &str = "telemetry::logs::tests::as_a_process";
+const LINES: u64 = 5_000;
+
+/// Sets up the log of this process for good: run by the test below, in a process of its own.
+#[test]
+#[ignore = "run by the test below, as a child"]
+fn as_a_process() {
+    let config = LogConfig {
+        format: LogFormat::Auto,
+        level: "info".to_owned(),
+        successes_per_second: 100,
+    };
+    let logs = init(&config, Stream::Stdout).unwrap();
+    assert!(matches!(
+        init(&config, Stream::Stdout),
+        Err(LogError::Twice(_))
+    ));
+    let panicked = std::thread::spawn(|| std::panic::panic_any("boom\nfake")).join();
+    assert!(panicked.is_err());
+    for n in 0..LINES {
+        tracing::info!(event = "counted", n);
+    }
+    drop(logs);
+    std::process::exit(7);
+}
+
+#[test]
+fn a_process_that_exits_has_written_everything() {
+    let child = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "--ignored", "--nocapture", CHILD])
+        .output()
+        .unwrap();
+    assert_eq!(child.status.code(), Some(7), "{child:?}");
+    let stdout = String::from_utf8(child.stdout).unwrap();
+    // The test harness prints to stdout as well.
+    let logged: Vec<Value> = stdout
+        .lines()
+        .filter(|line| line.starts_with('{'))
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(logged[0]["event"], "panic");
+    assert_eq!(logged[0]["error"], "boom\nfake");
+    assert_eq!(logged[0]["level"], "ERROR");
+    let counted: Vec<u64> = logged[1..]
+        .iter()
+        .map(|line| line["n"].as_u64().unwrap())
+        .collect();
+    assert_eq!(counted, (0..LINES).collect::<Vec<_>>());
 }

@@ -15,6 +15,8 @@ use std::time::Duration;
 
 /// Bytes of waiting lines: minutes of log at the default sampling. Our choice.
 const CAPACITY: usize = 8 << 20;
+/// How long the last lines may take to be written when the writer is dropped.
+const FLUSH_DEADLINE: Duration = Duration::from_secs(2);
 /// Memory kept by an empty buffer.
 const IDLE_CAPACITY: usize = 64 << 10;
 
@@ -73,6 +75,12 @@ impl LogWriter {
             .finished
             .wait_while_for(&mut buffer, |b| !b.finished, deadline);
         buffer.finished
+    }
+}
+
+impl Drop for LogWriter {
+    fn drop(&mut self) {
+        self.close(FLUSH_DEADLINE);
     }
 }
 
