@@ -9,3 +9,4 @@ pub mod handlers;
 pub mod job;
 pub mod policy;
 pub mod queue;
+pub mod stack;
