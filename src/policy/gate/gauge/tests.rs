@@ -7,6 +7,13 @@ const RTT: Signal = Signal::new("redis_rtt_p95_ms", 5.0, 25.0);
 const CPU: Signal = Signal::new("psi_cpu_some", 20.0, 60.0).capped(GateState::Elevated);
 const MEMORY: Signal = Signal::new("psi_mem_full", 1.0, 10.0);
 
+const HOLD_MS: u64 = 30_000;
+const TIMING: Timing = Timing {
+    hold_ms: HOLD_MS,
+    overdue_ms: 3_000,
+    stale_ms: 15_000,
+};
+
 /// A gauge with a second hand.
 struct Rig {
     gauge: ResourceGauge,
@@ -16,7 +23,7 @@ struct Rig {
 impl Rig {
     fn new(signals: &[Signal]) -> Self {
         Self {
-            gauge: ResourceGauge::new(0, signals.iter().copied()),
+            gauge: ResourceGauge::new(0, TIMING, signals.iter().copied()),
             now_ms: 0,
         }
     }
