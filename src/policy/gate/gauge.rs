@@ -116,7 +116,7 @@ impl ResourceGauge {
         self.state
     }
 
-    /// Badness of the worst signal, 0 to 1: the pressure that is published.
+    /// Badness of the worst signal that bears on the state, 0 to 1: the pressure that is published.
     pub fn badness(&self, now_ms: u64) -> f64 {
         self.worst(now_ms)
             .map_or(0.0, |track| self.badness_of(track, now_ms))
@@ -168,11 +168,16 @@ impl ResourceGauge {
             .fold(0.0, f64::max)
     }
 
+    /// The worst of the signals that can have brought about the present state.
     fn worst(&self, now_ms: u64) -> Option<&Track> {
         let badness = |track: &&Track| self.badness_of(track, now_ms);
         let by_badness = |a: &&Track, b: &&Track| badness(a).total_cmp(&badness(b));
+        let bearing = self
+            .tracks
+            .iter()
+            .filter(|track| track.signal.cap >= self.state);
         // Of equals the first listed, so that the name does not flicker.
-        self.tracks.iter().rev().max_by(by_badness)
+        bearing.rev().max_by(by_badness)
     }
 
     /// Whether good samples are overdue: then nothing may be taken for better.
@@ -213,6 +218,14 @@ pub struct GaugeSnapshot {
     pub worst: Option<&'static str>,
     /// All signals.
     pub signals: Vec<SignalSnapshot>,
+}
+
+impl GaugeSnapshot {
+    /// The worst signal itself.
+    pub fn worst_signal(&self) -> Option<&SignalSnapshot> {
+        let worst = self.worst?;
+        self.signals.iter().find(|signal| signal.name == worst)
+    }
 }
 
 /// A signal at one moment.

@@ -119,6 +119,16 @@ fn cpu_alone_never_goes_past_elevated_nor_keeps_it_there() {
 }
 
 #[test]
+fn a_signal_that_cannot_have_brought_the_state_about_is_not_blamed_for_it() {
+    let mut rig = Rig::new(&[CPU, MEMORY]);
+    rig.run(4, &[(CPU.name, Some(100.0)), (MEMORY.name, Some(9.0))]);
+    assert_eq!(rig.gauge.state(), GateState::Overloaded);
+    let snapshot = rig.gauge.snapshot(rig.now_ms);
+    let worst = snapshot.worst_signal().expect("there are signals");
+    assert_eq!((worst.name, worst.badness), (MEMORY.name, snapshot.badness));
+}
+
+#[test]
 fn the_worst_signal_is_named() {
     let mut rig = Rig::new(&[CPU, MEMORY]);
     let transition = rig.second(&[(CPU.name, Some(30.0)), (MEMORY.name, Some(10.0))]);
