@@ -6,6 +6,7 @@ pub mod catalog;
 pub mod clock;
 pub mod config;
 pub mod handlers;
+pub mod health;
 pub mod job;
 pub mod policy;
 pub mod queue;
