@@ -2,5 +2,6 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
 
+mod health;
 mod stack;
 mod support;
