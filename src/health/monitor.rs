@@ -21,6 +21,9 @@ const LOST_SAMPLES: u64 = 3;
 /// But a signal is not missing sooner than this: with short intervals a hanging probe is asked less often.
 const SOONEST_OVERDUE_MS: u64 = 3_000;
 
+/// Is told the resource and its change of state.
+type OnChange = Box<dyn FnMut(&str, &Transition) + Send>;
+
 /// Samples all probes at an interval, each by itself: one that hangs delays no other.
 pub struct Monitor {
     /// Those that are not being sampled.
@@ -29,7 +32,7 @@ pub struct Monitor {
     interval: Duration,
     origin: Instant,
     published: watch::Sender<Arc<HealthView>>,
-    on_change: Box<dyn FnMut(&str, &Transition) + Send>,
+    on_change: OnChange,
 }
 
 impl Monitor {
