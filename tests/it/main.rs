@@ -5,3 +5,4 @@
 mod health;
 mod stack;
 mod support;
+mod systemd;
