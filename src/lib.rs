@@ -10,6 +10,7 @@ pub mod policy;
 
 pub mod catalog;
 
+pub mod health;
 pub mod queue;
 
 pub mod health;

@@ -7,14 +7,17 @@ use serde::Serialize;
 use super::GateState;
 use super::signal::{Signal, Track};
 
-/// A better state is entered after the badness was low enough for this long, one step at a time.
-const HOLD_MS: u64 = 30_000;
-/// Signals are sampled each second; without a good sample for longer than this they count as
-/// missing. (Our choice: a sample or two may be lost.)
-pub(super) const OVERDUE_MS: u64 = 3_000;
-/// Missing for longer than this a signal counts at least as elevated: a sample older than 15 s
-/// fails closed. (The age is from our notes on database maintenance; how far it closes, our choice.)
-pub(super) const STALE_MS: u64 = 15_000;
+/// The times a gauge goes by, in milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timing {
+    /// A better state is entered after the badness was low enough for this long, one step at a time.
+    pub hold_ms: u64,
+    /// Without a good sample for longer than this a signal is missing. Leave room for a sample or two
+    /// to be lost.
+    pub overdue_ms: u64,
+    /// Missing for longer than this a signal counts at least as elevated: it fails closed.
+    pub stale_ms: u64,
+}
 
 /// A change of state, for the caller to log.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -51,10 +54,11 @@ impl fmt::Display for Transition {
 /// The signals of one resource and the state they add up to: the badness is that of the worst.
 ///
 /// A missing signal never counts as healthy: its badness stays as it was, the state cannot improve
-/// while it is missing, and after 15 s it counts at least as elevated. Do not list a signal that
+/// while it is missing, and once stale it counts at least as elevated. Do not list a signal that
 /// the host does not have at all.
 #[derive(Debug, Clone)]
 pub struct ResourceGauge {
+    timing: Timing,
     tracks: Vec<Track>,
     state: GateState,
     /// Since when the badness has been low enough to leave the state.
@@ -63,19 +67,20 @@ pub struct ResourceGauge {
 
 impl ResourceGauge {
     /// A gauge in state `Ok` that has measured nothing yet.
-    pub fn new(now_ms: u64, signals: impl IntoIterator<Item = Signal>) -> Self {
+    pub fn new(now_ms: u64, timing: Timing, signals: impl IntoIterator<Item = Signal>) -> Self {
         let tracks = signals
             .into_iter()
             .map(|signal| Track::new(signal, now_ms))
             .collect();
         Self {
+            timing,
             tracks,
             state: GateState::Ok,
             low_since_ms: None,
         }
     }
 
-    /// Takes the sample of a signal, once per second; none says that it could not be measured.
+    /// Takes the sample of a signal; none says that it could not be measured.
     /// Answers whether this resource has a signal of that name.
     pub fn sample(&mut self, now_ms: u64, signal: &str, value: Option<f64>) -> bool {
         let track = self
@@ -88,7 +93,7 @@ impl ResourceGauge {
         })
     }
 
-    /// Judges what was sampled, once per second: worse at once, better one step after 30 s.
+    /// Judges what was sampled: worse at once, better one step after each hold.
     pub fn tick(&mut self, now_ms: u64) -> Option<Transition> {
         let reached = self.reached(now_ms);
         if reached > self.state {
@@ -102,7 +107,7 @@ impl ResourceGauge {
             return None;
         }
         let since = *self.low_since_ms.get_or_insert(now_ms);
-        let held = now_ms.saturating_sub(since) >= HOLD_MS;
+        let held = now_ms.saturating_sub(since) >= self.timing.hold_ms;
         held.then(|| self.enter(now_ms, self.state.better()))
     }
 
@@ -111,15 +116,17 @@ impl ResourceGauge {
         self.state
     }
 
-    /// Badness of the worst signal, 0 to 1: the pressure that is published.
+    /// Badness of the worst signal that bears on the state, 0 to 1: the pressure that is published.
     pub fn badness(&self, now_ms: u64) -> f64 {
         self.worst(now_ms)
-            .map_or(0.0, |track| track.badness(now_ms))
+            .map_or(0.0, |track| self.badness_of(track, now_ms))
     }
 
     /// Whether a signal is missing, so that no limit may be raised.
     pub fn growth_frozen(&self, now_ms: u64) -> bool {
-        self.tracks.iter().any(|track| track.is_missing(now_ms))
+        self.tracks
+            .iter()
+            .any(|track| self.is_missing(track, now_ms))
     }
 
     /// All there is to see, for `/health` and `explain`.
@@ -129,8 +136,8 @@ impl ResourceGauge {
             value: track.value,
             lo: track.signal.lo,
             hi: track.signal.hi,
-            badness: track.badness(now_ms),
-            missing: track.is_missing(now_ms),
+            badness: self.badness_of(track, now_ms),
+            missing: self.is_missing(track, now_ms),
             age_ms: track.age_ms(now_ms),
         };
         GaugeSnapshot {
@@ -157,14 +164,33 @@ impl ResourceGauge {
     fn badness_towards(&self, state: GateState, now_ms: u64) -> f64 {
         let bearing = self.tracks.iter().filter(|track| track.signal.cap >= state);
         bearing
-            .map(|track| track.badness(now_ms))
+            .map(|track| self.badness_of(track, now_ms))
             .fold(0.0, f64::max)
     }
 
+    /// The worst of the signals that can have brought about the present state.
     fn worst(&self, now_ms: u64) -> Option<&Track> {
-        let by_badness = |a: &&Track, b: &&Track| a.badness(now_ms).total_cmp(&b.badness(now_ms));
+        let badness = |track: &&Track| self.badness_of(track, now_ms);
+        let by_badness = |a: &&Track, b: &&Track| badness(a).total_cmp(&badness(b));
+        let bearing = self
+            .tracks
+            .iter()
+            .filter(|track| track.signal.cap >= self.state);
         // Of equals the first listed, so that the name does not flicker.
-        self.tracks.iter().rev().max_by(by_badness)
+        bearing.rev().max_by(by_badness)
+    }
+
+    /// Whether good samples are overdue: then nothing may be taken for better.
+    fn is_missing(&self, track: &Track, now_ms: u64) -> bool {
+        track.age_ms(now_ms) > self.timing.overdue_ms
+    }
+
+    /// Badness as it counts now: a signal lost for long counts at least as elevated.
+    fn badness_of(&self, track: &Track, now_ms: u64) -> f64 {
+        match track.age_ms(now_ms) > self.timing.stale_ms {
+            true => track.smoothed.max(GateState::Elevated.entered_at()),
+            false => track.smoothed,
+        }
     }
 
     fn enter(&mut self, now_ms: u64, to: GateState) -> Transition {
@@ -192,6 +218,14 @@ pub struct GaugeSnapshot {
     pub worst: Option<&'static str>,
     /// All signals.
     pub signals: Vec<SignalSnapshot>,
+}
+
+impl GaugeSnapshot {
+    /// The worst signal itself.
+    pub fn worst_signal(&self) -> Option<&SignalSnapshot> {
+        let worst = self.worst?;
+        self.signals.iter().find(|signal| signal.name == worst)
+    }
 }
 
 /// A signal at one moment.

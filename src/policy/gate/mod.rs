@@ -16,7 +16,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-pub use gauge::{GaugeSnapshot, ResourceGauge, SignalSnapshot, Transition};
+pub use crate::config::GateMode;
+pub use gauge::{GaugeSnapshot, ResourceGauge, SignalSnapshot, Timing, Transition};
 pub use share::{class_limit, share};
 pub use signal::Signal;
 
@@ -86,18 +87,6 @@ impl fmt::Display for GateState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.as_str())
     }
-}
-
-/// `[gate] mode`: whether the gate acts on what it measures.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum GateMode {
-    /// It does.
-    On,
-    /// It measures, logs and publishes as if it did, and holds nothing back.
-    Shadow,
-    /// It holds nothing back, and need not be measured.
-    Off,
 }
 
 impl GateMode {

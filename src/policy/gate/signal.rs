@@ -53,7 +53,7 @@ impl Signal {
 #[derive(Debug, Clone)]
 pub(super) struct Track {
     pub(super) signal: Signal,
-    smoothed: f64,
+    pub(super) smoothed: f64,
     pub(super) value: Option<f64>,
     sampled_ms: u64,
 }
@@ -81,19 +81,6 @@ impl Track {
         };
         self.smoothed += weight * (badness - self.smoothed);
         self.sampled_ms = now_ms;
-    }
-
-    /// Whether good samples are overdue: then nothing may be taken for better.
-    pub(super) fn is_missing(&self, now_ms: u64) -> bool {
-        self.age_ms(now_ms) > super::gauge::OVERDUE_MS
-    }
-
-    /// Badness as it counts now: a signal lost for long counts at least as elevated.
-    pub(super) fn badness(&self, now_ms: u64) -> f64 {
-        match self.age_ms(now_ms) > super::gauge::STALE_MS {
-            true => self.smoothed.max(GateState::Elevated.entered_at()),
-            false => self.smoothed,
-        }
     }
 
     /// Milliseconds since the last good sample.

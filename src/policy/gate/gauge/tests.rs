@@ -7,6 +7,13 @@ const RTT: Signal = Signal::new("redis_rtt_p95_ms", 5.0, 25.0);
 const CPU: Signal = Signal::new("psi_cpu_some", 20.0, 60.0).capped(GateState::Elevated);
 const MEMORY: Signal = Signal::new("psi_mem_full", 1.0, 10.0);
 
+const HOLD_MS: u64 = 30_000;
+const TIMING: Timing = Timing {
+    hold_ms: HOLD_MS,
+    overdue_ms: 3_000,
+    stale_ms: 15_000,
+};
+
 /// A gauge with a second hand.
 struct Rig {
     gauge: ResourceGauge,
@@ -16,7 +23,7 @@ struct Rig {
 impl Rig {
     fn new(signals: &[Signal]) -> Self {
         Self {
-            gauge: ResourceGauge::new(0, signals.iter().copied()),
+            gauge: ResourceGauge::new(0, TIMING, signals.iter().copied()),
             now_ms: 0,
         }
     }
@@ -109,6 +116,16 @@ fn cpu_alone_never_goes_past_elevated_nor_keeps_it_there() {
     assert_eq!(rig.gauge.state(), GateState::Critical);
     rig.run(200, &[busy, (MEMORY.name, Some(0.0))]);
     assert_eq!(rig.gauge.state(), GateState::Elevated);
+}
+
+#[test]
+fn a_signal_that_cannot_have_brought_the_state_about_is_not_blamed_for_it() {
+    let mut rig = Rig::new(&[CPU, MEMORY]);
+    rig.run(4, &[(CPU.name, Some(100.0)), (MEMORY.name, Some(9.0))]);
+    assert_eq!(rig.gauge.state(), GateState::Overloaded);
+    let snapshot = rig.gauge.snapshot(rig.now_ms);
+    let worst = snapshot.worst_signal().expect("there are signals");
+    assert_eq!((worst.name, worst.badness), (MEMORY.name, snapshot.badness));
 }
 
 #[test]
