@@ -2,6 +2,7 @@
 //!
 //! The modules in reading order, from what a job is to the daemon that runs it:
 
+pub mod cache;
 pub mod catalog;
 pub mod clock;
 pub mod config;
@@ -9,3 +10,4 @@ pub mod handlers;
 pub mod job;
 pub mod policy;
 pub mod queue;
+pub mod stack;
