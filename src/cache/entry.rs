@@ -76,7 +76,11 @@ pub(super) fn encode(fill: &Fill, stamp: &Stamp, ttl: Duration, now_ms: u64) -> 
         base_ttl: millis(ttl),
         grace: 0,
         delta: now_ms.saturating_sub(stamp.taken_ms),
-        tags: fill.tags.iter().map(|t| Cow::Borrowed(t.as_str())).collect(),
+        tags: fill
+            .tags
+            .iter()
+            .map(|t| Cow::Borrowed(t.as_str()))
+            .collect(),
         enc: Cow::Borrowed(PLAIN),
     };
     let mut bytes = serde_json::to_vec(&header).expect("numbers and strings always serialize");
@@ -145,7 +149,10 @@ mod tests {
     fn what_is_not_an_entry_is_none() {
         let good = encode(&fill(&["a"], b"x"), &stamp(), HOUR, 0);
         let edit = |from: &str, to: &str| {
-            String::from_utf8(good.clone()).unwrap().replace(from, to).into_bytes()
+            String::from_utf8(good.clone())
+                .unwrap()
+                .replace(from, to)
+                .into_bytes()
         };
         assert!(decode(&good).is_some());
         for bad in [
@@ -162,7 +169,11 @@ mod tests {
             vec![b' '; MAX_HEADER + 10],
             vec![b'['; MAX_HEADER - 1],
         ] {
-            assert!(decode(&bad).is_none(), "{:?}", String::from_utf8_lossy(&bad));
+            assert!(
+                decode(&bad).is_none(),
+                "{:?}",
+                String::from_utf8_lossy(&bad)
+            );
         }
     }
 

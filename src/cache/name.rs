@@ -148,7 +148,9 @@ mod tests {
     fn regions_cannot_reach_outside_their_keys() {
         assert!(RegionName::parse("eu-west_1").is_ok());
         let long = "x".repeat(33);
-        for bad in ["", "EU", "a:b", "{eu}", "a}b", "a b", "a\n", "é", "*", &long] {
+        for bad in [
+            "", "EU", "a:b", "{eu}", "a}b", "a b", "a\n", "é", "*", &long,
+        ] {
             assert!(RegionName::parse(bad).is_err(), "{bad:?} was taken");
         }
     }
@@ -179,6 +181,9 @@ mod tests {
         let told = Key::parse(&format!("\n{}", "x".repeat(600)))
             .unwrap_err()
             .to_string();
-        assert!(told.starts_with("key \"\\nxxx") && told.len() < 200, "{told}");
+        assert!(
+            told.starts_with("key \"\\nxxx") && told.len() < 200,
+            "{told}"
+        );
     }
 }

@@ -69,6 +69,20 @@ pub(super) struct LogView {
     pub last: Option<u64>,
 }
 
+impl LogView {
+    /// Compares the view with what this process knew before it was read. A counter that went back within its epoch has
+    /// lost invalidations; the next look by `begin` opens a new epoch.
+    ///
+    /// # Errors
+    /// [`Miss::LogLost`].
+    pub(super) fn check_tail(&self, seen_epoch: &str, seen_seq: u64) -> Result<(), Miss> {
+        if self.epoch.as_deref() == Some(seen_epoch) && self.seq < Some(seen_seq) {
+            return Err(Miss::LogLost);
+        }
+        Ok(())
+    }
+}
+
 /// Whether an entry may be served.
 ///
 /// # Errors
@@ -117,7 +131,10 @@ mod tests {
 
     #[test]
     fn each_clause_of_the_rule_decides() {
-        let last = |n| LogView { last: Some(n), ..log() };
+        let last = |n| LogView {
+            last: Some(n),
+            ..log()
+        };
         assert_eq!(verdict(log()), Ok(()));
         assert_eq!(verdict(last(10)), Ok(()), "invalidated before the stamp");
         assert_eq!(verdict(last(11)), Err(Miss::Invalidated));
@@ -127,17 +144,37 @@ mod tests {
         let seq = |n| LogView { seq: n, ..log() };
         assert_eq!(verdict(seq(Some(10))), Ok(()));
         assert_eq!(verdict(seq(Some(9))), Err(Miss::AheadOfLog));
-        let epoch = |e: Option<&str>| LogView { epoch: e.map(str::to_owned), ..log() };
+        let epoch = |e: Option<&str>| LogView {
+            epoch: e.map(str::to_owned),
+            ..log()
+        };
         assert_eq!(verdict(epoch(Some("then"))), Err(Miss::OtherEpoch));
+    }
+
+    #[test]
+    fn a_counter_that_went_back_within_its_epoch_has_lost_its_tail() {
+        assert_eq!(log().check_tail("now", 20), Ok(()));
+        assert_eq!(log().check_tail("now", 21), Err(Miss::LogLost));
+        assert_eq!(log().check_tail("then", 21), Ok(()), "another count");
+        assert_eq!(log().check_tail("", 0), Ok(()), "nothing seen yet");
     }
 
     #[test]
     fn a_log_with_any_part_missing_is_lost() {
         for lost in [
             LogView { seq: None, ..log() },
-            LogView { epoch: None, ..log() },
-            LogView { floor: None, ..log() },
-            LogView { sentinel: false, ..log() },
+            LogView {
+                epoch: None,
+                ..log()
+            },
+            LogView {
+                floor: None,
+                ..log()
+            },
+            LogView {
+                sentinel: false,
+                ..log()
+            },
         ] {
             assert_eq!(verdict(lost), Err(Miss::LogLost));
         }
