@@ -1,7 +1,12 @@
 //! What can go wrong with a cache, other than a miss.
 
 use super::name::RegionName;
+use crate::job::Failure;
 use redis::RedisError;
+use std::sync::Arc;
+
+/// The resource blamed by a definition that names no `redis:` resource of its own.
+const DEFAULT_RESOURCE: &str = "redis:main";
 
 /// Why a cache operation did not happen.
 #[derive(Debug, thiserror::Error)]
@@ -43,18 +48,31 @@ impl CacheError {
         }
     }
 
-    /// Whether the server is to blame, so that a circuit breaker should count it.
+    /// Whether the same again may succeed: not so for what is over a limit.
     #[must_use]
-    pub const fn is_server(&self) -> bool {
-        matches!(self, Self::Redis { .. })
+    pub const fn is_passing(&self) -> bool {
+        !matches!(self, Self::Limit(_))
     }
 
-    /// Whether the server could not even be reached.
+    /// The failure of a job that met this error. Only a server at fault is blamed, as `resource`.
     #[must_use]
-    pub fn is_connect(&self) -> bool {
+    pub fn into_failure(self, resource: &str) -> Failure {
+        let failure = Failure::new(self.to_string());
         match self {
-            Self::Redis { source, .. } => source.is_io_error() && !source.is_timeout(),
-            Self::Foreign { .. } | Self::Limit(_) => false,
+            Self::Redis { source, .. } => {
+                let connect = source.is_io_error() && !source.is_timeout();
+                failure.blaming(resource, connect)
+            }
+            Self::Foreign { .. } | Self::Limit(_) => failure,
         }
     }
+}
+
+/// The resource to blame for a definition: its first `redis:` one, or `redis:main`.
+#[must_use]
+pub fn resource_of(resources: &[Arc<str>]) -> &str {
+    resources
+        .iter()
+        .find(|r| r.starts_with("redis:"))
+        .map_or(DEFAULT_RESOURCE, |r| r)
 }

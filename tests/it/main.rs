@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
 
+mod cache;
+mod exec;
 mod stack;
 mod support;
-mod systemd;

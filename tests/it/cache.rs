@@ -1,0 +1,1 @@
+//! Cache regions on a real Redis.
