@@ -5,7 +5,9 @@
 pub mod catalog;
 pub mod clock;
 pub mod config;
+pub mod db;
 pub mod handlers;
 pub mod job;
 pub mod policy;
 pub mod queue;
+pub mod stack;

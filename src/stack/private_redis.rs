@@ -1,0 +1,363 @@
+//! A private `redis-server`.
+
+use std::{
+    fmt::Write as _,
+    fs::{self, OpenOptions},
+    io::{self, Read, Write},
+    net::{Ipv4Addr, SocketAddr, TcpStream},
+    os::unix::{fs::OpenOptionsExt, net::UnixStream},
+    path::{Path, PathBuf, absolute},
+    time::Duration,
+};
+
+use rustix::process::Signal;
+use url::Url;
+
+use super::{
+    StackError, error::on_file, port::with_free_port, program, server::Server, spawn::Launch,
+};
+
+/// How long a start may take; loading a large append-only file is part of it.
+const READY_LIMIT: Duration = Duration::from_secs(60);
+
+/// How long one answer may take.
+const ANSWER_LIMIT: Duration = Duration::from_millis(500);
+
+/// The most that is read of an answer, in bytes; `INFO server` takes about one thousand.
+const ANSWER_MAX: u64 = 64 * 1024;
+
+/// The socket's name inside the server's folder.
+const SOCKET: &str = "redis.sock";
+
+/// Where a private Redis listens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Listen {
+    /// A free port of the loopback address.
+    #[default]
+    Tcp,
+    /// A Unix socket inside the server's folder, and no port.
+    Unix,
+}
+
+/// How to start a [`PrivateRedis`]. Make it with [`RedisOptions::new`] and change what differs.
+#[derive(Clone)]
+pub struct RedisOptions {
+    /// The server's folder, created when absent. Data in it is loaded.
+    pub dir: PathBuf,
+    /// Where it listens; a loopback port unless changed.
+    pub listen: Listen,
+    /// Whether it keeps an append-only file, synced every second; off unless changed. It never writes snapshots.
+    pub append_only: bool,
+    /// Its memory limit in bytes, with eviction off; none unless changed.
+    pub max_memory: Option<u64>,
+    /// The password clients must give. With none, every user of this machine can reach a server on a port.
+    pub password: Option<String>,
+    /// Further command-line arguments, such as `["--hz", "100"]`.
+    pub extra_args: Vec<String>,
+}
+
+impl RedisOptions {
+    /// The defaults, in `dir`.
+    pub fn new(dir: impl Into<PathBuf>) -> Self {
+        Self {
+            dir: dir.into(),
+            listen: Listen::default(),
+            append_only: false,
+            max_memory: None,
+            password: None,
+            extra_args: Vec::new(),
+        }
+    }
+}
+
+/// A Redis server of our own. Dropping it stops it; so does the end of this process, in whatever way.
+pub struct PrivateRedis {
+    options: RedisOptions,
+    program: PathBuf,
+    /// 0 when it listens on a socket.
+    port: u16,
+    server: Option<Server>,
+}
+
+impl PrivateRedis {
+    /// Starts a server and returns once it answers.
+    ///
+    /// # Errors
+    /// [`StackError`] when Redis is not installed, its folder cannot be written, or it does not come up.
+    pub fn start(mut options: RedisOptions) -> Result<Self, StackError> {
+        options.dir = absolute(&options.dir).map_err(on_file("resolve", &options.dir))?;
+        let program = program::redis_server()?;
+        fs::create_dir_all(&options.dir).map_err(on_file("make", &options.dir))?;
+        let mut redis = Self {
+            options,
+            program,
+            port: 0,
+            server: None,
+        };
+        match redis.options.listen {
+            Listen::Unix => redis.launch()?,
+            Listen::Tcp => with_free_port("redis-server", |port| {
+                redis.port = port;
+                redis.launch()
+            })?,
+        }
+        Ok(redis)
+    }
+
+    /// Its address for clients, password included: `redis://127.0.0.1:<port>/0` or `unix:///<folder>/redis.sock`.
+    pub fn url(&self) -> String {
+        let mut url = match self.options.listen {
+            Listen::Tcp => format!("redis://127.0.0.1:{}/0", self.port),
+            Listen::Unix => format!("unix://{}", self.socket().display()),
+        }
+        .parse::<Url>()
+        .expect("a scheme and an absolute path, or a host and port, form a URL");
+        if let Some(password) = &self.options.password {
+            match self.options.listen {
+                Listen::Tcp => url
+                    .set_password(Some(password))
+                    .expect("the URL has a host"),
+                Listen::Unix => url.set_query(Some(&pass_query(password))),
+            }
+        }
+        url.into()
+    }
+
+    /// Its loopback port; 0 when it listens on a socket.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Its process id; `None` while it is stopped.
+    pub fn pid(&self) -> Option<u32> {
+        self.server.as_ref().map(Server::pid)
+    }
+
+    /// Its folder.
+    pub fn dir(&self) -> &Path {
+        &self.options.dir
+    }
+
+    /// Stops it in good order: SIGTERM, then SIGKILL if it has not ended within 10 s. Does nothing when it is stopped.
+    ///
+    /// # Errors
+    /// [`StackError::Signal`] or [`StackError::Late`] when it cannot be stopped.
+    pub fn stop(&mut self) -> Result<(), StackError> {
+        self.server
+            .take()
+            .map_or(Ok(()), |mut server| server.stop(Signal::TERM))
+    }
+
+    /// Kills it with SIGKILL and returns once it is gone.
+    ///
+    /// # Errors
+    /// As [`PrivateRedis::stop`].
+    pub fn kill9(&mut self) -> Result<(), StackError> {
+        self.server
+            .take()
+            .map_or(Ok(()), |mut server| server.kill())
+    }
+
+    /// Stops it if it runs, and starts it on the same port and folder.
+    ///
+    /// # Errors
+    /// As [`PrivateRedis::start`]; also when somebody else took the port in between.
+    pub fn restart(&mut self) -> Result<(), StackError> {
+        self.stop()?;
+        self.launch()
+    }
+
+    /// Freezes it (SIGSTOP): its connections stay open and nothing answers.
+    ///
+    /// # Errors
+    /// [`StackError::Stopped`] or [`StackError::Signal`].
+    pub fn pause(&mut self) -> Result<(), StackError> {
+        self.running()?.freeze().map(drop)
+    }
+
+    /// Lets a frozen server go on.
+    ///
+    /// # Errors
+    /// [`StackError::Stopped`] or [`StackError::Signal`].
+    pub fn resume(&mut self) -> Result<(), StackError> {
+        self.running()?.thaw()
+    }
+
+    fn running(&mut self) -> Result<&mut Server, StackError> {
+        self.server.as_mut().ok_or_else(|| StackError::Stopped {
+            program: "redis-server".to_owned(),
+        })
+    }
+
+    fn launch(&mut self) -> Result<(), StackError> {
+        let config = self.options.dir.join("redis.conf");
+        write_private(&config, &config_text(&self.options, self.port))
+            .map_err(on_file("write", &config))?;
+        let mut args = vec!["redis.conf".into()];
+        args.extend(self.options.extra_args.iter().map(Into::into));
+        let mut server = Server::start(&Launch {
+            program: &self.program,
+            args,
+            env: Vec::new(),
+            dir: &self.options.dir,
+            log: &self.options.dir.join("redis.log"),
+            user: None,
+            on_parent_death: "KILL",
+        })?;
+        let pid = server.pid();
+        server.wait_ready(READY_LIMIT, || self.answers_as(pid))?;
+        self.server = Some(server);
+        Ok(())
+    }
+
+    /// Whether a server answers PING at our address, and is the one with this process id.
+    fn answers_as(&self, pid: u32) -> bool {
+        let password = self.options.password.as_deref();
+        let answer = match self.options.listen {
+            Listen::Tcp => connect_tcp(self.port).and_then(|stream| ask(stream, password)),
+            Listen::Unix => connect_unix(&self.socket()).and_then(|stream| ask(stream, password)),
+        };
+        // A stranger that took the port in a lost race also answers, hence the look at who it is.
+        answer.is_ok_and(|text| {
+            text.contains("+PONG\r\n") && text.contains(&format!("process_id:{pid}\r\n"))
+        })
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.options.dir.join(SOCKET)
+    }
+}
+
+/// The password as a socket URL carries it: percent-encoded, in the query.
+fn pass_query(password: &str) -> String {
+    url::form_urlencoded::Serializer::new(String::new())
+        .append_pair("pass", password)
+        .finish()
+}
+
+/// The configuration file. It, not the command line, carries the password, since arguments are visible to everyone.
+fn config_text(options: &RedisOptions, port: u16) -> String {
+    let mut text = format!("bind 127.0.0.1\nport {port}\nsave \"\"\nappendfsync everysec\n");
+    let append_only = if options.append_only { "yes" } else { "no" };
+    let mut set = |name: &str, value: &str| {
+        writeln!(text, "{name} {}", quoted(value)).expect("writing to a String cannot fail");
+    };
+    set("appendonly", append_only);
+    if options.listen == Listen::Unix {
+        set("unixsocket", SOCKET);
+        set("unixsocketperm", "700");
+    }
+    if let Some(bytes) = options.max_memory {
+        set("maxmemory", &bytes.to_string());
+        set("maxmemory-policy", "noeviction");
+    }
+    if let Some(password) = &options.password {
+        set("requirepass", password);
+    }
+    text
+}
+
+/// A value in the quotes of Redis's configuration files, every unusual byte escaped.
+fn quoted(value: &str) -> String {
+    let escaped = value.bytes().fold(String::new(), |mut text, byte| {
+        match byte {
+            b'"' | b'\\' | 0..0x20 | 0x7f.. => {
+                write!(text, "\\x{byte:02x}").expect("writing to a String cannot fail");
+            }
+            plain => text.push(char::from(plain)),
+        }
+        text
+    });
+    format!("\"{escaped}\"")
+}
+
+/// Writes a file that only its owner can read.
+fn write_private(path: &Path, text: &str) -> io::Result<()> {
+    let mut file = OpenOptions::new()
+        .create(true)
+        .truncate(true)
+        .write(true)
+        .mode(0o600)
+        .open(path)?;
+    file.write_all(text.as_bytes())
+}
+
+fn connect_tcp(port: u16) -> io::Result<TcpStream> {
+    let stream =
+        TcpStream::connect_timeout(&SocketAddr::from((Ipv4Addr::LOCALHOST, port)), ANSWER_LIMIT)?;
+    stream.set_read_timeout(Some(ANSWER_LIMIT))?;
+    stream.set_write_timeout(Some(ANSWER_LIMIT))?;
+    Ok(stream)
+}
+
+fn connect_unix(socket: &Path) -> io::Result<UnixStream> {
+    let stream = UnixStream::connect(socket)?;
+    stream.set_read_timeout(Some(ANSWER_LIMIT))?;
+    stream.set_write_timeout(Some(ANSWER_LIMIT))?;
+    Ok(stream)
+}
+
+/// Sends PING and INFO in one go and returns all that comes back until the server, told to, closes the connection.
+fn ask(mut stream: impl Read + Write, password: Option<&str>) -> io::Result<String> {
+    let mut request = Vec::new();
+    if let Some(password) = password {
+        request.extend(command(&["AUTH", password]));
+    }
+    for words in [&["PING"][..], &["INFO", "server"], &["QUIT"]] {
+        request.extend(command(words));
+    }
+    stream.write_all(&request)?;
+    let mut answer = String::new();
+    stream.take(ANSWER_MAX).read_to_string(&mut answer)?;
+    Ok(answer)
+}
+
+/// A command in Redis's wire format: an array of byte strings, each with its length.
+fn command(words: &[&str]) -> Vec<u8> {
+    let parts = words
+        .iter()
+        .map(|word| format!("${}\r\n{word}\r\n", word.len()));
+    format!("*{}\r\n{}", words.len(), parts.collect::<String>()).into_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_is_an_array_of_lengths_and_bytes() {
+        assert_eq!(
+            command(&["INFO", "server"]),
+            b"*2\r\n$4\r\nINFO\r\n$6\r\nserver\r\n"
+        );
+        assert_eq!(command(&["é"]), "*1\r\n$2\r\né\r\n".as_bytes());
+    }
+
+    #[test]
+    fn a_value_cannot_break_out_of_its_line() {
+        assert_eq!(quoted("plain word"), "\"plain word\"");
+        assert_eq!(quoted("a\"b\\c\nd"), r#""a\x22b\x5cc\x0ad""#);
+    }
+
+    #[test]
+    fn the_configuration_follows_the_options() {
+        let mut options = RedisOptions::new("unused");
+        let plain = config_text(&options, 1234);
+        assert!(plain.contains("port 1234\n") && plain.contains("appendonly \"no\"\n"));
+        assert!(!plain.contains("requirepass") && !plain.contains("maxmemory"));
+        options.append_only = true;
+        options.max_memory = Some(1 << 20);
+        options.password = Some("s3cret".to_owned());
+        options.listen = Listen::Unix;
+        let full = config_text(&options, 0);
+        for line in [
+            "port 0",
+            "appendonly \"yes\"",
+            "maxmemory \"1048576\"",
+            "requirepass \"s3cret\"",
+            "unixsocket \"redis.sock\"",
+        ] {
+            assert!(full.lines().any(|found| found == line), "{line} is missing");
+        }
+    }
+}
