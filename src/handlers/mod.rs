@@ -5,6 +5,7 @@
 
 use crate::catalog::{JobSpec, Problem};
 use crate::config::Config;
+use crate::db::Database;
 use crate::job::{Job, Outcome};
 use futures::future::BoxFuture;
 use std::sync::Arc;
@@ -45,6 +46,8 @@ pub struct HandlerKind {
 pub struct Deps {
     /// The configuration.
     pub config: Arc<Config>,
+    /// Postgres, if `[database] url` is set.
+    pub database: Option<Database>,
 }
 
 /// The built-in handlers.
