@@ -6,6 +6,7 @@ pub mod cache;
 pub mod catalog;
 pub mod clock;
 pub mod config;
+pub mod db;
 pub mod handlers;
 pub mod job;
 pub mod policy;

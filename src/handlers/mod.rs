@@ -10,6 +10,7 @@ mod template;
 use crate::cache::Cache;
 use crate::catalog::{JobSpec, Problem};
 use crate::config::Config;
+use crate::db::Database;
 use crate::job::{Job, Outcome};
 use futures::future::BoxFuture;
 use std::sync::Arc;
@@ -53,6 +54,8 @@ pub type Built = Result<Arc<dyn Handler>, Problem>;
 pub struct Deps {
     /// The configuration.
     pub config: Arc<Config>,
+    /// Postgres, if `[database] url` is set.
+    pub database: Option<Database>,
     /// Cache regions. The daemon always has them; none where handlers are built without a server.
     pub cache: Option<Cache>,
 }
@@ -63,6 +66,7 @@ impl Deps {
     pub const fn new(config: Arc<Config>) -> Self {
         Self {
             config,
+            database: None,
             cache: None,
         }
     }
