@@ -12,7 +12,7 @@ const VERSION: u32 = 1;
 /// The only payload encoding so far: as it is.
 const PLAIN: &str = "plain";
 /// Most tags of one entry.
-pub(super) const MAX_TAGS: usize = 64;
+pub const MAX_TAGS: usize = 64;
 /// Longest header read, bytes: 64 tags of 128 bytes, each byte escaped, and the rest with room to spare.
 const MAX_HEADER: usize = 32 * 1024;
 /// How far a time to live is spread, so that entries filled together do not expire together.

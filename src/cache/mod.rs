@@ -27,7 +27,7 @@ mod validity;
 
 pub use connection::Cache;
 pub use counters::{Counters, Counts};
-pub use entry::{Fill, Stamp};
+pub use entry::{Fill, MAX_TAGS, Stamp};
 pub use error::{CacheError, resource_of};
 pub use name::{Key, NameError, RegionName, Tag};
 pub use region::{Collected, Found, Region, Stored};

@@ -4,6 +4,7 @@
 //! the queue or attempts: it does its work and says what came of it.
 
 mod cache_invalidate;
+mod cache_warm;
 mod exec;
 mod template;
 
@@ -73,7 +74,7 @@ impl Deps {
 }
 
 /// The built-in handlers.
-pub const BUILT_IN: &[HandlerKind] = &[exec::KIND, cache_invalidate::KIND];
+pub const BUILT_IN: &[HandlerKind] = &[exec::KIND, cache_invalidate::KIND, cache_warm::KIND];
 
 #[cfg(test)]
 mod testing {
