@@ -2,7 +2,7 @@
 
 use super::name::RegionName;
 use crate::job::Failure;
-use redis::RedisError;
+use redis::{ErrorKind, RedisError};
 use std::sync::Arc;
 
 /// The resource blamed by a definition that names no `redis:` resource of its own.
@@ -33,10 +33,14 @@ pub enum CacheError {
 }
 
 impl CacheError {
-    /// Sorts what Redis said: a wrong type is the key's fault, everything else the server's or the way to it.
+    /// Sorts what Redis said: a value of a wrong type is the key's fault, everything else the server's or the way to it.
     pub(super) fn from_redis(region: &RegionName, source: RedisError) -> Self {
         let said = source.to_string();
-        if said.contains("WRONGTYPE") || said.contains("not an integer") {
+        let misread = matches!(
+            source.kind(),
+            ErrorKind::Parse | ErrorKind::UnexpectedReturnType
+        );
+        if misread || said.contains("WRONGTYPE") {
             return Self::Foreign {
                 region: region.clone(),
                 detail: said,

@@ -94,11 +94,7 @@ impl Region {
     /// Redis, or a key of the log holds something else.
     pub async fn begin(&self) -> Result<Stamp, CacheError> {
         let taken_ms = clock::unix_ms();
-        let (seq, epoch): (String, String) = self.run(&self.cache.scripts().begin, &[]).await?;
-        let seq = seq.parse().map_err(|_| CacheError::Foreign {
-            region: self.name.clone(),
-            detail: format!("{} is not a number", self.log.seq),
-        })?;
+        let (seq, epoch): (u64, String) = self.run(&self.cache.scripts().begin, &[]).await?;
         self.cache.note(&self.name, &epoch, seq);
         Ok(Stamp {
             seq,

@@ -6,3 +6,4 @@ mod cache;
 mod exec;
 mod stack;
 mod support;
+mod systemd;

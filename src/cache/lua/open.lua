@@ -17,9 +17,12 @@ local function open()
   local floor = redis.call('GET', KEYS[3])
   local epoch = redis.call('GET', KEYS[4])
   local sentinel = redis.call('ZSCORE', KEYS[2], '!')
+  if (seq and not tonumber(seq)) or (floor and not tonumber(floor)) then
+    error({ err = 'WRONGTYPE the counter or the floor of the log is not a number' })
+  end
   local whole = seq and floor and epoch and sentinel
   -- A counter that went back has lost invalidations: a failover dropped the end of the log.
-  local went_back = epoch == ARGV[2] and (tonumber(seq) or 0) < tonumber(ARGV[3])
+  local went_back = epoch == ARGV[2] and tonumber(seq or 0) < tonumber(ARGV[3])
   if whole and not went_back then
     return seq, epoch
   end

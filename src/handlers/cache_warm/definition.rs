@@ -1,20 +1,12 @@
-//! `cache.warm`: fills a cache region with the rows of a SQL query.
-//!
-//! Owns: how a row becomes an entry. The stamp is taken before the query runs, so a row that changes while the job works
-//! misses once its change is announced. Must not know how a region keeps its log, nor the driver of the database.
+//! What a `[cache.warm]` section says, checked, and how a row becomes an entry.
 
-use super::template::Template;
-use super::{Built, Context, Deps, Handler, HandlerKind};
-use crate::cache::{self, Cache, CacheError, Fill, Key, Region, RegionName, Stamp, Tag};
+use super::super::template::Template;
+use crate::cache::{Fill, Key, MAX_TAGS, RegionName, Tag};
 use crate::catalog::{JobSpec, Problem};
 use crate::config::{Config, duration};
-use crate::db::{self, Database, DbError, JsonQuery, Param};
-use crate::job::{ArgSpec, Job, Outcome};
-use futures::future::BoxFuture;
+use crate::db;
 use serde::Deserialize;
-use serde_json::{Map, Value, json};
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use serde_json::{Map, Value};
 use std::time::Duration;
 
 /// Rows of a page, unless the definition says otherwise.
@@ -25,13 +17,6 @@ const MAX_BATCH: u32 = 5_000;
 const DEFAULT_MAX_ROWS: u64 = 100_000;
 /// The most rows of a job.
 const MAX_ROWS: u64 = 10_000_000;
-
-/// The `cache.warm` handler, as the list of handlers knows it.
-pub const KIND: HandlerKind = HandlerKind {
-    name: "cache.warm",
-    check: |spec, config| Definition::read(spec, config).map(|_| ()),
-    build: |spec, deps| Warm::build(spec, deps),
-};
 
 /// `[cache.warm]`
 #[derive(Debug, Deserialize)]
@@ -63,19 +48,19 @@ const fn default_max_rows() -> u64 {
 
 /// A checked section.
 #[derive(Debug)]
-struct Definition {
-    region: RegionName,
-    query: String,
-    params: Vec<String>,
-    entry: EntryOfRow,
-    ttl: Duration,
-    batch: u32,
-    max_rows: u64,
+pub(super) struct Definition {
+    pub region: RegionName,
+    pub query: String,
+    pub params: Vec<String>,
+    pub entry: EntryOfRow,
+    pub ttl: Duration,
+    pub batch: u32,
+    pub max_rows: u64,
 }
 
 /// How a row becomes an entry.
 #[derive(Debug)]
-struct EntryOfRow {
+pub(super) struct EntryOfRow {
     key: Template,
     tags: Vec<Template>,
     /// The column that holds the payload; the whole row when there is none.
@@ -83,7 +68,7 @@ struct EntryOfRow {
 }
 
 impl Definition {
-    fn read(spec: &JobSpec, config: &Config) -> Result<Self, Problem> {
+    pub(super) fn read(spec: &JobSpec, config: &Config) -> Result<Self, Problem> {
         let section: Section = spec.section()?;
         Self::check(section, spec, config).map_err(|e| spec.problem(format!("[cache.warm] {e}")))
     }
@@ -113,8 +98,8 @@ impl Definition {
         let tags = tags
             .collect::<Result<Vec<_>, _>>()
             .map_err(|e| format!("tags: {e}"))?;
-        if tags.len() > cache::MAX_TAGS {
-            return Err(format!("tags: at most {}", cache::MAX_TAGS));
+        if tags.len() > MAX_TAGS {
+            return Err(format!("tags: at most {}", MAX_TAGS));
         }
         Ok(Self {
             region: RegionName::parse(&section.region).map_err(|e| e.to_string())?,
@@ -144,7 +129,7 @@ impl EntryOfRow {
     ///
     /// # Errors
     /// Why there is none: a column that is missing or null, or a name that is not allowed.
-    fn of(&self, row: Map<String, Value>) -> Result<Fill, String> {
+    pub(super) fn of(&self, row: Map<String, Value>) -> Result<Fill, String> {
         let key = Key::parse(&self.key.fill(&row)?).map_err(|e| e.to_string())?;
         let tag = |t: &Template| Tag::parse(&t.fill(&row)?).map_err(|e| e.to_string());
         let tags = self.tags.iter().map(tag).collect::<Result<_, _>>()?;
@@ -165,164 +150,10 @@ impl EntryOfRow {
     }
 }
 
-/// How far a job has come.
-#[derive(Debug, Default)]
-struct Tally {
-    rows: u64,
-    written: u64,
-    skipped: u64,
-    /// Why the first of the skipped rows was skipped.
-    reason: Option<String>,
-    /// There were more than `max_rows`.
-    truncated: bool,
-}
-
-impl Tally {
-    fn skip(&mut self, count: u64, reason: Option<String>) {
-        self.skipped += count;
-        self.reason = self.reason.take().or(reason);
-    }
-
-    /// What came of the job: rows that make no entry are reported; if none makes one, the definition is wrong.
-    fn outcome(self) -> Outcome {
-        if self.rows > 0 && self.written == 0 {
-            let reason = self.reason.unwrap_or_default();
-            return Outcome::fatal(format!(
-                "none of {} rows made an entry: {reason}",
-                self.rows
-            ));
-        }
-        let mut result = json!({
-            "rows": self.rows,
-            "written": self.written,
-            "skipped": self.skipped,
-            "truncated": self.truncated,
-        });
-        if let Some(reason) = self.reason {
-            result["skipped_because"] = Value::String(reason);
-        }
-        Outcome::Done(Some(result))
-    }
-}
-
-/// Why a job ended early.
-enum Stopped {
-    Cache(CacheError),
-    Database(DbError),
-    Asked,
-}
-
-impl From<CacheError> for Stopped {
-    fn from(e: CacheError) -> Self {
-        Self::Cache(e)
-    }
-}
-
-impl From<DbError> for Stopped {
-    fn from(e: DbError) -> Self {
-        Self::Database(e)
-    }
-}
-
-/// Fills a region as one definition says.
-struct Warm {
-    definition: Definition,
-    args: BTreeMap<String, ArgSpec>,
-    cache: Cache,
-    database: Database,
-    redis: String,
-    postgres: String,
-}
-
-impl Warm {
-    fn build(spec: &JobSpec, deps: &Deps) -> Built {
-        let missing = |what| spec.problem(format!("cache.warm needs {what}"));
-        Ok(Arc::new(Self {
-            definition: Definition::read(spec, &deps.config)?,
-            args: spec.args.clone(),
-            cache: deps.cache.clone().ok_or_else(|| missing("Redis"))?,
-            database: deps.database.clone().ok_or_else(|| missing("a database"))?,
-            redis: cache::resource_of(&spec.resources).to_owned(),
-            postgres: db::resource_of(&spec.resources).to_owned(),
-        }))
-    }
-
-    async fn deliver(&self, ctx: &Context) -> Outcome {
-        let mut tally = Tally::default();
-        match self.fill(ctx, &mut tally).await {
-            Ok(()) => tally.outcome(),
-            Err(Stopped::Asked) => Outcome::Interrupted {
-                reason: format!("asked to stop after {} rows", tally.rows),
-            },
-            Err(Stopped::Cache(e)) => Outcome::Failed(e.into_failure(&self.redis)),
-            Err(Stopped::Database(e)) => Outcome::Failed(e.into_failure(&self.postgres)),
-        }
-    }
-
-    /// Reads the query page by page and stores each page. Entries stored before a failure are good and stay.
-    async fn fill(&self, ctx: &Context, tally: &mut Tally) -> Result<(), Stopped> {
-        let region = self.cache.region(&self.definition.region);
-        let params = self.params(&ctx.job)?;
-        // Before the query: a change that is invalidated from here on makes its rows miss.
-        let stamp = region.begin().await?;
-        let query = JsonQuery {
-            sql: &self.definition.query,
-            params: &params,
-            page: self.definition.batch,
-            max_rows: self.definition.max_rows,
-            timeout: self.database.statement_timeout(),
-        };
-        let mut rows = self.database.json_rows(&query).await?;
-        // Ends by itself: pages hold at most `max_rows` rows together, and an empty one is the last.
-        loop {
-            if ctx.stop.is_cancelled() {
-                return Err(Stopped::Asked);
-            }
-            let page = rows.next_page().await?;
-            if page.is_empty() {
-                tally.truncated = rows.truncated();
-                return Ok(());
-            }
-            self.store(&region, &stamp, page, tally).await?;
-        }
-    }
-
-    async fn store(
-        &self,
-        region: &Region,
-        stamp: &Stamp,
-        page: Vec<Map<String, Value>>,
-        tally: &mut Tally,
-    ) -> Result<(), CacheError> {
-        tally.rows += page.len() as u64;
-        let mut fills = Vec::with_capacity(page.len());
-        for row in page {
-            match self.definition.entry.of(row) {
-                Ok(fill) => fills.push(fill),
-                Err(reason) => tally.skip(1, Some(reason)),
-            }
-        }
-        let stored = region.put_many(&fills, self.definition.ttl, stamp).await?;
-        tally.written += stored.written;
-        tally.skip(stored.refused, stored.reason);
-        Ok(())
-    }
-
-    fn params(&self, job: &Job) -> Result<Vec<Param>, DbError> {
-        db::params_of(&self.definition.params, &self.args, &job.args)
-    }
-}
-
-impl Handler for Warm {
-    fn run<'a>(&'a self, ctx: &'a Context) -> BoxFuture<'a, Outcome> {
-        Box::pin(self.deliver(ctx))
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, clippy::panic)]
-    use super::super::testing;
+    #![allow(clippy::unwrap_used)]
+    use super::super::super::testing;
     use super::*;
     use crate::config::{Secret, Sources};
 
@@ -409,26 +240,5 @@ ttl = "1h"
         ] {
             assert!(payload(bad).is_err(), "{bad}");
         }
-    }
-
-    #[test]
-    fn a_job_fails_only_if_no_row_makes_an_entry() {
-        let tally = |rows, written| Tally {
-            rows,
-            written,
-            skipped: rows - written,
-            reason: Some("key".to_owned()),
-            truncated: false,
-        };
-        assert!(matches!(tally(0, 0).outcome(), Outcome::Done(_)));
-        assert!(matches!(tally(2, 1).outcome(), Outcome::Done(_)));
-        let Outcome::Fatal(failure) = tally(2, 0).outcome() else {
-            panic!("none of two was taken for a success");
-        };
-        assert!(
-            failure.message.contains("none of 2 rows"),
-            "{}",
-            failure.message
-        );
     }
 }
