@@ -20,7 +20,10 @@ fn systemd_understands_the_unit() {
     let unit = UNIT.replace("/usr/bin/tidegate", env!("CARGO_BIN_EXE_tidegate"));
     let (understood, words) = analyze(&["verify"], &unit);
     // It may have words for other units of this machine too.
-    let complaints: Vec<_> = words.lines().filter(|line| line.contains("tidegate")).collect();
+    let complaints: Vec<_> = words
+        .lines()
+        .filter(|line| line.contains("tidegate"))
+        .collect();
     assert!(understood && complaints.is_empty(), "{words}");
 }
 
