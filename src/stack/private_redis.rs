@@ -228,6 +228,12 @@ impl PrivateRedis {
     }
 }
 
+impl Drop for PrivateRedis {
+    fn drop(&mut self) {
+        let _ = self.stop();
+    }
+}
+
 /// The password as a socket URL carries it: percent-encoded, in the query.
 fn pass_query(password: &str) -> String {
     url::form_urlencoded::Serializer::new(String::new())

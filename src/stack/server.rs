@@ -19,8 +19,8 @@ use super::{
 /// How long a server may take to end by itself before it is killed.
 const STOP_LIMIT: Duration = Duration::from_secs(10);
 
-/// How long killed processes may take to disappear.
-const KILL_LIMIT: Duration = Duration::from_secs(10);
+/// How long SIGKILL and SIGSTOP may take to show; a process in the middle of a disk access acts on them later.
+const SIGNAL_LIMIT: Duration = Duration::from_secs(10);
 
 /// How much of a log's end an error shows, in bytes.
 const LOG_TAIL: u64 = 4096;
@@ -94,26 +94,29 @@ impl Server {
     /// Kills the server and its children with SIGKILL, and returns once they are gone.
     pub(super) fn kill(&mut self) -> Result<(), StackError> {
         // Children first: freezing has made their list final, and they keep their ids while we hold their parent.
-        let children = self.freeze()?;
+        let children = self.freeze().or_else(|_| self.children())?;
         for child in &children {
             let _ = kill_process(*child, Signal::KILL);
         }
         self.signal(Signal::KILL)?;
-        let gone = wait_for(KILL_LIMIT, || {
-            let ended = matches!(self.child.try_wait(), Ok(Some(_)));
-            (ended && children.iter().all(|child| is_gone(*child))).then_some(())
-        });
-        gone.ok_or_else(|| self.late(KILL_LIMIT))
+        self.wait_end(SIGNAL_LIMIT)?
+            .ok_or_else(|| self.late(SIGNAL_LIMIT))?;
+        self.wait_all(&children, is_gone)
     }
 
-    /// Stops the server and all its children where they are; returns the children.
+    /// Stops the server and all its children where they are, and returns the children once all stand still.
     pub(super) fn freeze(&mut self) -> Result<Vec<Pid>, StackError> {
+        if !self.is_running()? {
+            return Ok(Vec::new());
+        }
         // The parent first, so that it can neither start a child nor reap one while we list them.
         self.signal(Signal::STOP)?;
+        self.wait_all(&[Pid::from_child(&self.child)], is_still)?;
         let children = self.children()?;
         for child in &children {
             let _ = kill_process(*child, Signal::STOP);
         }
+        self.wait_all(&children, is_still)?;
         Ok(children)
     }
 
@@ -123,6 +126,14 @@ impl Server {
             let _ = kill_process(child, Signal::CONT);
         }
         self.signal(Signal::CONT)
+    }
+
+    /// Waits until all processes are in a state; a signal takes effect a moment after it was sent.
+    fn wait_all(&self, pids: &[Pid], reached: fn(Pid) -> bool) -> Result<(), StackError> {
+        wait_for(SIGNAL_LIMIT, || {
+            pids.iter().all(|pid| reached(*pid)).then_some(())
+        })
+        .ok_or_else(|| self.late(SIGNAL_LIMIT))
     }
 
     fn wait_end(&mut self, limit: Duration) -> Result<Option<ExitStatus>, StackError> {
@@ -215,6 +226,11 @@ fn process_state(pid: i32) -> Option<(char, u32)> {
 /// Whether a process no longer runs; one that nobody has waited for yet counts as gone.
 fn is_gone(pid: Pid) -> bool {
     process_state(pid.as_raw_nonzero().get()).is_none_or(|(state, _)| matches!(state, 'Z' | 'X'))
+}
+
+/// Whether a process stands still, stopped or gone.
+fn is_still(pid: Pid) -> bool {
+    is_gone(pid) || process_state(pid.as_raw_nonzero().get()).is_some_and(|(state, _)| state == 'T')
 }
 
 /// The end of what was written to the log since `start`.

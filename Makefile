@@ -1,0 +1,43 @@
+# Tidegate's chores; `make` alone lists them.
+
+# Where rustup puts cargo, for shells that have not read its profile yet.
+export PATH := $(PATH):$(HOME)/.cargo/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test setup fmt lint bench deny doc clean
+
+help: ## List these targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+
+demo: ## See it work: private servers, an app, jobs of every priority, a dependency that fails
+	@scripts/setup.sh demo
+	cargo build --release --locked
+	demo/run.sh
+
+test: ## Run every test, against private servers
+	@scripts/setup.sh test
+	cargo test --locked
+
+setup: ## Find or install what the tests and the demo need: Redis, PostgreSQL, Node
+	@scripts/setup.sh demo
+
+fmt: ## Format the code
+	cargo fmt
+
+lint: ## Check formatting and clippy's advice
+	cargo fmt --check
+	cargo clippy --all-targets --locked -- -D warnings
+
+bench: ## Measure rates, latencies and memory against a private Redis
+	@scripts/setup.sh test
+	cargo run --release --locked -- bench
+
+deny: ## Check licences, sources, bans and advisories of all dependencies (installs cargo-deny)
+	@command -v cargo-deny >/dev/null || cargo install cargo-deny --locked
+	cargo deny --locked check
+
+doc: ## Build the library's documentation
+	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --locked
+
+clean: ## Remove what was built
+	cargo clean

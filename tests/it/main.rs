@@ -1,0 +1,7 @@
+//! The integration tests: one binary, so that all of them share its private servers.
+
+#![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
+
+mod stack;
+mod support;
+mod systemd;
