@@ -95,7 +95,7 @@ provide() {
     # Nobody is there to type a password.
     [ -t 0 ] || command+=(-n)
   fi
-  echo "setup: installing ${packages[*]}"
+  echo "setup: installing ${packages[*]} (a minute or two)"
   "${command[@]}" bash "$PWD/scripts/setup.sh" install-packages "${packages[@]}" || {
     say_packages "$*"
     die "the installation failed: the network, the package lists or the rights of sudo; see above"
@@ -135,7 +135,8 @@ install_packages() {
   # On systems that have it, needrestart would restart services of others.
   export NEEDRESTART_SUSPEND=1
   apt-get -o DPkg::Lock::Timeout=120 -qq update
-  apt-get -o DPkg::Lock::Timeout=120 -qq -y install --no-install-recommends "$@"
+  # Errors go to the other stream; what it unpacks interests nobody.
+  apt-get -o DPkg::Lock::Timeout=120 -qq -y install --no-install-recommends "$@" >/dev/null
   if [ "$fresh_redis" = yes ]; then
     leave_off redis-server
   fi

@@ -5,12 +5,19 @@
 
 mod bind;
 mod error;
+mod keyset;
 mod migrate;
+mod name;
+mod progress;
+pub mod purge;
+mod ranges;
 mod rows;
 
 pub use bind::{Param, check_params, params_of};
 pub use error::{DbError, resource_of};
 pub use migrate::{Migrated, SCHEMA_VERSION, migrate, schema_version};
+pub use name::{Ident, TableName};
+pub use progress::Delivery;
 pub use rows::{JsonQuery, JsonRows};
 
 use crate::clock;
