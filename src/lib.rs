@@ -8,6 +8,7 @@ pub mod config;
 
 pub mod policy;
 
+pub mod cache;
 pub mod catalog;
 
 pub mod health;

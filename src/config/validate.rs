@@ -274,6 +274,15 @@ impl Problems {
         }
         self.within("http.max_response", c.http.max_response, 0, 1 << 20);
         self.key_part("cache.prefix", &c.cache.prefix);
+        if c.cache.prefix == c.redis.prefix {
+            self.add(
+                "cache.prefix",
+                format!(
+                    "{:?} is redis.prefix too: entries and the daemon's own keys must not mix",
+                    c.cache.prefix
+                ),
+            );
+        }
         self.lasting("cache.max_ttl", c.cache.max_ttl, SECOND, 30 * DAY);
         self.within("cache.log_max", c.cache.log_max, 100, 10_000_000);
         self.within("cache.max_entry", c.cache.max_entry, 1_024, 16 << 20);

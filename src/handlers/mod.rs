@@ -3,13 +3,17 @@
 //! Owns: the contract between the runner and a handler, and the built-in handlers. A handler must not know the runner,
 //! the queue or attempts: it does its work and says what came of it.
 
+mod cache_invalidate;
+mod cache_warm;
 mod exec;
 mod http;
 
 pub use http::SharedClient;
 
+use crate::cache::Cache;
 use crate::catalog::{JobSpec, Problem};
 use crate::config::Config;
+use crate::db::Database;
 use crate::job::{Job, Outcome};
 use futures::future::BoxFuture;
 use std::sync::Arc;
@@ -58,7 +62,7 @@ pub struct Deps {
 }
 
 impl Deps {
-    /// Deps of a configuration. Connects to nothing.
+    /// Deps of a configuration, without any server. Connects to nothing.
     #[must_use]
     pub fn new(config: Arc<Config>) -> Self {
         Self {
