@@ -8,10 +8,8 @@ pub mod config;
 
 pub mod policy;
 
-pub mod cache;
 pub mod catalog;
 
-pub mod health;
 pub mod queue;
 
 pub mod health;

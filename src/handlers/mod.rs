@@ -7,6 +7,7 @@ mod cache_invalidate;
 mod cache_warm;
 mod exec;
 mod http;
+mod template;
 
 pub use http::SharedClient;
 
@@ -59,6 +60,10 @@ pub struct Deps {
     pub config: Arc<Config>,
     /// The client of `http` jobs.
     pub http: SharedClient,
+    /// Postgres, if `[database] url` is set.
+    pub database: Option<Database>,
+    /// Cache regions. The daemon always has them; none where handlers are built without a server.
+    pub cache: Option<Cache>,
 }
 
 impl Deps {
@@ -68,12 +73,19 @@ impl Deps {
         Self {
             config,
             http: SharedClient::default(),
+            database: None,
+            cache: None,
         }
     }
 }
 
 /// The built-in handlers.
-pub const BUILT_IN: &[HandlerKind] = &[exec::KIND, http::KIND];
+pub const BUILT_IN: &[HandlerKind] = &[
+    exec::KIND,
+    http::KIND,
+    cache_invalidate::KIND,
+    cache_warm::KIND,
+];
 
 #[cfg(test)]
 mod testing {
