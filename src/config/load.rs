@@ -225,6 +225,10 @@ mod tests {
                 &["admin.listen", "loopback", "admin.token"],
             ),
             ("[[queue]]\nname = \"a:b\"", &["queue.name", "a:b"]),
+            (
+                "[cache]\nprefix = \"tidegate\"",
+                &["cache.prefix", "redis.prefix"],
+            ),
             ("[daemon", &["tidegate.toml"]),
         ] {
             let error = with_file(text).unwrap_err().to_string();
