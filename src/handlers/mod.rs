@@ -6,7 +6,10 @@
 mod cache_invalidate;
 mod cache_warm;
 mod exec;
+mod http;
 mod template;
+
+pub use http::SharedClient;
 
 use crate::cache::Cache;
 use crate::catalog::{JobSpec, Problem};
@@ -55,6 +58,8 @@ pub type Built = Result<Arc<dyn Handler>, Problem>;
 pub struct Deps {
     /// The configuration.
     pub config: Arc<Config>,
+    /// The client of `http` jobs.
+    pub http: SharedClient,
     /// Postgres, if `[database] url` is set.
     pub database: Option<Database>,
     /// Cache regions. The daemon always has them; none where handlers are built without a server.
@@ -64,9 +69,10 @@ pub struct Deps {
 impl Deps {
     /// Deps of a configuration, without any server. Connects to nothing.
     #[must_use]
-    pub const fn new(config: Arc<Config>) -> Self {
+    pub fn new(config: Arc<Config>) -> Self {
         Self {
             config,
+            http: SharedClient::default(),
             database: None,
             cache: None,
         }
@@ -74,7 +80,12 @@ impl Deps {
 }
 
 /// The built-in handlers.
-pub const BUILT_IN: &[HandlerKind] = &[exec::KIND, cache_invalidate::KIND, cache_warm::KIND];
+pub const BUILT_IN: &[HandlerKind] = &[
+    exec::KIND,
+    http::KIND,
+    cache_invalidate::KIND,
+    cache_warm::KIND,
+];
 
 #[cfg(test)]
 mod testing {

@@ -2,20 +2,15 @@
 //!
 //! Tests wait on a state, with a deadline; a child that must not end by itself sleeps far longer than that.
 
-#![allow(clippy::unwrap_used, clippy::panic)]
-
-use serde_json::{Map, Value, json};
+use super::handler::{context, try_build};
+use super::support::{DEADLINE, is_running, process_state, wait_until};
+use serde_json::json;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
-use tidegate::catalog;
-use tidegate::config::{self, Secret, Sources};
-use tidegate::handlers::{BUILT_IN, Context, Deps, Handler};
-use tidegate::job::{Job, JobId, Outcome, Priority};
-use tokio_util::sync::CancellationToken;
-
-/// How long any state is waited for.
-const DEADLINE: Duration = Duration::from_secs(20);
+use std::time::Duration;
+use tidegate::config::Secret;
+use tidegate::handlers::{Context, Handler};
+use tidegate::job::Outcome;
 
 /// A handler whose command is a shell script, with more lines for its section.
 fn script(script: &str, more: &str) -> Arc<dyn Handler> {
@@ -26,42 +21,11 @@ fn script(script: &str, more: &str) -> Arc<dyn Handler> {
 }
 
 fn handler(section: &str) -> Arc<dyn Handler> {
-    let dir = tempfile::tempdir().unwrap();
-    let text = format!("kind = \"app.test\"\nhandler = \"exec\"\n[exec]\n{section}");
-    std::fs::write(dir.path().join("a.toml"), text).unwrap();
-    let catalog = catalog::load(dir.path(), &["exec"]).unwrap();
-    let mut config = config::load(&Sources::default()).unwrap();
-    config
-        .secrets
-        .insert("api_key".to_owned(), Secret::new("hunter2"));
-    let kind = BUILT_IN.iter().find(|kind| kind.name == "exec").unwrap();
-    let spec = catalog.get("app.test").unwrap();
-    (kind.check)(spec, &config).unwrap();
-    (kind.build)(spec, &Deps::new(Arc::new(config))).unwrap()
-}
-
-fn context(args: Value) -> Context {
-    let Value::Object(args) = args else {
-        panic!("args are an object");
-    };
-    job(args)
-}
-
-fn job(args: Map<String, Value>) -> Context {
-    Context {
-        job: Arc::new(Job {
-            id: JobId::parse("job-1").unwrap(),
-            kind: "app.test".into(),
-            queue: "default".into(),
-            priority: Priority::Normal,
-            args,
-            attempt: 2,
-            max_attempts: 5,
-            traceparent: None,
-            token: "incarnation:7".into(),
-        }),
-        stop: CancellationToken::new(),
-    }
+    try_build("exec", section, |config| {
+        let secret = Secret::new("hunter2");
+        config.secrets.insert("api_key".to_owned(), secret);
+    })
+    .unwrap()
 }
 
 async fn run(handler: &Arc<dyn Handler>, ctx: &Context) -> Outcome {
@@ -71,28 +35,17 @@ async fn run(handler: &Arc<dyn Handler>, ctx: &Context) -> Outcome {
 }
 
 async fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !holds() {
-        assert!(start.elapsed() < DEADLINE, "waited in vain for {what}");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-}
-
-/// Whether a process is there and not merely a zombie that nobody has reaped yet.
-fn alive(pid: &str) -> bool {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    let state = stat.rsplit(')').next().unwrap_or_default().trim();
-    !state.is_empty() && !state.starts_with('Z')
+    wait_until(what, DEADLINE, || std::future::ready(holds())).await;
 }
 
 /// The process ids a child has written to a file, once there are as many as expected.
-async fn pids(file: &Path, expected: usize) -> Vec<String> {
+async fn pids(file: &Path, expected: usize) -> Vec<u32> {
     let read = || std::fs::read_to_string(file).unwrap_or_default();
     until("the children to start", || {
         read().lines().count() >= expected
     })
     .await;
-    read().lines().map(str::to_owned).collect()
+    read().lines().map(|pid| pid.parse().unwrap()).collect()
 }
 
 /// A child and a grandchild that ignore `SIGTERM`, both of which write their ids to `$1`.
@@ -251,20 +204,17 @@ async fn dropping_the_future_kills_the_whole_group() {
     };
     // The kill is part of the drop; the kernel may still take a moment to carry it out.
     for pid in &family {
-        until("a killed process to be gone", || !alive(pid)).await;
+        until("a killed process to be gone", || !is_running(*pid)).await;
     }
     until("the child to be reaped", || {
-        !family.iter().any(|pid| ours(pid))
+        !family.iter().any(|pid| ours(*pid))
     })
     .await;
 }
 
 /// Whether a process, dead or not, is a child of this one.
-fn ours(pid: &str) -> bool {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    let after_name = stat.rsplit(')').next().unwrap_or_default();
-    let parent = after_name.split_whitespace().nth(1);
-    parent == Some(std::process::id().to_string().as_str())
+fn ours(pid: u32) -> bool {
+    process_state(pid).is_some_and(|(_, parent)| parent == std::process::id())
 }
 
 #[tokio::test]
@@ -288,7 +238,7 @@ async fn a_child_that_obeys_the_stop_is_interrupted_at_once() {
         matches!(outcome, Outcome::Interrupted { .. }),
         "{outcome:?}"
     );
-    assert!(family.iter().all(|pid| !alive(pid)));
+    assert!(family.iter().all(|pid| !is_running(*pid)));
 }
 
 #[tokio::test]
@@ -308,7 +258,7 @@ async fn a_family_that_ignores_the_stop_is_killed_after_a_grace() {
         "{outcome:?}"
     );
     for pid in &family {
-        until("a killed process to be gone", || !alive(pid)).await;
+        until("a killed process to be gone", || !is_running(*pid)).await;
     }
 }
 
@@ -322,5 +272,23 @@ async fn whoever_the_child_leaves_behind_is_killed() {
     let outcome = run(&handler, &context(json!({}))).await;
     assert_eq!(outcome, Outcome::Done(Some(json!(5))));
     let orphan = pids(&file, 1).await.remove(0);
-    until("the orphan to be gone", || !alive(&orphan)).await;
+    until("the orphan to be gone", || !is_running(orphan)).await;
+}
+
+#[tokio::test]
+async fn a_process_that_left_the_group_does_not_hold_the_job_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("pids");
+    // It keeps the output open; the child's own answer counts all the same.
+    let text = format!(
+        "setsid sh -c 'echo $$ > \"$0\"; exec sleep 1000' '{}' & while ! [ -s '{}' ]; do sleep 0.01; done; echo 5",
+        file.display(),
+        file.display()
+    );
+    let handler = handler(&format!("command = [\"/bin/sh\", \"-c\", {text:?}]"));
+    let outcome = run(&handler, &context(json!({}))).await;
+    let escaped = i32::try_from(pids(&file, 1).await[0]).unwrap();
+    let escaped = rustix::process::Pid::from_raw(escaped).unwrap();
+    rustix::process::kill_process(escaped, rustix::process::Signal::KILL).unwrap();
+    assert_eq!(outcome, Outcome::Done(Some(json!(5))));
 }

@@ -2,8 +2,12 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
 
+mod admin;
 mod cache;
 mod exec;
+mod handler;
+mod health;
+mod http;
 mod stack;
 mod support;
 mod systemd;
