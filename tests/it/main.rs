@@ -4,6 +4,7 @@
 
 mod admin;
 mod cache;
+mod daemon;
 mod exec;
 mod handler;
 mod health;
