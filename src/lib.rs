@@ -24,6 +24,8 @@ pub mod runner;
 pub mod admin;
 pub mod services;
 
+pub mod daemon;
+
 pub mod telemetry;
 
 pub mod clock;
