@@ -31,3 +31,5 @@ pub mod telemetry;
 pub mod clock;
 pub mod stack;
 pub mod tls;
+
+pub mod cli;
