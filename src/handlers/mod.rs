@@ -3,6 +3,8 @@
 //! Owns: the contract between the runner and a handler, and the built-in handlers. A handler must not know the runner,
 //! the queue or attempts: it does its work and says what came of it.
 
+mod db_purge;
+
 use crate::catalog::{JobSpec, Problem};
 use crate::config::Config;
 use crate::db::Database;
@@ -51,4 +53,4 @@ pub struct Deps {
 }
 
 /// The built-in handlers.
-pub const BUILT_IN: &[HandlerKind] = &[];
+pub const BUILT_IN: &[HandlerKind] = &[db_purge::KIND];

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
 
+mod database;
+mod purge;
 mod stack;
 mod support;
 mod systemd;

@@ -11,7 +11,7 @@ mod preview;
 use super::keyset::{KeyError, Keyset, MAX_COLUMNS, ORDERED};
 use super::name::{Ident, TableName};
 use super::progress::{self, Delivery, Progress};
-use super::{Database, DbError, IDLE_IN_TRANSACTION, Param, TxOptions, migrate, within};
+use super::{Database, DbError, IDLE_IN_TRANSACTION, Param, TxOptions, migrate};
 use crate::policy::batch::BatchSizer;
 use batch::{Batch, BatchError, Locked};
 use serde::Serialize;

@@ -2,7 +2,7 @@
 
 use super::super::keyset::{Keyset, ORDERED};
 use super::super::ranges::Range;
-use super::super::{Database, DbError, Param, bind, within};
+use super::super::{Database, DbError, Param, bind};
 use super::{Halt, Purge};
 use serde::Serialize;
 use serde_json::Value;
