@@ -151,12 +151,13 @@ impl Keyset {
         range: &Range,
         rows: u32,
     ) -> Result<Option<Key>, DbError> {
+        let columns = self.columns();
+        // The outer query makes texts of one row only, not of all that are passed over.
         let sql = format!(
-            "select {} from {} where {} order by {} offset {} limit 1",
+            "select {} from (select {columns} from {} where {} order by {columns} offset {} limit 1) k",
             self.texts(),
             self.table,
             self.within(range, 1),
-            self.columns(),
             rows.saturating_sub(1),
         );
         let arguments = bind::arguments(&range.params())?;

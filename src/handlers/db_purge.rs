@@ -269,7 +269,10 @@ impl DbPurge {
             },
             Halt::TableLocked => Outcome::Snooze {
                 after: TABLE_LOCKED_PAUSE,
-                reason: format!("another session holds a lock on {}", self.purge.table),
+                reason: format!(
+                    "another session holds a lock on {}, or its progress",
+                    self.purge.table
+                ),
             },
             Halt::RowsLocked(ranges) => Outcome::failed(format!(
                 "rows of {} stayed locked by other sessions, in {ranges} ranges of keys; all others are deleted",
