@@ -34,3 +34,21 @@ pub fn rfc3339(unix_ms: u64) -> String {
             |t| t.to_rfc3339_opts(chrono::SecondsFormat::Millis, true),
         )
 }
+
+/// A fixed origin, so that policy gets monotonic time as plain milliseconds.
+#[derive(Debug, Clone, Copy)]
+pub struct Epoch(Instant);
+
+impl Epoch {
+    /// Time starts now.
+    #[must_use]
+    pub fn start() -> Self {
+        Self(Instant::now())
+    }
+
+    /// Milliseconds since the start.
+    #[must_use]
+    pub fn now_ms(&self) -> u64 {
+        u64::try_from(self.0.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+}

@@ -3,7 +3,8 @@
 //! Owns the one spelling of a duration. It must not know which settings use it, nor their ranges.
 //!
 //! Use with serde: `#[serde(with = "crate::config::duration")]` on a `Duration`,
-//! `…::duration::option` on an `Option<Duration>`, `…::duration::list` on a `Vec<Duration>`.
+//! `…::duration::option` on an `Option<Duration>`, `…::duration::list` on a `Vec<Duration>`, `…::duration::pair` on a
+//! `[Duration; 2]`.
 
 use std::time::Duration;
 
@@ -115,6 +116,33 @@ pub mod list {
     ) -> Result<Vec<Duration>, D::Error> {
         let texts = Vec::<Text>::deserialize(deserializer)?;
         Ok(texts.into_iter().map(|text| text.0).collect())
+    }
+}
+
+/// The same for `[Duration; 2]`.
+pub mod pair {
+    use super::{Deserialize, Deserializer, Duration, Serializer, Text};
+
+    /// Serializes as a list of two texts.
+    ///
+    /// # Errors
+    /// Only the serializer's own.
+    pub fn serialize<S: Serializer>(
+        durations: &[Duration; 2],
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        super::list::serialize(durations, serializer)
+    }
+
+    /// Reads a list of two texts.
+    ///
+    /// # Errors
+    /// If there are not two, or one is not a duration.
+    pub fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<[Duration; 2], D::Error> {
+        let texts = <[Text; 2]>::deserialize(deserializer)?;
+        Ok(texts.map(|text| text.0))
     }
 }
 

@@ -225,6 +225,26 @@ mod tests {
                 &["admin.listen", "loopback", "admin.token"],
             ),
             ("[[queue]]\nname = \"a:b\"", &["queue.name", "a:b"]),
+            (
+                "[gate.limits]\npsi_cpu = [60, 20]",
+                &["tidegate.toml", "gate.limits.psi_cpu", "60", "20"],
+            ),
+            (
+                "[gate.limits]\npsi_io_full = [5, nan]",
+                &["gate.limits.psi_io_full"],
+            ),
+            (
+                "[gate.limits]\nredis_rtt = [\"25ms\", \"5ms\"]",
+                &["gate.limits.redis_rtt", "lower value first"],
+            ),
+            (
+                "[gate.limits]\nredis_rtt = [\"5ms\"]",
+                &["gate.limits.redis_rtt"],
+            ),
+            (
+                "[gate]\nsample = \"20s\"",
+                &["gate.stale_after", "gate.sample"],
+            ),
             ("[daemon", &["tidegate.toml"]),
         ] {
             let error = with_file(text).unwrap_err().to_string();

@@ -4,10 +4,12 @@
 //! do. Every default stands in `config/default.toml`, nowhere else.
 
 pub mod duration;
+mod limits;
 mod load;
 mod secret;
 mod validate;
 
+pub use limits::LimitsConfig;
 pub use load::{ConfigError, Sources, load};
 pub use secret::Secret;
 
@@ -187,6 +189,8 @@ pub struct GateConfig {
     /// Age at which a sample is missing.
     #[serde(with = "duration")]
     pub stale_after: Duration,
+    /// What counts as pressure.
+    pub limits: LimitsConfig,
 }
 
 /// On or off.

@@ -1,6 +1,6 @@
 //! The ranges of settings. One line per setting; all problems are told at once.
 
-use super::{Config, duration};
+use super::{Config, LimitsConfig, duration};
 use crate::job::id::check_queue;
 use std::collections::HashSet;
 use std::fmt::Display;
@@ -27,6 +27,7 @@ pub(super) fn problems(c: &Config) -> Vec<Problem> {
     found.queues(c);
     found.keeping(c);
     found.gate(c);
+    found.limits(&c.gate.limits);
     found.outside(c);
     found.0
 }
@@ -193,6 +194,9 @@ impl Problems {
         self.lasting("gate.sample", c.gate.sample, 100 * MILLI, 60 * SECOND);
         self.lasting("gate.hold", c.gate.hold, Duration::ZERO, 3_600 * SECOND);
         self.lasting("gate.stale_after", c.gate.stale_after, SECOND, 600 * SECOND);
+        if c.gate.stale_after < 2 * c.gate.sample {
+            self.add("gate.stale_after", "must be at least twice gate.sample");
+        }
         self.lasting("breaker.slow_call", c.breaker.slow_call, 10 * MILLI, DAY);
         self.lasting("breaker.open", c.breaker.open, 100 * MILLI, 300 * SECOND);
         self.lasting(
@@ -203,6 +207,24 @@ impl Problems {
         );
         if c.breaker.open > c.breaker.open_max {
             self.add("breaker.open", "must not be more than breaker.open_max");
+        }
+    }
+
+    fn limits(&mut self, limits: &LimitsConfig) {
+        for (name, [lo, hi]) in limits.percentages() {
+            let key = format!("gate.limits.{name}");
+            // NaN is within nothing.
+            if !(0.0 <= lo && lo < hi && hi <= 100.0) {
+                self.add(&key, format!("[{lo}, {hi}] is not two rising percentages"));
+            }
+        }
+        for (name, [lo, hi]) in limits.durations() {
+            let key = format!("gate.limits.{name}");
+            self.lasting(&key, lo, MILLI, 30 * SECOND);
+            self.lasting(&key, hi, MILLI, 30 * SECOND);
+            if lo >= hi {
+                self.add(&key, "must have its lower value first");
+            }
         }
     }
 
@@ -252,6 +274,15 @@ impl Problems {
         }
         self.within("http.max_response", c.http.max_response, 0, 1 << 20);
         self.key_part("cache.prefix", &c.cache.prefix);
+        if c.cache.prefix == c.redis.prefix {
+            self.add(
+                "cache.prefix",
+                format!(
+                    "{:?} is redis.prefix too: entries and the daemon's own keys must not mix",
+                    c.cache.prefix
+                ),
+            );
+        }
         self.lasting("cache.max_ttl", c.cache.max_ttl, SECOND, 30 * DAY);
         self.within("cache.log_max", c.cache.log_max, 100, 10_000_000);
         self.within("cache.max_entry", c.cache.max_entry, 1_024, 16 << 20);

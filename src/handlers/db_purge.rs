@@ -3,7 +3,7 @@
 //! Owns: the section of a definition, its checks, and what a halted run means for the job. How rows are deleted is the
 //! database's to know.
 
-use super::{Context, Deps, Handler, HandlerKind};
+use super::{Built, Context, Deps, Handler, HandlerKind};
 use crate::catalog::{JobSpec, Problem};
 use crate::config::{Config, duration};
 use crate::db::purge::{Halt, Purge};
@@ -209,7 +209,7 @@ struct DbPurge {
 }
 
 impl DbPurge {
-    fn build(spec: &JobSpec, deps: &Deps) -> Result<Arc<dyn Handler>, Problem> {
+    fn build(spec: &JobSpec, deps: &Deps) -> Built {
         let definition = Definition::read(spec, &deps.config)?;
         let Some(database) = deps.database.clone() else {
             return Err(spec.problem("[db.purge] needs a database: set database.url"));

@@ -3,8 +3,16 @@
 //! Owns: the contract between the runner and a handler, and the built-in handlers. A handler must not know the runner,
 //! the queue or attempts: it does its work and says what came of it.
 
+mod cache_invalidate;
+mod cache_warm;
 mod db_purge;
+mod exec;
+mod http;
+mod template;
 
+pub use http::SharedClient;
+
+use crate::cache::Cache;
 use crate::catalog::{JobSpec, Problem};
 use crate::config::Config;
 use crate::db::Database;
@@ -40,17 +48,57 @@ pub struct HandlerKind {
     /// Checks a definition's section without touching any server.
     pub check: fn(&JobSpec, &Config) -> Result<(), Problem>,
     /// Makes the handler of one definition.
-    pub build: fn(&JobSpec, &Deps) -> Result<Arc<dyn Handler>, Problem>,
+    pub build: fn(&JobSpec, &Deps) -> Built,
 }
+
+/// The handler of one definition, or what is wrong with the definition.
+pub type Built = Result<Arc<dyn Handler>, Problem>;
 
 /// What handlers are built with.
 #[derive(Debug, Clone)]
 pub struct Deps {
     /// The configuration.
     pub config: Arc<Config>,
+    /// The client of `http` jobs.
+    pub http: SharedClient,
     /// Postgres, if `[database] url` is set.
     pub database: Option<Database>,
+    /// Cache regions. The daemon always has them; none where handlers are built without a server.
+    pub cache: Option<Cache>,
+}
+
+impl Deps {
+    /// Deps of a configuration, without any server. Connects to nothing.
+    #[must_use]
+    pub fn new(config: Arc<Config>) -> Self {
+        Self {
+            config,
+            http: SharedClient::default(),
+            database: None,
+            cache: None,
+        }
+    }
 }
 
 /// The built-in handlers.
-pub const BUILT_IN: &[HandlerKind] = &[db_purge::KIND];
+pub const BUILT_IN: &[HandlerKind] = &[
+    exec::KIND,
+    http::KIND,
+    cache_invalidate::KIND,
+    cache_warm::KIND,
+    db_purge::KIND,
+];
+
+#[cfg(test)]
+mod testing {
+    #![allow(clippy::unwrap_used)]
+    use crate::catalog::{self, JobSpec};
+
+    /// The one definition of a text, as it is read from `a.toml`.
+    pub(super) fn spec(handler: &str, text: &str) -> JobSpec {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("a.toml"), text).unwrap();
+        let catalog = catalog::load(dir.path(), &[handler]).unwrap();
+        JobSpec::clone(catalog.iter().next().unwrap())
+    }
+}

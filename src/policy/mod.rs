@@ -12,6 +12,6 @@ pub mod aging;
 pub mod batch;
 pub mod breaker;
 mod cron_fields;
-//pub mod gate;
+pub mod gate;
 pub mod retry;
 pub mod schedule;

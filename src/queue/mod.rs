@@ -1,3 +1,117 @@
-//! The queue on Redis.
+//! The queue on Redis: keys, scripts, and typed calls for each step of a job's life.
+//!
+//! Owns: private storage and its invariants, and the connection. Every change of state is one script, bounded, safe to
+//! repeat, and refused to a daemon that lost its lease. Must not know: what jobs do, who runs them, or why a flow is
+//! closed; it is told which flows to claim from and how the deliveries ended.
 
+pub mod admit;
+pub mod backend;
+pub mod claim;
 pub mod connection;
+pub mod heal;
+pub mod inspect;
+mod keys;
+pub mod lease;
+pub mod operate;
+mod reply;
+mod script;
+pub mod settle;
+pub mod wake;
+
+pub use admit::{Admission, Peeked, Verdict};
+pub use claim::{Claimed, Delivery, FlowAllowance, Look};
+pub use keys::{Flow, Keys};
+pub use settle::{Settled, Settlement};
+
+use crate::config::Config;
+use connection::Connection;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What can go wrong between us and the queue.
+#[derive(Debug, thiserror::Error)]
+pub enum QueueError {
+    /// This incarnation is not registered any more: it lost its lease, and its jobs belong to others.
+    #[error("the lease is lost")]
+    LeaseLost,
+    /// A key holds another type than the queue's: somebody wrote to private storage.
+    #[error("a key of the queue has the wrong type: {0}")]
+    WrongType(String),
+    /// The server or the connection failed.
+    #[error("redis: {0}")]
+    Redis(redis::RedisError),
+    /// The server answered something a script never answers.
+    #[error("unexpected reply: {0}")]
+    Reply(String),
+}
+
+impl From<redis::RedisError> for QueueError {
+    fn from(e: redis::RedisError) -> Self {
+        match e.code() {
+            Some("LEASE") => Self::LeaseLost,
+            Some("WRONGTYPE") => Self::WrongType(e.to_string()),
+            _ => Self::Redis(e),
+        }
+    }
+}
+
+/// Bounds of one queue's storage.
+#[derive(Debug, Clone, Copy)]
+pub struct Bounds {
+    /// Dead jobs kept.
+    pub dead_max: usize,
+    /// Quarantined entries kept.
+    pub quarantine_max: usize,
+    /// Records of finished jobs kept.
+    pub recent_max: usize,
+    /// How long a given id is remembered.
+    pub dedupe_window: Duration,
+    /// One class up per this much waiting.
+    pub aging_after: Duration,
+}
+
+/// One queue: its name, its keys and a connection. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Queue {
+    /// Its name.
+    pub name: Arc<str>,
+    keys: Arc<Keys>,
+    conn: Connection,
+    bounds: Bounds,
+}
+
+impl Queue {
+    /// The queue `name` on a connection.
+    #[must_use]
+    pub fn new(name: &str, conn: Connection, config: &Config) -> Self {
+        Self {
+            name: name.into(),
+            keys: Arc::new(Keys::new(&config.redis.prefix, name)),
+            conn,
+            bounds: Bounds {
+                dead_max: config.retention.dead_max,
+                quarantine_max: config.retention.quarantine_max,
+                recent_max: config.retention.recent_max,
+                dedupe_window: config.dedupe.window,
+                aging_after: config.aging.after,
+            },
+        }
+    }
+
+    /// One class up per this much waiting.
+    #[must_use]
+    pub const fn aging_after(&self) -> Duration {
+        self.bounds.aging_after
+    }
+
+    /// Its keys.
+    #[must_use]
+    pub fn keys(&self) -> &Keys {
+        &self.keys
+    }
+}
+
+/// Milliseconds of a duration, for a script.
+fn millis(d: Duration) -> u64 {
+    u64::try_from(d.as_millis()).unwrap_or(u64::MAX)
+}

@@ -2,7 +2,13 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
 
+mod admin;
+mod cache;
 mod database;
+mod exec;
+mod handler;
+mod health;
+mod http;
 mod purge;
 mod stack;
 mod support;

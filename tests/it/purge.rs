@@ -1,5 +1,6 @@
 //! `db.purge` and the database module under it, on a real Postgres.
 
+use crate::handler::context;
 use crate::support::{DEADLINE, fresh_database, wait_until};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use serde_json::{Value, json};
@@ -11,9 +12,8 @@ use tidegate::catalog;
 use tidegate::config::{Config, Secret, Sources, load};
 use tidegate::db::{self, Database};
 use tidegate::handlers::{BUILT_IN, Context, Deps, Handler};
-use tidegate::job::{Job, JobId, Outcome, Priority};
+use tidegate::job::Outcome;
 use tidegate::stack::{PostgresOptions, PrivatePostgres};
-use tokio_util::sync::CancellationToken;
 
 /// Sessions of three days each hour: many share a time, and half of them are to go.
 const SESSIONS: &str = "
@@ -110,31 +110,17 @@ fn handler(url: &str, section: &str) -> Arc<dyn Handler> {
     );
     std::fs::write(dir.path().join("t.toml"), text).unwrap();
     let catalog = catalog::load(dir.path(), &["db.purge"]).unwrap();
-    let config = config(url);
-    let deps = Deps {
-        database: Some(Database::open(&config.database).unwrap()),
-        config: Arc::new(config),
-    };
+    let mut deps = Deps::new(Arc::new(config(url)));
+    deps.database = Some(Database::open(&deps.config.database).unwrap());
     let kind = BUILT_IN.iter().find(|k| k.name == "db.purge").unwrap();
     (kind.build)(catalog.iter().next().unwrap(), &deps).unwrap()
 }
 
 /// A delivery of job `job-1`.
 fn delivery(token: &str) -> Context {
-    Context {
-        job: Arc::new(Job {
-            id: JobId::parse("job-1").unwrap(),
-            kind: "t".into(),
-            queue: "default".into(),
-            priority: Priority::Normal,
-            args: json!({"days": 30}).as_object().unwrap().clone(),
-            attempt: 1,
-            max_attempts: 5,
-            traceparent: None,
-            token: token.into(),
-        }),
-        stop: CancellationToken::new(),
-    }
+    let mut context = context(json!({"days": 30}));
+    Arc::get_mut(&mut context.job).unwrap().token = token.into();
+    context
 }
 
 /// Runs one delivery within the deadline.

@@ -18,12 +18,14 @@
 mod beta;
 mod call;
 mod report;
+mod settings;
 mod window;
 
 use std::time::Duration;
 
 pub use call::{CallResult, Outlook, Permit, Verdict};
-pub use report::{Mode, Reason, Snapshot, State, Transition};
+pub use report::{Reason, Snapshot, State, Transition};
+pub use settings::{BreakerConfig, Mode};
 use window::{Counts, Window};
 
 /// The breaker opens if failed (or slow) calls are the majority with at least this probability.
@@ -43,28 +45,6 @@ const RAMP_STEP_GOOD: u32 = 4;
 pub const MAX_FORCED: Duration = Duration::from_secs(86_400);
 /// The epoch of calls whose results do not count; no state ever has it.
 const UNCOUNTED: u64 = 0;
-
-/// The times a breaker goes by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct BreakerConfig {
-    /// The first cool-down; it doubles with every opening that follows without a full recovery.
-    pub cool_down: Duration,
-    /// The longest cool-down, before jitter.
-    pub max_cool_down: Duration,
-    /// How long a trial may take before another one is let through.
-    pub trial_timeout: Duration,
-}
-
-impl Default for BreakerConfig {
-    /// 5 s doubling to 5 min; a trial has 30 s, the usual window.
-    fn default() -> Self {
-        Self {
-            cool_down: Duration::from_secs(5),
-            max_cool_down: Duration::from_secs(300),
-            trial_timeout: Duration::from_secs(30),
-        }
-    }
-}
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Phase {
@@ -335,7 +315,11 @@ impl Breaker {
             failures,
             slow,
         } = self.window.counts(now_ms);
-        let majority = |bad: u32| beta::majority_is_bad(bad, calls - bad) >= SURE;
+        // Without a majority in the window the answer is no: spare the arithmetic on good days.
+        let majority = |bad: u32| {
+            let good = calls - bad;
+            bad > good && beta::majority_is_bad(bad, good) >= SURE
+        };
         if majority(failures) {
             return Some(Reason::Failures { failures, calls });
         }

@@ -1,8 +1,10 @@
-//! What a breaker tells about itself: mode, states, transitions and their reasons, a snapshot.
+//! What a breaker tells about itself: states, transitions and their reasons, a snapshot.
 
 use std::fmt;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
+
+use super::Mode;
 
 /// The states of a breaker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
@@ -34,19 +36,6 @@ impl fmt::Display for State {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.as_str())
     }
-}
-
-/// Whether the breaker acts on what it sees.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Mode {
-    /// It does.
-    #[default]
-    On,
-    /// It judges and reports as if it did, and lets every call through.
-    MetricsOnly,
-    /// It lets every call through and looks away.
-    Disabled,
 }
 
 /// Why a breaker changed its state.

@@ -1,0 +1,205 @@
+//! `cache.warm`: fills a cache region with the rows of a SQL query.
+//!
+//! Owns: how a row becomes an entry. The stamp is taken before the query runs, so a row that changes while the job works
+//! misses once its change is announced. Must not know how a region keeps its log, nor the driver of the database.
+
+mod definition;
+
+use super::{Built, Context, Deps, Handler, HandlerKind};
+use crate::cache::{self, Cache, CacheError, Region, Stamp};
+use crate::catalog::JobSpec;
+use crate::db::{self, Database, DbError, JsonQuery, Param};
+use crate::job::{ArgSpec, Job, Outcome};
+use definition::Definition;
+use futures::future::BoxFuture;
+use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// The `cache.warm` handler, as the list of handlers knows it.
+pub const KIND: HandlerKind = HandlerKind {
+    name: "cache.warm",
+    check: |spec, config| Definition::read(spec, config).map(|_| ()),
+    build: |spec, deps| Warm::build(spec, deps),
+};
+
+/// How far a job has come.
+#[derive(Debug, Default)]
+struct Tally {
+    rows: u64,
+    written: u64,
+    skipped: u64,
+    /// Why the first of the skipped rows was skipped.
+    reason: Option<String>,
+    /// There were more than `max_rows`.
+    truncated: bool,
+}
+
+impl Tally {
+    fn skip(&mut self, count: u64, reason: Option<String>) {
+        self.skipped += count;
+        self.reason = self.reason.take().or(reason);
+    }
+
+    /// What came of the job: rows that make no entry are reported; if none makes one, the definition is wrong.
+    fn outcome(self) -> Outcome {
+        if self.rows > 0 && self.written == 0 {
+            let reason = self.reason.unwrap_or_default();
+            return Outcome::fatal(format!(
+                "none of {} rows made an entry: {reason}",
+                self.rows
+            ));
+        }
+        let mut result = json!({
+            "rows": self.rows,
+            "written": self.written,
+            "skipped": self.skipped,
+            "truncated": self.truncated,
+        });
+        if let Some(reason) = self.reason {
+            result["skipped_because"] = Value::String(reason);
+        }
+        Outcome::Done(Some(result))
+    }
+}
+
+/// Why a job ended early.
+enum Stopped {
+    Cache(CacheError),
+    Database(DbError),
+    Asked,
+}
+
+impl From<CacheError> for Stopped {
+    fn from(e: CacheError) -> Self {
+        Self::Cache(e)
+    }
+}
+
+impl From<DbError> for Stopped {
+    fn from(e: DbError) -> Self {
+        Self::Database(e)
+    }
+}
+
+/// Fills a region as one definition says.
+struct Warm {
+    definition: Definition,
+    args: BTreeMap<String, ArgSpec>,
+    cache: Cache,
+    database: Database,
+    redis: String,
+    postgres: String,
+}
+
+impl Warm {
+    fn build(spec: &JobSpec, deps: &Deps) -> Built {
+        let missing = |what| spec.problem(format!("cache.warm needs {what}"));
+        Ok(Arc::new(Self {
+            definition: Definition::read(spec, &deps.config)?,
+            args: spec.args.clone(),
+            cache: deps.cache.clone().ok_or_else(|| missing("Redis"))?,
+            database: deps.database.clone().ok_or_else(|| missing("a database"))?,
+            redis: cache::resource_of(&spec.resources).to_owned(),
+            postgres: db::resource_of(&spec.resources).to_owned(),
+        }))
+    }
+
+    async fn deliver(&self, ctx: &Context) -> Outcome {
+        let mut tally = Tally::default();
+        match self.fill(ctx, &mut tally).await {
+            Ok(()) => tally.outcome(),
+            Err(Stopped::Asked) => Outcome::Interrupted {
+                reason: format!("asked to stop after {} rows", tally.rows),
+            },
+            Err(Stopped::Cache(e)) => Outcome::Failed(e.into_failure(&self.redis)),
+            Err(Stopped::Database(e)) => Outcome::Failed(e.into_failure(&self.postgres)),
+        }
+    }
+
+    /// Reads the query page by page and stores each page. Entries stored before a failure are good and stay.
+    async fn fill(&self, ctx: &Context, tally: &mut Tally) -> Result<(), Stopped> {
+        let region = self.cache.region(&self.definition.region);
+        let params = self.params(&ctx.job)?;
+        // Before the query: a change that is invalidated from here on makes its rows miss.
+        let stamp = region.begin().await?;
+        let query = JsonQuery {
+            sql: &self.definition.query,
+            params: &params,
+            page: self.definition.batch,
+            max_rows: self.definition.max_rows,
+            timeout: self.database.statement_timeout(),
+        };
+        let mut rows = self.database.json_rows(&query).await?;
+        // Ends by itself: pages hold at most `max_rows` rows together, and an empty one is the last.
+        loop {
+            if ctx.stop.is_cancelled() {
+                return Err(Stopped::Asked);
+            }
+            let page = rows.next_page().await?;
+            if page.is_empty() {
+                tally.truncated = rows.truncated();
+                return Ok(());
+            }
+            self.store(&region, &stamp, page, tally).await?;
+        }
+    }
+
+    async fn store(
+        &self,
+        region: &Region,
+        stamp: &Stamp,
+        page: Vec<Map<String, Value>>,
+        tally: &mut Tally,
+    ) -> Result<(), CacheError> {
+        tally.rows += page.len() as u64;
+        let mut fills = Vec::with_capacity(page.len());
+        for row in page {
+            match self.definition.entry.of(row) {
+                Ok(fill) => fills.push(fill),
+                Err(reason) => tally.skip(1, Some(reason)),
+            }
+        }
+        let stored = region.put_many(&fills, self.definition.ttl, stamp).await?;
+        tally.written += stored.written;
+        tally.skip(stored.refused, stored.reason);
+        Ok(())
+    }
+
+    fn params(&self, job: &Job) -> Result<Vec<Param>, DbError> {
+        db::params_of(&self.definition.params, &self.args, &job.args)
+    }
+}
+
+impl Handler for Warm {
+    fn run<'a>(&'a self, ctx: &'a Context) -> BoxFuture<'a, Outcome> {
+        Box::pin(self.deliver(ctx))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::panic)]
+    use super::*;
+
+    #[test]
+    fn a_job_fails_only_if_no_row_makes_an_entry() {
+        let tally = |rows, written| Tally {
+            rows,
+            written,
+            skipped: rows - written,
+            reason: Some("key".to_owned()),
+            truncated: false,
+        };
+        assert!(matches!(tally(0, 0).outcome(), Outcome::Done(_)));
+        assert!(matches!(tally(2, 1).outcome(), Outcome::Done(_)));
+        let Outcome::Fatal(failure) = tally(2, 0).outcome() else {
+            panic!("none of two was taken for a success");
+        };
+        assert!(
+            failure.message.contains("none of 2 rows"),
+            "{}",
+            failure.message
+        );
+    }
+}

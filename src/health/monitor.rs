@@ -1,0 +1,153 @@
+//! Runs the probes, judges what they find and publishes it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use tokio::sync::watch;
+use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
+
+use super::HealthView;
+use super::probe::{Probe, Reading};
+use crate::clock;
+use crate::config::GateConfig;
+use crate::policy::gate::{ResourceGauge, Signal, Timing, Transition};
+
+/// So many samples may be lost before a signal is missing. Our choice.
+const LOST_SAMPLES: u64 = 3;
+/// But a signal is not missing sooner than this: with short intervals a hanging probe is asked less often.
+const SOONEST_OVERDUE_MS: u64 = 3_000;
+
+/// Is told the resource and its change of state.
+type OnChange = Box<dyn FnMut(&str, &Transition) + Send>;
+
+/// Samples all probes at an interval, each by itself: one that hangs delays no other.
+pub struct Monitor {
+    /// Those that are not being sampled.
+    idle: Vec<Probe>,
+    gauges: BTreeMap<String, ResourceGauge>,
+    interval: Duration,
+    origin: Instant,
+    published: watch::Sender<Arc<HealthView>>,
+    on_change: OnChange,
+}
+
+impl Monitor {
+    /// A monitor, and where it publishes after every interval and every change.
+    ///
+    /// `on_change` is told each resource that changed its state, and must not block. Before the first samples
+    /// every resource is `ok`.
+    pub fn new(
+        gate: &GateConfig,
+        probes: Vec<Probe>,
+        on_change: impl FnMut(&str, &Transition) + Send + 'static,
+    ) -> (Self, watch::Receiver<Arc<HealthView>>) {
+        let (published, view) = watch::channel(Arc::new(HealthView::default()));
+        let monitor = Self {
+            gauges: gauges(gate, &probes),
+            idle: probes,
+            interval: gate.sample,
+            origin: clock::monotonic(),
+            published,
+            on_change: Box::new(on_change),
+        };
+        monitor.publish();
+        (monitor, view)
+    }
+
+    /// Samples until `stop` is cancelled. Should it ever end otherwise, the last view must not be trusted.
+    pub async fn run(mut self, stop: CancellationToken) {
+        let mut interval = tokio::time::interval(self.interval);
+        interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut sampling: FuturesUnordered<_> = self.idle.drain(..).map(sampled).collect();
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                Some((probe, readings)) = sampling.next() => {
+                    self.take(&probe, &readings);
+                    self.idle.push(probe);
+                }
+                _ = interval.tick() => {
+                    self.judge_all();
+                    sampling.extend(self.idle.drain(..).map(sampled));
+                }
+            }
+        }
+    }
+
+    /// Judges its resource by a probe's readings.
+    fn take(&mut self, probe: &Probe, readings: &[Reading]) {
+        let now_ms = self.now_ms();
+        let Some(gauge) = self.gauges.get_mut(&probe.resource) else {
+            return;
+        };
+        for (signal, reading) in probe.signals.iter().zip(readings) {
+            gauge.sample(now_ms, signal.name, reading.as_ref().ok().copied());
+        }
+        if let Some(transition) = gauge.tick(now_ms) {
+            (self.on_change)(&probe.resource, &transition);
+            self.publish();
+        }
+    }
+
+    /// Judges every resource, also those whose samples do not come, and publishes.
+    fn judge_all(&mut self) {
+        let now_ms = self.now_ms();
+        for (resource, gauge) in &mut self.gauges {
+            if let Some(transition) = gauge.tick(now_ms) {
+                (self.on_change)(resource, &transition);
+            }
+        }
+        self.publish();
+    }
+
+    fn publish(&self) {
+        let now_ms = self.now_ms();
+        let views = self.gauges.iter();
+        let resources = views.map(|(resource, gauge)| (resource.clone(), gauge.snapshot(now_ms)));
+        self.published.send_replace(Arc::new(HealthView {
+            at_ms: clock::unix_ms(),
+            resources: resources.collect(),
+        }));
+    }
+
+    /// Milliseconds since this monitor was made.
+    fn now_ms(&self) -> u64 {
+        millis(clock::monotonic().duration_since(self.origin))
+    }
+}
+
+async fn sampled(mut probe: Probe) -> (Probe, Vec<Reading>) {
+    let readings = probe.sample().await;
+    (probe, readings)
+}
+
+/// One gauge per resource, of the signals of all its probes.
+fn gauges(gate: &GateConfig, probes: &[Probe]) -> BTreeMap<String, ResourceGauge> {
+    let stale_ms = millis(gate.stale_after);
+    let overdue_ms = (LOST_SAMPLES * millis(gate.sample)).max(SOONEST_OVERDUE_MS);
+    let timing = Timing {
+        hold_ms: millis(gate.hold),
+        overdue_ms: overdue_ms.min(stale_ms),
+        stale_ms,
+    };
+    let mut signals: BTreeMap<&str, Vec<Signal>> = BTreeMap::new();
+    for probe in probes {
+        let of_resource = signals.entry(&probe.resource).or_default();
+        of_resource.extend(&probe.signals);
+    }
+    let gauges = signals.into_iter();
+    gauges
+        .map(|(resource, signals)| (resource.to_owned(), ResourceGauge::new(0, timing, signals)))
+        .collect()
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,251 @@
+//! The state of one resource, from its signals.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use super::GateState;
+use super::signal::{Signal, Track};
+
+/// The times a gauge goes by, in milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timing {
+    /// A better state is entered after the badness was low enough for this long, one step at a time.
+    pub hold_ms: u64,
+    /// Without a good sample for longer than this a signal is missing. Leave room for a sample or two
+    /// to be lost.
+    pub overdue_ms: u64,
+    /// Missing for longer than this a signal counts at least as elevated: it fails closed.
+    pub stale_ms: u64,
+}
+
+/// A change of state, for the caller to log.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Transition {
+    /// The state it left.
+    pub from: GateState,
+    /// The state it entered.
+    pub to: GateState,
+    /// The signal that was worst at that moment.
+    pub signal: &'static str,
+    /// Its last raw value, in its own unit; none if it is missing.
+    pub value: Option<f64>,
+    /// Its badness, 0 to 1.
+    pub badness: f64,
+}
+
+impl fmt::Display for Transition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            from,
+            to,
+            signal,
+            badness,
+            ..
+        } = self;
+        write!(f, "{from} to {to}: {signal} ")?;
+        match self.value {
+            Some(value) => write!(f, "at {value}, badness {badness:.2}"),
+            None => write!(f, "missing, badness {badness:.2}"),
+        }
+    }
+}
+
+/// The signals of one resource and the state they add up to: the badness is that of the worst.
+///
+/// A missing signal never counts as healthy: its badness stays as it was, the state cannot improve
+/// while it is missing, and once stale it counts at least as elevated. Do not list a signal that
+/// the host does not have at all.
+#[derive(Debug, Clone)]
+pub struct ResourceGauge {
+    timing: Timing,
+    tracks: Vec<Track>,
+    state: GateState,
+    /// Since when the badness has been low enough to leave the state.
+    low_since_ms: Option<u64>,
+}
+
+impl ResourceGauge {
+    /// A gauge in state `Ok` that has measured nothing yet.
+    pub fn new(now_ms: u64, timing: Timing, signals: impl IntoIterator<Item = Signal>) -> Self {
+        let tracks = signals
+            .into_iter()
+            .map(|signal| Track::new(signal, now_ms))
+            .collect();
+        Self {
+            timing,
+            tracks,
+            state: GateState::Ok,
+            low_since_ms: None,
+        }
+    }
+
+    /// Takes the sample of a signal; none says that it could not be measured.
+    /// Answers whether this resource has a signal of that name.
+    pub fn sample(&mut self, now_ms: u64, signal: &str, value: Option<f64>) -> bool {
+        let track = self
+            .tracks
+            .iter_mut()
+            .find(|track| track.signal.name == signal);
+        track.is_some_and(|track| {
+            track.sample(now_ms, value);
+            true
+        })
+    }
+
+    /// Judges what was sampled: worse at once, better one step after each hold.
+    pub fn tick(&mut self, now_ms: u64) -> Option<Transition> {
+        let reached = self.reached(now_ms);
+        if reached > self.state {
+            return Some(self.enter(now_ms, reached));
+        }
+        let may_leave = self.state > GateState::Ok
+            && !self.growth_frozen(now_ms)
+            && self.badness_towards(self.state, now_ms) <= self.state.left_at();
+        if !may_leave {
+            self.low_since_ms = None;
+            return None;
+        }
+        let since = *self.low_since_ms.get_or_insert(now_ms);
+        let held = now_ms.saturating_sub(since) >= self.timing.hold_ms;
+        held.then(|| self.enter(now_ms, self.state.better()))
+    }
+
+    /// The state as of the last tick.
+    pub fn state(&self) -> GateState {
+        self.state
+    }
+
+    /// Badness of the worst signal that bears on the state, 0 to 1: the pressure that is published.
+    pub fn badness(&self, now_ms: u64) -> f64 {
+        self.worst(now_ms)
+            .map_or(0.0, |track| self.badness_of(track, now_ms))
+    }
+
+    /// Whether a signal is missing, so that no limit may be raised.
+    pub fn growth_frozen(&self, now_ms: u64) -> bool {
+        self.tracks
+            .iter()
+            .any(|track| self.is_missing(track, now_ms))
+    }
+
+    /// All there is to see, for `/health` and `explain`.
+    pub fn snapshot(&self, now_ms: u64) -> GaugeSnapshot {
+        let signal = |track: &Track| SignalSnapshot {
+            name: track.signal.name,
+            value: track.value,
+            lo: track.signal.lo,
+            hi: track.signal.hi,
+            badness: self.badness_of(track, now_ms),
+            missing: self.is_missing(track, now_ms),
+            age_ms: track.age_ms(now_ms),
+        };
+        GaugeSnapshot {
+            state: self.state,
+            badness: self.badness(now_ms),
+            worst: self.worst(now_ms).map(|track| track.signal.name),
+            signals: self.tracks.iter().map(signal).collect(),
+        }
+    }
+
+    /// The worst state any signal reaches.
+    fn reached(&self, now_ms: u64) -> GateState {
+        let reaches =
+            |state: &GateState| self.badness_towards(*state, now_ms) >= state.entered_at();
+        GateState::ALL
+            .into_iter()
+            .rev()
+            .find(reaches)
+            .unwrap_or(GateState::Ok)
+    }
+
+    /// Badness as far as it bears on `state`: signals capped below it neither bring it about nor
+    /// keep it up.
+    fn badness_towards(&self, state: GateState, now_ms: u64) -> f64 {
+        let bearing = self.tracks.iter().filter(|track| track.signal.cap >= state);
+        bearing
+            .map(|track| self.badness_of(track, now_ms))
+            .fold(0.0, f64::max)
+    }
+
+    /// The worst of the signals that can have brought about the present state.
+    fn worst(&self, now_ms: u64) -> Option<&Track> {
+        let badness = |track: &&Track| self.badness_of(track, now_ms);
+        let by_badness = |a: &&Track, b: &&Track| badness(a).total_cmp(&badness(b));
+        let bearing = self
+            .tracks
+            .iter()
+            .filter(|track| track.signal.cap >= self.state);
+        // Of equals the first listed, so that the name does not flicker.
+        bearing.rev().max_by(by_badness)
+    }
+
+    /// Whether good samples are overdue: then nothing may be taken for better.
+    fn is_missing(&self, track: &Track, now_ms: u64) -> bool {
+        track.age_ms(now_ms) > self.timing.overdue_ms
+    }
+
+    /// Badness as it counts now: a signal lost for long counts at least as elevated.
+    fn badness_of(&self, track: &Track, now_ms: u64) -> f64 {
+        match track.age_ms(now_ms) > self.timing.stale_ms {
+            true => track.smoothed.max(GateState::Elevated.entered_at()),
+            false => track.smoothed,
+        }
+    }
+
+    fn enter(&mut self, now_ms: u64, to: GateState) -> Transition {
+        let from = std::mem::replace(&mut self.state, to);
+        self.low_since_ms = None;
+        let worst = self.worst(now_ms);
+        Transition {
+            from,
+            to,
+            signal: worst.map_or("none", |track| track.signal.name),
+            value: worst.and_then(|track| track.value),
+            badness: self.badness(now_ms),
+        }
+    }
+}
+
+/// A resource at one moment, for `/health` and `explain`.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct GaugeSnapshot {
+    /// The state as of the last tick.
+    pub state: GateState,
+    /// Badness of the worst signal, 0 to 1.
+    pub badness: f64,
+    /// Its name.
+    pub worst: Option<&'static str>,
+    /// All signals.
+    pub signals: Vec<SignalSnapshot>,
+}
+
+impl GaugeSnapshot {
+    /// The worst signal itself.
+    pub fn worst_signal(&self) -> Option<&SignalSnapshot> {
+        let worst = self.worst?;
+        self.signals.iter().find(|signal| signal.name == worst)
+    }
+}
+
+/// A signal at one moment.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct SignalSnapshot {
+    /// Its name.
+    pub name: &'static str,
+    /// Its last raw value; none if it could not be measured.
+    pub value: Option<f64>,
+    /// The raw value at which badness begins.
+    pub lo: f64,
+    /// The raw value at which badness is complete.
+    pub hi: f64,
+    /// Its smoothed badness, 0 to 1, as it counts now.
+    pub badness: f64,
+    /// Whether good samples are overdue.
+    pub missing: bool,
+    /// Milliseconds since its last good sample.
+    pub age_ms: u64,
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,255 @@
+//! From the inbox into the queue: look at entries, decide in Rust, move them in one script.
+
+use super::reply::Reply;
+use super::script::{ADMIT, PEEK};
+use super::{Flow, Queue, QueueError};
+use crate::catalog::Catalog;
+use crate::job::{Envelope, JobId, Reject, RejectCode, args, envelope, history};
+
+/// The most entries looked at in one step.
+pub const PEEK_ENTRIES: usize = 256;
+/// The most bytes looked at in one step.
+const PEEK_BYTES: usize = 1 << 20;
+/// How much of an oversize entry is kept in quarantine.
+const OVERSIZE_KEPT: usize = 4096;
+/// The longest reason stored with a quarantined entry, bytes.
+const REASON_BYTES: usize = 512;
+
+/// The head of an inbox.
+#[derive(Debug)]
+pub struct Peeked {
+    /// Entries ever removed when it was looked at.
+    pub taken: u64,
+    /// Redis time, ms.
+    pub now_ms: u64,
+    /// The entries, the oldest first.
+    pub entries: Vec<Vec<u8>>,
+}
+
+/// What is to become of one entry.
+#[derive(Debug)]
+pub enum Verdict {
+    /// It may run now.
+    Ready {
+        /// Where it waits.
+        flow: Flow,
+        /// Its id.
+        id: JobId,
+        /// Whether the app gave the id.
+        given: bool,
+    },
+    /// It may run later.
+    Delayed {
+        /// When, ms.
+        due_ms: u64,
+        /// Its id.
+        id: JobId,
+        /// Whether the app gave the id.
+        given: bool,
+    },
+    /// It can't be a job.
+    Rejected {
+        /// Why.
+        reject: Reject,
+        /// Its id, if that much could be read.
+        id: Option<JobId>,
+    },
+}
+
+/// What admission changed.
+#[derive(Debug)]
+pub enum Admission {
+    /// The entries are where the verdicts said, but for the duplicates.
+    Done {
+        /// Redis time, ms: the ready time of the new entries.
+        now_ms: u64,
+        /// Indices of entries whose id was taken already.
+        duplicates: Vec<usize>,
+    },
+    /// Another daemon was faster; nothing was changed.
+    Moved,
+}
+
+/// Decides about one entry of `queue`'s inbox. `random` feeds a minted id.
+#[must_use]
+pub fn judge(raw: &[u8], queue: &str, catalog: &Catalog, now_ms: u64, random: [u8; 10]) -> Verdict {
+    let mut envelope = match Envelope::parse(raw) {
+        Ok(envelope) => envelope,
+        Err(reject) => return Verdict::Rejected { reject, id: None },
+    };
+    if let Err(reject) = fits(&mut envelope, queue, catalog) {
+        let id = envelope.id;
+        return Verdict::Rejected { reject, id };
+    }
+    let given = envelope.id.is_some();
+    let due_ms = envelope.ready_at(now_ms);
+    let flow = flow_of(&envelope, catalog);
+    let id = envelope.id.unwrap_or_else(|| JobId::mint(now_ms, random));
+    if due_ms > now_ms {
+        Verdict::Delayed { due_ms, id, given }
+    } else {
+        Verdict::Ready { flow, id, given }
+    }
+}
+
+/// Checks an envelope against its inbox and its definition.
+fn fits(envelope: &mut Envelope, queue: &str, catalog: &Catalog) -> Result<(), Reject> {
+    if let Some(named) = envelope.queue.as_deref().filter(|named| *named != queue) {
+        let message = format!("queue: the envelope says {named:?}, but it came in by {queue:?}");
+        return Err(Reject::new(RejectCode::WrongQueue, message));
+    }
+    let Some(spec) = catalog.get(&envelope.kind) else {
+        let message = format!("kind: {:?} is not defined here", envelope.kind);
+        return Err(Reject::new(RejectCode::UnknownKind, message));
+    };
+    let mut given = envelope.take_args();
+    args::bind(&spec.args, &mut given).map_err(|e| Reject::new(RejectCode::BadArgs, e))
+}
+
+/// The flow an envelope belongs to. A kind that is not defined here keeps its own priority, or the default one.
+#[must_use]
+pub fn flow_of(envelope: &Envelope, catalog: &Catalog) -> Flow {
+    let spec = catalog.get(&envelope.kind);
+    Flow {
+        priority: envelope
+            .priority
+            .or(spec.map(|s| s.priority))
+            .unwrap_or_default(),
+        kind: spec.map_or_else(|| envelope.kind.as_str().into(), |s| s.kind.clone()),
+    }
+}
+
+impl Queue {
+    /// Looks at the head of the inbox.
+    ///
+    /// # Errors
+    /// Redis failed, or a key has the wrong type.
+    pub async fn peek(&self) -> Result<Peeked, QueueError> {
+        let cmd = self.peek_cmd();
+        read_peek(PEEK.send(&self.conn, &cmd).await?)
+    }
+
+    pub(super) fn peek_cmd(&self) -> redis::Cmd {
+        let k = &self.keys;
+        let mut cmd = PEEK.call([&k.inbox, &k.taken, &k.quarantine, &k.stats].into_iter());
+        cmd.arg(PEEK_ENTRIES)
+            .arg(PEEK_BYTES)
+            .arg(envelope::MAX_ENTRY_BYTES)
+            .arg(OVERSIZE_KEPT)
+            .arg(self.bounds.quarantine_max);
+        cmd
+    }
+
+    /// Moves peeked entries to where the verdicts say. Safe to repeat: who comes second is told so.
+    ///
+    /// # Errors
+    /// The lease is lost, Redis failed, or a key has the wrong type.
+    pub async fn admit(
+        &self,
+        incarnation: &str,
+        peeked: &Peeked,
+        verdicts: &[Verdict],
+    ) -> Result<Admission, QueueError> {
+        let flows = distinct_flows(verdicts);
+        let cmd = self.admit_cmd(incarnation, peeked, verdicts, &flows);
+        let mut reply = Reply::new(ADMIT.send(&self.conn, &cmd).await?)?;
+        if reply.text()? == "moved" {
+            return Ok(Admission::Moved);
+        }
+        let now_ms = reply.count()?;
+        let count = reply.count()?;
+        let mut duplicates = Vec::new();
+        for _ in 0..count {
+            // Lua counts from 1.
+            duplicates.push(usize::try_from(reply.int()? - 1).unwrap_or(usize::MAX));
+        }
+        Ok(Admission::Done { now_ms, duplicates })
+    }
+
+    fn admit_cmd(
+        &self,
+        incarnation: &str,
+        peeked: &Peeked,
+        verdicts: &[Verdict],
+        flows: &[&Flow],
+    ) -> redis::Cmd {
+        let k = &self.keys;
+        let flow_keys: Vec<String> = flows.iter().map(|f| k.flow(f)).collect();
+        let keys: Vec<&String> = [
+            &k.inbox,
+            &k.taken,
+            &k.workers,
+            &k.jobs,
+            &k.ids,
+            &k.delayed,
+            &k.quarantine,
+            &k.stats,
+            &k.tomb,
+        ]
+        .into_iter()
+        .chain(&k.ready)
+        .chain(&flow_keys)
+        .collect();
+        let mut cmd = ADMIT.call(keys.into_iter());
+        let bytes: usize = peeked.entries.iter().map(Vec::len).sum();
+        cmd.arg(incarnation)
+            .arg(peeked.taken)
+            .arg(peeked.entries.len())
+            .arg(bytes)
+            .arg(self.bounds.quarantine_max);
+        for verdict in verdicts {
+            match verdict {
+                Verdict::Ready { flow, id, given } => {
+                    let number = flows.iter().position(|f| *f == flow).map_or(0, |n| n + 1);
+                    cmd.arg(number)
+                        .arg(id.as_str())
+                        .arg(flow.priority.index() + 1)
+                        .arg(u8::from(*given));
+                }
+                Verdict::Delayed { due_ms, id, given } => {
+                    cmd.arg("d")
+                        .arg(id.as_str())
+                        .arg(*due_ms)
+                        .arg(u8::from(*given));
+                }
+                Verdict::Rejected { reject, id } => {
+                    cmd.arg("q")
+                        .arg(id.as_ref().map_or("", JobId::as_str))
+                        .arg(reject.code.as_str())
+                        .arg(history::cut(&reject.message, REASON_BYTES));
+                }
+            }
+        }
+        for flow in flows {
+            cmd.arg(&*flow.kind);
+        }
+        cmd
+    }
+}
+
+fn distinct_flows(verdicts: &[Verdict]) -> Vec<&Flow> {
+    let mut flows: Vec<&Flow> = Vec::new();
+    for verdict in verdicts {
+        if let Verdict::Ready { flow, .. } = verdict
+            && !flows.contains(&flow)
+        {
+            flows.push(flow);
+        }
+    }
+    flows
+}
+
+pub(super) fn read_peek(value: redis::Value) -> Result<Peeked, QueueError> {
+    let mut reply = Reply::new(value)?;
+    let taken = reply.count()?;
+    let now_ms = reply.count()?;
+    let mut entries = Vec::new();
+    while !reply.is_empty() {
+        entries.push(reply.bytes()?);
+    }
+    Ok(Peeked {
+        taken,
+        now_ms,
+        entries,
+    })
+}

@@ -1,0 +1,334 @@
+//! From the flows to a daemon: look, promote what is due, claim under a token, make deliveries of what came.
+
+use super::admit::flow_of;
+use super::reply::Reply;
+use super::script::{CLAIM, LOOK, PROMOTE};
+use super::{Flow, Queue, QueueError, millis};
+use crate::catalog::{Catalog, JobSpec};
+use crate::job::{Envelope, History, Job, JobId, Priority, Reject, RejectCode, args};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The most flows of one priority a look returns.
+const LOOK_FLOWS: usize = 2_000;
+/// The most due jobs promoted in one step.
+const PROMOTE_MAX: usize = 256;
+
+/// A queue as a daemon sees it when it plans its next step.
+#[derive(Debug)]
+pub struct Look {
+    /// Redis time, ms.
+    pub now_ms: u64,
+    /// When the next delayed job is due, ms.
+    pub next_due_ms: Option<u64>,
+    /// Entries in the inbox.
+    pub inbox: u64,
+    /// Jobs running anywhere.
+    pub running: u64,
+    /// Ids of running jobs whose end was asked for.
+    pub cancels: Vec<String>,
+    /// Jobs that are due, not yet in a flow.
+    pub due: Vec<Due>,
+    /// Flows that hold jobs, with the ready time of their heads, ms.
+    pub heads: Vec<(Flow, u64)>,
+}
+
+/// A delayed job that is due.
+#[derive(Debug)]
+pub struct Due {
+    id: String,
+    due_ms: u64,
+    raw: Vec<u8>,
+}
+
+/// A flow to claim from, and how many at most.
+#[derive(Debug, Clone)]
+pub struct FlowAllowance {
+    /// The flow.
+    pub flow: Flow,
+    /// Jobs that may be taken from it.
+    pub allowance: usize,
+}
+
+/// What a claim brought.
+#[derive(Debug)]
+pub struct Claimed {
+    /// Redis time, ms.
+    pub now_ms: u64,
+    /// When the next delayed job is due, ms.
+    pub next_due_ms: Option<u64>,
+    /// The ready time of what is now the head of each flow asked for; none where it is empty.
+    pub heads: Vec<Option<u64>>,
+    /// The jobs, in the order in which they should start.
+    pub jobs: Vec<RawDelivery>,
+}
+
+/// A claimed job as it is stored.
+#[derive(Debug)]
+pub struct RawDelivery {
+    /// Number of its flow in the claim, from 0.
+    pub flow: usize,
+    /// When it became ready, ms.
+    pub ready_ms: u64,
+    /// Its id.
+    pub id: String,
+    /// Its envelope.
+    pub raw: Vec<u8>,
+    /// Its stored history, empty if it has none.
+    pub history: Vec<u8>,
+    /// The token under which it runs.
+    pub token: String,
+}
+
+/// A job about to run.
+#[derive(Debug)]
+pub struct Delivery {
+    /// What the handler gets.
+    pub job: Arc<Job>,
+    /// Its definition.
+    pub spec: Arc<JobSpec>,
+    /// How long this attempt may take.
+    pub timeout: Duration,
+    /// Its troubles so far; none stored if it had none.
+    pub history: Option<History>,
+    /// Whether the app gave its id.
+    pub given: bool,
+    /// When it became ready, ms.
+    pub ready_ms: u64,
+    /// Redis time when it was claimed, ms.
+    pub claimed_ms: u64,
+}
+
+impl Delivery {
+    /// Where it goes when it is handed back.
+    #[must_use]
+    pub fn flow(&self) -> Flow {
+        Flow {
+            priority: self.job.priority,
+            kind: Arc::clone(&self.job.kind),
+        }
+    }
+}
+
+/// A claimed entry that will not run.
+#[derive(Debug)]
+pub enum Unfit {
+    /// Its time to start had passed.
+    Expired,
+    /// What is stored is no job any more.
+    Rejected(Reject),
+}
+
+impl RawDelivery {
+    /// Parses what is stored.
+    ///
+    /// # Errors
+    /// It expired before it started, or what is stored does not fit its definition any more.
+    pub fn open(&self, queue: &Queue, catalog: &Catalog, now_ms: u64) -> Result<Delivery, Unfit> {
+        let mut envelope = Envelope::parse(&self.raw).map_err(Unfit::Rejected)?;
+        let history: Option<History> = serde_json::from_slice(&self.history).ok();
+        let started = history
+            .as_ref()
+            .is_some_and(|h| h.attempts + h.crashes + h.snoozes > 0);
+        if !started && expiry(&envelope, self.ready_ms).is_some_and(|at| at < now_ms) {
+            return Err(Unfit::Expired);
+        }
+        let reject = |code, message: String| Unfit::Rejected(Reject::new(code, message));
+        let spec = catalog.get(&envelope.kind).ok_or_else(|| {
+            reject(
+                RejectCode::UnknownKind,
+                format!("kind: {:?} is not defined here", envelope.kind),
+            )
+        })?;
+        let mut given_args = envelope.take_args();
+        args::bind(&spec.args, &mut given_args).map_err(|e| reject(RejectCode::BadArgs, e))?;
+        let id = JobId::parse(&self.id)
+            .map_err(|e| reject(RejectCode::Malformed, format!("id: {e}")))?;
+        let job = Job {
+            id,
+            kind: Arc::clone(&spec.kind),
+            queue: Arc::clone(&queue.name),
+            priority: flow_of(&envelope, catalog).priority,
+            args: given_args,
+            attempt: history.as_ref().map_or(0, |h| h.attempts) + 1,
+            max_attempts: envelope.max_attempts.unwrap_or(spec.retry.max_attempts),
+            traceparent: envelope.traceparent.take(),
+            token: self.token.as_str().into(),
+        };
+        Ok(Delivery {
+            job: Arc::new(job),
+            timeout: envelope
+                .timeout_ms
+                .map_or(spec.timeout, Duration::from_millis),
+            spec: Arc::clone(spec),
+            history,
+            given: envelope.id.is_some(),
+            ready_ms: self.ready_ms,
+            claimed_ms: now_ms,
+        })
+    }
+}
+
+/// When a job that never started expires. A relative time counts from admission, which was when it became ready,
+/// or its delay earlier.
+fn expiry(envelope: &Envelope, ready_ms: u64) -> Option<u64> {
+    let admitted = ready_ms.saturating_sub(envelope.delay_ms.unwrap_or(0));
+    envelope
+        .expires_at
+        .or_else(|| envelope.ttl_ms.map(|ttl| admitted.saturating_add(ttl)))
+}
+
+impl Queue {
+    /// Looks at everything that matters for planning.
+    ///
+    /// # Errors
+    /// Redis failed, or a key has the wrong type.
+    pub async fn look(&self) -> Result<Look, QueueError> {
+        let k = &self.keys;
+        let fixed = [
+            &k.jobs, &k.delayed, &k.inbox, &k.cancels, &k.running, &k.stats,
+        ];
+        let keys: Vec<&String> = fixed.into_iter().chain(&k.ready).collect();
+        let mut cmd = LOOK.call(keys.into_iter());
+        cmd.arg(LOOK_FLOWS).arg(PROMOTE_MAX);
+        let mut reply = Reply::new(LOOK.send(&self.conn, &cmd).await?)?;
+        let mut look = Look {
+            now_ms: reply.count()?,
+            next_due_ms: reply.maybe()?,
+            inbox: reply.count()?,
+            running: reply.count()?,
+            cancels: Vec::new(),
+            due: Vec::new(),
+            heads: Vec::new(),
+        };
+        let mut cancels = reply.array()?;
+        while !cancels.is_empty() {
+            look.cancels.push(cancels.text()?);
+            cancels.bytes()?;
+        }
+        let mut due = reply.array()?;
+        while !due.is_empty() {
+            look.due.push(Due {
+                id: due.text()?,
+                due_ms: due.count()?,
+                raw: due.bytes()?,
+            });
+        }
+        for priority in Priority::ALL {
+            let mut flows = reply.array()?;
+            while !flows.is_empty() {
+                let kind = flows.text()?.into();
+                look.heads.push((Flow { priority, kind }, flows.count()?));
+            }
+        }
+        Ok(look)
+    }
+
+    /// Moves due jobs to their flows; returns the flows they went to with their ready times.
+    ///
+    /// # Errors
+    /// The lease is lost, Redis failed, or a key has the wrong type.
+    pub async fn promote(
+        &self,
+        incarnation: &str,
+        due: &[Due],
+        catalog: &Catalog,
+    ) -> Result<Vec<(Flow, u64)>, QueueError> {
+        let mut flows: Vec<(Flow, u64)> = Vec::new();
+        let mut numbers = Vec::with_capacity(due.len());
+        for job in due {
+            // A delayed id without a readable envelope is dropped from the set: number 0.
+            let Ok(envelope) = Envelope::parse(&job.raw) else {
+                numbers.push(0);
+                continue;
+            };
+            let flow = flow_of(&envelope, catalog);
+            let at = flows.iter().position(|(f, _)| *f == flow);
+            numbers.push(at.unwrap_or(flows.len()) + 1);
+            if at.is_none() {
+                flows.push((flow, job.due_ms));
+            }
+        }
+        let k = &self.keys;
+        let flow_keys: Vec<String> = flows.iter().map(|(f, _)| k.flow(f)).collect();
+        let fixed = [&k.workers, &k.delayed, &k.jobs];
+        let keys: Vec<&String> = fixed
+            .into_iter()
+            .chain(&k.ready)
+            .chain(&flow_keys)
+            .collect();
+        let mut cmd = PROMOTE.call(keys.into_iter());
+        cmd.arg(incarnation).arg(due.len());
+        for (job, number) in due.iter().zip(&numbers) {
+            let priority = number
+                .checked_sub(1)
+                .map_or(0, |n| flows[n].0.priority.index() + 1);
+            cmd.arg(&job.id).arg(job.due_ms).arg(*number).arg(priority);
+        }
+        for (flow, _) in &flows {
+            cmd.arg(&*flow.kind);
+        }
+        PROMOTE.send(&self.conn, &cmd).await?;
+        Ok(flows)
+    }
+
+    /// Takes up to `limit` jobs from the given flows.
+    ///
+    /// # Errors
+    /// The lease is lost, Redis failed, or a key has the wrong type. If the reply was lost, the jobs may be under the
+    /// token `incarnation:number` all the same: the sweep of the lease hands them back.
+    pub async fn claim(
+        &self,
+        incarnation: &str,
+        number: u64,
+        limit: usize,
+        flows: &[FlowAllowance],
+    ) -> Result<Claimed, QueueError> {
+        let k = &self.keys;
+        let flow_keys: Vec<String> = flows.iter().map(|f| k.flow(&f.flow)).collect();
+        let fixed = [
+            &k.workers, &k.running, &k.jobs, &k.meta, &k.tomb, &k.delayed,
+        ];
+        let keys: Vec<&String> = fixed
+            .into_iter()
+            .chain(&k.ready)
+            .chain(&flow_keys)
+            .collect();
+        let mut cmd = CLAIM.call(keys.into_iter());
+        cmd.arg(incarnation)
+            .arg(number)
+            .arg(limit)
+            .arg(millis(self.bounds.aging_after).max(1));
+        for f in flows {
+            cmd.arg(f.flow.priority.index() + 1)
+                .arg(&*f.flow.kind)
+                .arg(f.allowance);
+        }
+        let mut reply = Reply::new(CLAIM.send(&self.conn, &cmd).await?)?;
+        let now_ms = reply.count()?;
+        let next_due_ms = reply.maybe()?;
+        let mut heads = Vec::with_capacity(flows.len());
+        for _ in flows {
+            heads.push(reply.maybe()?);
+        }
+        let mut jobs = Vec::new();
+        while !reply.is_empty() {
+            let flow = usize::try_from(reply.count()?.saturating_sub(1)).unwrap_or(usize::MAX);
+            let ready_ms = reply.count()?;
+            jobs.push(RawDelivery {
+                flow,
+                ready_ms,
+                id: reply.text()?,
+                raw: reply.bytes()?,
+                history: reply.bytes()?,
+                token: format!("{incarnation}:{number}:{ready_ms:013}"),
+            });
+        }
+        Ok(Claimed {
+            now_ms,
+            next_due_ms,
+            heads,
+            jobs,
+        })
+    }
+}

@@ -1,0 +1,342 @@
+//! Reading a queue for people: counts, one job, the dead, the quarantined.
+
+use super::{Queue, QueueError};
+use crate::job::{History, Priority};
+use std::collections::BTreeMap;
+
+/// Records of finished jobs read per step when one is looked for.
+const RING_STEP: isize = 1_000;
+
+/// A queue in numbers.
+#[derive(Debug, Clone, Default)]
+pub struct Counts {
+    /// Entries not yet admitted.
+    pub inbox: u64,
+    /// Waiting jobs per class.
+    pub lanes: [u64; 5],
+    /// Jobs that wait for their time.
+    pub delayed: u64,
+    /// Jobs that run.
+    pub running: u64,
+    /// Dead jobs.
+    pub dead: u64,
+    /// Quarantined entries.
+    pub quarantine: u64,
+    /// Ready time of the job that waits longest, ms.
+    pub oldest_ready_ms: Option<u64>,
+    /// Redis time, ms.
+    pub now_ms: u64,
+    /// Counters since ever.
+    pub stats: BTreeMap<String, u64>,
+}
+
+/// Where a job is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// One of pending, delayed, running, done, dead, expired, cancelled.
+    pub state: String,
+    /// Its envelope; empty when it is finished.
+    pub raw: Vec<u8>,
+    /// Its troubles.
+    pub history: History,
+    /// The token under which it runs.
+    pub token: Option<String>,
+    /// When it is due (delayed), died, or finished, ms.
+    pub at_ms: Option<u64>,
+    /// Of a finished job: kind, class, attempts made and run time in ms.
+    pub finished: Option<Finished>,
+}
+
+/// A finished job from the ring.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finished {
+    /// Its kind.
+    pub kind: String,
+    /// Its class.
+    pub priority: Priority,
+    /// Attempts made.
+    pub attempts: u32,
+    /// How long the last run took, ms.
+    pub duration_ms: u64,
+}
+
+/// A quarantined entry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Quarantined {
+    /// Its id in the quarantine.
+    pub id: String,
+    /// When it came there, ms.
+    pub at_ms: u64,
+    /// The class of the fault.
+    pub code: String,
+    /// What was wrong.
+    pub reason: String,
+    /// The entry.
+    pub raw: Vec<u8>,
+}
+
+impl Queue {
+    /// Counts everything. The lanes cost one command per flow.
+    ///
+    /// # Errors
+    /// Redis failed, or a key has the wrong type.
+    pub async fn counts(&self) -> Result<Counts, QueueError> {
+        let k = &self.keys;
+        let mut conn = self.conn.clone();
+        type Sizes = (u64, u64, u64, u64, u64, BTreeMap<String, u64>, (u64, u64));
+        let (inbox, delayed, running, dead, quarantine, stats, time): Sizes = redis::pipe()
+            .cmd("LLEN")
+            .arg(&k.inbox)
+            .cmd("ZCARD")
+            .arg(&k.delayed)
+            .cmd("HLEN")
+            .arg(&k.running)
+            .cmd("ZCARD")
+            .arg(&k.dead)
+            .cmd("XLEN")
+            .arg(&k.quarantine)
+            .cmd("HGETALL")
+            .arg(&k.stats)
+            .cmd("TIME")
+            .query_async(&mut conn)
+            .await?;
+        let look = self.look().await?;
+        let mut counts = Counts {
+            inbox,
+            delayed,
+            running,
+            dead,
+            quarantine,
+            stats,
+            now_ms: time.0 * 1_000 + time.1 / 1_000,
+            oldest_ready_ms: look.heads.iter().map(|(_, ready)| *ready).min(),
+            ..Counts::default()
+        };
+        if !look.heads.is_empty() {
+            let mut pipe = redis::pipe();
+            for (flow, _) in &look.heads {
+                pipe.cmd("LLEN").arg(k.flow(flow));
+            }
+            let lengths: Vec<u64> = pipe.query_async(&mut conn).await?;
+            for ((flow, _), length) in look.heads.iter().zip(lengths) {
+                counts.lanes[flow.priority.index()] += length;
+            }
+        }
+        Ok(counts)
+    }
+
+    /// Finds a job by id, finished ones included as long as the ring holds them.
+    ///
+    /// # Errors
+    /// Redis failed, or a key has the wrong type.
+    pub async fn find(&self, id: &str) -> Result<Option<Found>, QueueError> {
+        let k = &self.keys;
+        let mut conn = self.conn.clone();
+        type Places = (
+            Option<Vec<u8>>,
+            Option<Vec<u8>>,
+            Option<String>,
+            Option<f64>,
+            Option<f64>,
+        );
+        let (raw, meta, token, due, died): Places = redis::pipe()
+            .atomic()
+            .cmd("HGET")
+            .arg(&k.jobs)
+            .arg(id)
+            .cmd("HGET")
+            .arg(&k.meta)
+            .arg(id)
+            .cmd("HGET")
+            .arg(&k.running)
+            .arg(id)
+            .cmd("ZSCORE")
+            .arg(&k.delayed)
+            .arg(id)
+            .cmd("ZSCORE")
+            .arg(&k.dead)
+            .arg(id)
+            .query_async(&mut conn)
+            .await?;
+        let Some(raw) = raw else {
+            return self.find_finished(id).await;
+        };
+        let (state, at) = match (&token, due, died) {
+            (Some(_), _, _) => ("running", None),
+            (_, Some(due), _) => ("delayed", Some(due)),
+            (_, _, Some(died)) => ("dead", Some(died)),
+            _ => ("pending", None),
+        };
+        Ok(Some(Found {
+            state: state.to_owned(),
+            raw,
+            history: meta
+                .and_then(|m| serde_json::from_slice(&m).ok())
+                .unwrap_or_default(),
+            token,
+            at_ms: at.map(|score| score as u64),
+            finished: None,
+        }))
+    }
+
+    async fn find_finished(&self, id: &str) -> Result<Option<Found>, QueueError> {
+        let mut conn = self.conn.clone();
+        let kept = isize::try_from(self.bounds.recent_max).unwrap_or(isize::MAX);
+        let mut from = 0;
+        while from < kept {
+            let step: Vec<String> = redis::cmd("LRANGE")
+                .arg(&self.keys.recent)
+                .arg(from)
+                .arg(from + RING_STEP - 1)
+                .query_async(&mut conn)
+                .await?;
+            let found = step
+                .iter()
+                .find(|record| record.strip_prefix(id).is_some_and(|r| r.starts_with('\t')));
+            if let Some(record) = found {
+                return Ok(decode(record));
+            }
+            if step.len() < RING_STEP.unsigned_abs() {
+                break;
+            }
+            from += RING_STEP;
+        }
+        Ok(None)
+    }
+
+    /// Ids of dead jobs, the latest first, with the time they died, ms.
+    ///
+    /// # Errors
+    /// Redis failed, or a key has the wrong type.
+    pub async fn dead(&self, from: usize, count: usize) -> Result<Vec<(String, u64)>, QueueError> {
+        let mut conn = self.conn.clone();
+        let found: Vec<(String, f64)> = redis::cmd("ZREVRANGE")
+            .arg(&self.keys.dead)
+            .arg(from)
+            .arg(from.saturating_add(count).saturating_sub(1))
+            .arg("WITHSCORES")
+            .query_async(&mut conn)
+            .await?;
+        Ok(found.into_iter().map(|(id, at)| (id, at as u64)).collect())
+    }
+
+    /// Ids of jobs that died before `before_ms`, at most `count`, the oldest first.
+    ///
+    /// # Errors
+    /// Redis failed, or a key has the wrong type.
+    pub async fn dead_before(
+        &self,
+        before_ms: u64,
+        count: usize,
+    ) -> Result<Vec<String>, QueueError> {
+        let mut conn = self.conn.clone();
+        Ok(redis::cmd("ZRANGE")
+            .arg(&self.keys.dead)
+            .arg("-inf")
+            .arg(format!("({before_ms}"))
+            .arg(&["BYSCORE", "LIMIT", "0"])
+            .arg(count)
+            .query_async(&mut conn)
+            .await?)
+    }
+
+    /// Quarantined entries after `after` (exclusive; empty for the start), the oldest first.
+    ///
+    /// # Errors
+    /// Redis failed, or a key has the wrong type.
+    pub async fn quarantined(
+        &self,
+        after: &str,
+        count: usize,
+    ) -> Result<Vec<Quarantined>, QueueError> {
+        let mut conn = self.conn.clone();
+        let start = if after.is_empty() {
+            "-".to_owned()
+        } else {
+            format!("({after}")
+        };
+        type Entry = (String, BTreeMap<String, Vec<u8>>);
+        let found: Vec<Entry> = redis::cmd("XRANGE")
+            .arg(&self.keys.quarantine)
+            .arg(start)
+            .arg("+")
+            .arg("COUNT")
+            .arg(count)
+            .query_async(&mut conn)
+            .await?;
+        Ok(found.into_iter().map(quarantined).collect())
+    }
+}
+
+fn quarantined((id, mut fields): (String, BTreeMap<String, Vec<u8>>)) -> Quarantined {
+    let mut text = |name: &str| {
+        let bytes = fields.remove(name).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).into_owned()
+    };
+    Quarantined {
+        id,
+        at_ms: text("at").parse().unwrap_or(0),
+        code: text("code"),
+        reason: text("reason"),
+        raw: fields.remove("raw").unwrap_or_default(),
+    }
+}
+
+/// The reverse of [`super::settle::Record::encode`].
+fn decode(record: &str) -> Option<Found> {
+    let mut parts = record.splitn(8, '\t');
+    let mut next = || parts.next();
+    let _id = next()?;
+    let state = next()?.to_owned();
+    let kind = next()?.to_owned();
+    let priority = next()?.parse().ok()?;
+    let attempts = next()?.parse().ok()?;
+    let at_ms = next()?.parse().ok()?;
+    let duration_ms = next()?.parse().ok()?;
+    let history = next()
+        .and_then(|json| serde_json::from_str(json).ok())
+        .unwrap_or_default();
+    Some(Found {
+        state,
+        raw: Vec::new(),
+        history,
+        token: None,
+        at_ms: Some(at_ms),
+        finished: Some(Finished {
+            kind,
+            priority,
+            attempts,
+            duration_ms,
+        }),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::super::settle::Record;
+    use super::*;
+
+    #[test]
+    fn a_record_is_read_as_it_was_written() {
+        let mut history = History::default();
+        history.fail(7, "no\tluck\n");
+        let record = Record {
+            id: "a-1",
+            kind: "app.x",
+            priority: Priority::Bulk,
+            state: "done",
+            attempts: 2,
+            at_ms: 1_700_000_000_000,
+            duration_ms: 12,
+        };
+        let found = decode(&record.encode(Some(&history))).unwrap();
+        assert_eq!(found.state, "done");
+        assert_eq!(found.history, history);
+        assert_eq!(found.finished.unwrap().attempts, 2);
+        assert_eq!(
+            decode(&record.encode(None)).unwrap().history,
+            History::default()
+        );
+    }
+}

@@ -1,0 +1,114 @@
+//! The names of a queue's keys. All of one queue share a hash tag, so they live in one slot of a cluster.
+
+use crate::job::Priority;
+use std::sync::Arc;
+
+/// Where a waiting job stands: one list per priority and kind.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Flow {
+    /// Its class.
+    pub priority: Priority,
+    /// Its kind.
+    pub kind: Arc<str>,
+}
+
+/// The keys of one queue. Everything but `inbox` is private storage and may change with any version.
+#[derive(Debug, Clone)]
+pub struct Keys {
+    base: String,
+    /// What apps push to (list).
+    pub inbox: String,
+    /// Entries ever removed from the inbox (counter): who admits must have seen its latest value.
+    pub taken: String,
+    /// id → envelope as received (hash).
+    pub jobs: String,
+    /// id → history, once something went wrong (hash).
+    pub meta: String,
+    /// Given ids that are reserved (score 1) or remembered until a time (zset).
+    pub ids: String,
+    /// id by the time it is due (zset).
+    pub delayed: String,
+    /// id → token of the delivery that runs it (hash): the lease set is the active set.
+    pub running: String,
+    /// Incarnations by their last heartbeat (zset).
+    pub workers: String,
+    /// id by the time it died (zset); envelope and history stay where they are.
+    pub dead: String,
+    /// Entries that can't be jobs (stream).
+    pub quarantine: String,
+    /// Records of finished jobs, the newest first (list).
+    pub recent: String,
+    /// Counters since ever (hash).
+    pub stats: String,
+    /// id → entries a cancelled job left in flows (hash).
+    pub tomb: String,
+    /// Running jobs whose end was asked for (hash).
+    pub cancels: String,
+    /// incarnation → its last settlement, so that a repeated one is known (hash).
+    pub settled: String,
+    /// One zset per priority: kind by the ready time of the head of its flow.
+    pub ready: [String; 5],
+}
+
+impl Keys {
+    /// The keys of `queue` under the configured prefix.
+    #[must_use]
+    pub fn new(prefix: &str, queue: &str) -> Self {
+        let base = format!("{prefix}:{{{queue}}}:");
+        let key = |name: &str| format!("{base}{name}");
+        Self {
+            inbox: key("inbox"),
+            taken: key("taken"),
+            jobs: key("jobs"),
+            meta: key("meta"),
+            ids: key("ids"),
+            delayed: key("delayed"),
+            running: key("running"),
+            workers: key("workers"),
+            dead: key("dead"),
+            quarantine: key("quarantine"),
+            recent: key("recent"),
+            stats: key("stats"),
+            tomb: key("tomb"),
+            cancels: key("cancels"),
+            settled: key("settled"),
+            ready: Priority::ALL.map(|p| key(&format!("ready:{p}"))),
+            base,
+        }
+    }
+
+    /// The list of one flow.
+    #[must_use]
+    pub fn flow(&self, flow: &Flow) -> String {
+        format!("{}flow:{}:{}", self.base, flow.priority, flow.kind)
+    }
+
+    /// A key of this queue by its bare name, for what has no field of its own.
+    #[must_use]
+    pub fn named(&self, name: &str) -> String {
+        format!("{}{name}", self.base)
+    }
+
+    /// Every fixed key with the type it must have.
+    pub fn typed(&self) -> impl Iterator<Item = (&str, &'static str)> {
+        let fixed = [
+            (&self.inbox, "list"),
+            (&self.taken, "string"),
+            (&self.jobs, "hash"),
+            (&self.meta, "hash"),
+            (&self.ids, "zset"),
+            (&self.delayed, "zset"),
+            (&self.running, "hash"),
+            (&self.workers, "zset"),
+            (&self.dead, "zset"),
+            (&self.quarantine, "stream"),
+            (&self.recent, "list"),
+            (&self.stats, "hash"),
+            (&self.tomb, "hash"),
+            (&self.cancels, "hash"),
+            (&self.settled, "hash"),
+        ];
+        let ready = self.ready.iter().map(|key| (key.as_str(), "zset"));
+        fixed.into_iter().map(|(k, t)| (k.as_str(), t)).chain(ready)
+    }
+}

@@ -1,0 +1,16 @@
+-- Puts a dead or delayed job back to the tail of its flow, to run now.
+-- KEYS: jobs, dead, delayed, meta, stats, ready, flow
+-- ARGV: id, kind, new history or '' to drop it
+-- Out:  'dead' or 'delayed' as it was, or 'no' if it is in neither
+local jobs, dead, delayed, meta, stats, ready, flow = unpack(KEYS)
+local id = ARGV[1]
+if redis.call('HEXISTS', jobs, id) == 0 then return 'no' end
+local was = redis.call('ZREM', dead, id) == 1 and 'dead' or redis.call('ZREM', delayed, id) == 1 and 'delayed'
+if not was then return 'no' end
+local t = redis.call('TIME')
+local now = t[1] * 1000 + math.floor(t[2] / 1000)
+if ARGV[3] == '' then redis.call('HDEL', meta, id) else redis.call('HSET', meta, id, ARGV[3]) end
+redis.call('RPUSH', flow, string.format('%013d:%s', now, id))
+redis.call('ZADD', ready, 'NX', now, ARGV[2])
+redis.call('HINCRBY', stats, 'requeued', 1)
+return was

@@ -1,0 +1,70 @@
+//! The scripts, compiled in, and how one is called.
+
+use super::QueueError;
+use super::connection::Connection;
+use redis::{Cmd, Value};
+use std::sync::LazyLock;
+
+/// A script and its digest.
+#[derive(Debug)]
+pub(crate) struct Script {
+    source: &'static str,
+    sha: LazyLock<String>,
+}
+
+macro_rules! scripts {
+    ($($name:ident = $file:literal),* $(,)?) => {
+        $(pub(super) static $name: Script = Script {
+            source: include_str!(concat!("lua/", $file)),
+            sha: LazyLock::new(|| digest(include_str!(concat!("lua/", $file)))),
+        };)*
+    };
+}
+
+scripts! {
+    PEEK = "peek.lua",
+    ADMIT = "admit.lua",
+    LOOK = "look.lua",
+    PROMOTE = "promote.lua",
+    CLAIM = "claim.lua",
+    SETTLE = "settle.lua",
+    HEARTBEAT = "heartbeat.lua",
+    FENCE = "fence.lua",
+    ENQUEUE = "enqueue.lua",
+    CANCEL = "cancel.lua",
+    REQUEUE = "requeue.lua",
+    BURY = "bury.lua",
+    RELEASE = "release.lua",
+}
+
+fn digest(source: &str) -> String {
+    redis::Script::new(source).get_hash().to_owned()
+}
+
+impl Script {
+    /// A call with its keys; the caller adds the arguments.
+    pub(super) fn call<K: AsRef<str>>(&self, keys: impl ExactSizeIterator<Item = K>) -> Cmd {
+        let mut cmd = redis::cmd("EVALSHA");
+        cmd.arg(self.sha.as_str()).arg(keys.len());
+        for key in keys {
+            cmd.arg(key.as_ref());
+        }
+        cmd
+    }
+
+    /// Sends a call. A server that lost its scripts (restart, failover, flush) is given this one again.
+    pub(super) async fn send(&self, conn: &Connection, cmd: &Cmd) -> Result<Value, QueueError> {
+        let mut conn = conn.clone();
+        match cmd.query_async::<Value>(&mut conn).await {
+            Err(e) if e.code() == Some("NOSCRIPT") => {
+                redis::cmd("SCRIPT")
+                    .arg("LOAD")
+                    .arg(self.source)
+                    .query_async::<()>(&mut conn)
+                    .await?;
+                Ok(cmd.query_async(&mut conn).await?)
+            }
+            other => Ok(other?),
+        }
+    }
+}

@@ -1,0 +1,249 @@
+//! From a daemon back into the queue: one script for a batch of endings, each fenced by its token.
+
+use super::reply::Reply;
+use super::script::SETTLE;
+use super::{Flow, Queue, QueueError, millis};
+use crate::job::{History, JobId, Priority, Reject};
+use std::fmt::Write;
+use std::time::Duration;
+
+/// The most endings in one call.
+pub const SETTLE_MAX: usize = 500;
+/// How much of each error a finished job's record keeps, bytes.
+const RECORD_ERROR_BYTES: usize = 400;
+
+/// How one delivery ended.
+#[derive(Debug)]
+pub struct Settlement {
+    /// The job.
+    pub id: JobId,
+    /// The token of the delivery.
+    pub token: std::sync::Arc<str>,
+    /// What is to become of it.
+    pub ending: Ending,
+}
+
+/// What is to become of a job whose delivery ended.
+#[derive(Debug)]
+pub enum Ending {
+    /// It is over: done, expired or cancelled.
+    Finished {
+        /// For the ring of finished jobs.
+        record: String,
+        /// Counter that grows by one.
+        counter: &'static str,
+        /// The app gave its id, so it is remembered.
+        given: bool,
+        /// It has a stored history, to be removed.
+        history: bool,
+    },
+    /// Again after a while: a retry or a snooze.
+    Later {
+        /// After how long.
+        delay: Duration,
+        /// Its history from now on.
+        history: History,
+        /// Counter that grows by one.
+        counter: &'static str,
+    },
+    /// Given up, kept for an operator.
+    Dead {
+        /// Its history, the last error included.
+        history: History,
+        /// Counter that grows by one.
+        counter: &'static str,
+    },
+    /// Back to the head of its flow, as if it had not been taken.
+    HandedBack {
+        /// Its flow.
+        flow: Flow,
+        /// Its history, if that changed (a crash).
+        history: Option<History>,
+        /// Counter that grows by one.
+        counter: &'static str,
+    },
+    /// What is stored can't run.
+    Quarantined(Reject),
+}
+
+/// What a settlement changed.
+#[derive(Debug)]
+pub struct Settled {
+    /// Redis time, ms.
+    pub now_ms: u64,
+    /// Indices of endings that were refused: the job was not under that token any more.
+    pub stale: Vec<usize>,
+}
+
+/// A finished job as the ring keeps it.
+#[derive(Debug, Clone)]
+pub struct Record<'a> {
+    /// Its id.
+    pub id: &'a str,
+    /// Its kind.
+    pub kind: &'a str,
+    /// Its class.
+    pub priority: Priority,
+    /// `done`, `expired` or `cancelled`.
+    pub state: &'a str,
+    /// Attempts made, the last included.
+    pub attempts: u32,
+    /// When, ms.
+    pub at_ms: u64,
+    /// How long the last run took, ms.
+    pub duration_ms: u64,
+}
+
+impl Record<'_> {
+    /// The compact form: fields that hold no tab, then the history if there was trouble.
+    #[must_use]
+    pub fn encode(&self, history: Option<&History>) -> String {
+        let mut text = String::with_capacity(96);
+        // Writing to a String can't fail.
+        let _ = write!(
+            text,
+            "{}\t{}\t{}\t{}\t{}\t{}\t{}",
+            self.id,
+            self.state,
+            self.kind,
+            self.priority,
+            self.attempts,
+            self.at_ms,
+            self.duration_ms
+        );
+        if let Some(history) = history {
+            let mut kept = history.clone();
+            for e in &mut kept.errors {
+                e.error = crate::job::history::cut(&e.error, RECORD_ERROR_BYTES).to_owned();
+            }
+            text.push('\t');
+            text.push_str(&serde_json::to_string(&kept).unwrap_or_default());
+        }
+        text
+    }
+}
+
+impl Queue {
+    /// Settles up to [`SETTLE_MAX`] deliveries. `batch` counts up by one with every batch of an incarnation, so that a
+    /// batch whose reply was lost can be repeated under its number and is told what happened; 0 for single calls.
+    ///
+    /// # Errors
+    /// The lease is lost, Redis failed, or a key has the wrong type.
+    pub async fn settle(
+        &self,
+        incarnation: &str,
+        batch: u64,
+        settlements: &[Settlement],
+    ) -> Result<Settled, QueueError> {
+        debug_assert!(settlements.len() <= SETTLE_MAX);
+        let cmd = self.settle_cmd(incarnation, batch, settlements);
+        let mut reply = Reply::new(SETTLE.send(&self.conn, &cmd).await?)?;
+        let word = reply.text()?;
+        let now_ms = reply.count()?;
+        let mut stale = Vec::new();
+        while !reply.is_empty() {
+            // Lua counts from 1.
+            stale.push(usize::try_from(reply.int()? - 1).unwrap_or(usize::MAX));
+        }
+        if word == "old" {
+            stale = (0..settlements.len()).collect();
+        }
+        Ok(Settled { now_ms, stale })
+    }
+
+    fn settle_cmd(&self, incarnation: &str, batch: u64, settlements: &[Settlement]) -> redis::Cmd {
+        let k = &self.keys;
+        let mut flows: Vec<&Flow> = Vec::new();
+        for s in settlements {
+            if let Ending::HandedBack { flow, .. } = &s.ending
+                && !flows.contains(&flow)
+            {
+                flows.push(flow);
+            }
+        }
+        let flow_keys: Vec<String> = flows.iter().map(|f| k.flow(f)).collect();
+        let fixed = [
+            &k.workers,
+            &k.running,
+            &k.jobs,
+            &k.meta,
+            &k.delayed,
+            &k.dead,
+            &k.recent,
+            &k.stats,
+            &k.ids,
+            &k.settled,
+            &k.quarantine,
+            &k.cancels,
+        ];
+        let keys: Vec<&String> = fixed
+            .into_iter()
+            .chain(&k.ready)
+            .chain(&flow_keys)
+            .collect();
+        let mut cmd = SETTLE.call(keys.into_iter());
+        cmd.arg(incarnation)
+            .arg(batch)
+            .arg(self.bounds.dead_max)
+            .arg(self.bounds.recent_max)
+            .arg(millis(self.bounds.dedupe_window))
+            .arg(self.bounds.quarantine_max)
+            .arg(settlements.len());
+        for s in settlements {
+            cmd.arg(s.id.as_str()).arg(&*s.token);
+            s.ending.write(&mut cmd, &flows);
+        }
+        for s in settlements {
+            cmd.arg(s.ending.counter());
+        }
+        for flow in &flows {
+            cmd.arg(&*flow.kind);
+        }
+        cmd
+    }
+}
+
+impl Ending {
+    /// The verb and its three arguments, as the script's header lists them.
+    fn write(&self, cmd: &mut redis::Cmd, flows: &[&Flow]) {
+        let json = |h: &History| serde_json::to_string(h).unwrap_or_default();
+        match self {
+            Self::Finished {
+                record,
+                given,
+                history,
+                ..
+            } => cmd
+                .arg("d")
+                .arg(record)
+                .arg(u8::from(*given))
+                .arg(u8::from(*history)),
+            Self::Later { delay, history, .. } => {
+                cmd.arg("r").arg(millis(*delay)).arg(json(history)).arg("")
+            }
+            Self::Dead { history, .. } => cmd.arg("x").arg(json(history)).arg("").arg(""),
+            Self::HandedBack { flow, history, .. } => {
+                let number = flows.iter().position(|f| *f == flow).map_or(0, |n| n + 1);
+                cmd.arg("h")
+                    .arg(number)
+                    .arg(flow.priority.index() + 1)
+                    .arg(history.as_ref().map_or_else(String::new, json))
+            }
+            Self::Quarantined(reject) => cmd
+                .arg("q")
+                .arg(reject.code.as_str())
+                .arg(&reject.message)
+                .arg(""),
+        };
+    }
+
+    const fn counter(&self) -> &'static str {
+        match self {
+            Self::Finished { counter, .. }
+            | Self::Later { counter, .. }
+            | Self::Dead { counter, .. }
+            | Self::HandedBack { counter, .. } => counter,
+            Self::Quarantined(_) => "quarantined",
+        }
+    }
+}

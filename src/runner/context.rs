@@ -1,0 +1,198 @@
+//! What the parts that work on one queue share.
+
+use super::breakers::Breakers;
+use super::inflight::InFlight;
+use super::lease::Lease;
+use super::registry::Registry;
+use super::slots::Slots;
+use crate::catalog::JobSpec;
+use crate::job::Priority;
+use crate::queue::Queue;
+use crate::telemetry::{Alerts, KindMetrics, KindSuccesses, Metrics, Successes};
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+use tokio::sync::Notify;
+
+/// How many jobs of a class a definition may run at once, by the health of what it touches.
+pub type Gate = Arc<dyn Fn(&JobSpec, Priority, usize) -> usize + Send + Sync>;
+
+/// What does not depend on the queue.
+#[derive(Clone)]
+pub struct Shared {
+    /// The kinds.
+    pub registry: Arc<ArcSwap<Registry>>,
+    /// The slots of this daemon.
+    pub slots: Arc<Slots>,
+    /// The breakers of this daemon.
+    pub breakers: Arc<Breakers>,
+    /// The gate.
+    pub gate: Gate,
+    /// Counters and histograms.
+    pub metrics: Arc<Metrics>,
+    /// Sampling of clean successes in the log.
+    pub successes: Arc<Successes>,
+    /// Where alerts go.
+    pub alerts: Alerts,
+}
+
+/// One queue at work.
+pub struct QueueContext {
+    /// The queue.
+    pub queue: Queue,
+    /// How many of its jobs may run at once here.
+    pub limit: usize,
+    /// Silence after which a daemon is dead.
+    pub lease_time: Duration,
+    /// The longest time between looks.
+    pub poll: Duration,
+    /// What does not depend on the queue.
+    pub shared: Shared,
+    /// The identity it works under.
+    pub lease: Lease,
+    /// The deliveries it holds.
+    pub inflight: InFlight,
+    /// How it gets on.
+    pub progress: Progress,
+    /// The last claim whose answer, or failure, is known.
+    pub resolved_claim: AtomicU64,
+    nudge: Nudge,
+    kinds: Mutex<HashMap<Arc<str>, KindTelemetry>>,
+}
+
+/// Where the reports of one kind in one queue go.
+#[derive(Clone)]
+pub struct KindTelemetry {
+    /// Counters and histograms.
+    pub metrics: KindMetrics,
+    /// Sampling of clean successes.
+    pub successes: Arc<KindSuccesses>,
+}
+
+impl QueueContext {
+    /// A queue about to work.
+    #[must_use]
+    pub fn new(
+        queue: Queue,
+        limit: usize,
+        lease_time: Duration,
+        poll: Duration,
+        shared: Shared,
+    ) -> Self {
+        Self {
+            lease: Lease::new(Arc::clone(&queue.name)),
+            queue,
+            limit,
+            lease_time,
+            poll,
+            shared,
+            inflight: InFlight::default(),
+            progress: Progress::default(),
+            resolved_claim: AtomicU64::new(0),
+            nudge: Nudge::default(),
+            kinds: Mutex::default(),
+        }
+    }
+
+    /// Where the reports of a kind go.
+    #[must_use]
+    pub fn telemetry(&self, kind: &Arc<str>) -> KindTelemetry {
+        let mut kinds = self.kinds.lock();
+        if let Some(found) = kinds.get(kind) {
+            return found.clone();
+        }
+        let made = KindTelemetry {
+            metrics: self.shared.metrics.kind(&self.queue.name, kind),
+            successes: self.shared.successes.kind(kind),
+        };
+        kinds.insert(Arc::clone(kind), made.clone());
+        made
+    }
+
+    /// Tells the feeder that jobs came to a flow in another way than by it.
+    pub fn nudge(&self) {
+        self.nudge.look.store(true, Ordering::Release);
+        self.nudge.signal.notify_one();
+    }
+
+    /// Tells the feeder that a job is due at a time it may not know of, Redis ms.
+    pub fn due_at(&self, due_ms: u64) {
+        if self.nudge.due_ms.fetch_min(due_ms, Ordering::AcqRel) > due_ms {
+            self.nudge.signal.notify_one();
+        }
+    }
+
+    /// Whether the feeder was nudged since it last asked.
+    pub(super) fn take_nudge(&self) -> bool {
+        self.nudge.look.swap(false, Ordering::AcqRel)
+    }
+
+    /// The earliest due time told since the feeder last asked.
+    pub(super) fn take_due(&self) -> Option<u64> {
+        let due = self.nudge.due_ms.swap(u64::MAX, Ordering::AcqRel);
+        (due != u64::MAX).then_some(due)
+    }
+
+    /// Waits for a nudge or a due time.
+    pub(super) async fn nudged(&self) {
+        self.nudge.signal.notified().await;
+    }
+}
+
+struct Nudge {
+    look: AtomicBool,
+    due_ms: AtomicU64,
+    signal: Notify,
+}
+
+impl Default for Nudge {
+    fn default() -> Self {
+        Self {
+            look: AtomicBool::new(false),
+            due_ms: AtomicU64::new(u64::MAX),
+            signal: Notify::new(),
+        }
+    }
+}
+
+/// How the claim loop of one queue gets on: what readiness and the watchdog go by.
+#[derive(Debug, Default)]
+pub struct Progress {
+    seen: Mutex<Seen>,
+}
+
+/// What the claim loop saw last.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Seen {
+    /// When its loop last turned, whatever came of it.
+    pub turned: Option<Instant>,
+    /// When it last had an answer from Redis.
+    pub looked: Option<Instant>,
+    /// How long the oldest waiting job waited by then.
+    pub oldest_age: Duration,
+}
+
+impl Progress {
+    /// The loop turned.
+    pub fn turn(&self, now: Instant) {
+        self.seen.lock().turned = Some(now);
+    }
+
+    /// The loop had an answer.
+    pub fn look(&self, now: Instant, oldest_age: Option<Duration>) {
+        let mut seen = self.seen.lock();
+        seen.looked = Some(now);
+        if let Some(age) = oldest_age {
+            seen.oldest_age = age;
+        }
+    }
+
+    /// What it saw last.
+    #[must_use]
+    pub fn seen(&self) -> Seen {
+        *self.seen.lock()
+    }
+}

@@ -1,0 +1,247 @@
+//! Keeps the lease of one queue: heartbeats, tells the dead, returns their jobs, and our own that got lost on the way.
+
+use super::context::QueueContext;
+use super::lease::Lease;
+use super::report;
+use crate::catalog::Catalog;
+use crate::clock;
+use crate::job::{Envelope, History, JobId};
+use crate::queue::admit::flow_of;
+use crate::queue::lease::{Heartbeat, RunningEntry, Watch};
+use crate::queue::settle::Ending;
+use crate::queue::{QueueError, Settlement};
+use crate::telemetry::events::{self, JobRef};
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+/// Heartbeats per lease.
+const BEATS: u32 = 5;
+/// Crashes that end a job.
+const POISON_CRASHES: u32 = 3;
+/// Jobs returned in one step.
+const RESCUE_STEP: usize = 200;
+
+/// Keeps the lease until `stop`, then takes leave.
+pub async fn run(context: Arc<QueueContext>, stop: CancellationToken) {
+    let mut keeper = Keeper {
+        watch: Watch::new(context.lease_time),
+        next_sweep: clock::monotonic(),
+        lost_since: None,
+        context,
+    };
+    let beat = keeper.context.lease_time / BEATS;
+    loop {
+        keeper.beat().await;
+        tokio::select! {
+            () = stop.cancelled() => break,
+            () = tokio::time::sleep(beat) => {}
+        }
+    }
+    keeper.leave().await;
+}
+
+struct Keeper {
+    context: Arc<QueueContext>,
+    watch: Watch,
+    next_sweep: Instant,
+    /// Since when Redis has not answered.
+    lost_since: Option<Instant>,
+}
+
+impl Keeper {
+    async fn beat(&mut self) {
+        match self.try_beat().await {
+            Ok(()) => {
+                if let Some(since) = self.lost_since.take() {
+                    let alert = events::redis_back(since.elapsed());
+                    self.context.shared.alerts.raise(alert);
+                }
+            }
+            Err(QueueError::LeaseLost) => {}
+            Err(QueueError::WrongType(_)) => report::heal(&self.context).await,
+            Err(e) => {
+                if self.lost_since.is_none() {
+                    self.lost_since = Some(clock::monotonic());
+                    self.context
+                        .shared
+                        .alerts
+                        .raise(events::redis_lost(&e.to_string()));
+                }
+            }
+        }
+    }
+
+    async fn try_beat(&mut self) -> Result<(), QueueError> {
+        let incarnation = match self.context.lease.current() {
+            Some(current) => current,
+            None => self.register().await?,
+        };
+        let answer = self.context.queue.heartbeat(&incarnation, false).await;
+        if matches!(answer, Err(QueueError::LeaseLost)) {
+            self.context
+                .lease
+                .lose(&incarnation, &self.context.inflight);
+        }
+        let beat = answer?;
+        let dead = self.watch.observe(clock::monotonic(), &incarnation, &beat);
+        let mut fenced = false;
+        for (worker, seen_ms) in dead {
+            fenced |= self.context.queue.fence(&worker, seen_ms).await?;
+        }
+        if fenced || clock::monotonic() >= self.next_sweep {
+            self.next_sweep = clock::monotonic() + self.context.lease_time / 2;
+            self.sweep(&incarnation).await?;
+        }
+        Ok(())
+    }
+
+    async fn register(&mut self) -> Result<Arc<str>, QueueError> {
+        let incarnation = Lease::mint();
+        self.context.queue.heartbeat(&incarnation, true).await?;
+        self.context.lease.register(Arc::clone(&incarnation));
+        self.context.inflight.forget_others(&incarnation);
+        Ok(incarnation)
+    }
+
+    /// Looks through everything that runs for jobs that nobody executes.
+    async fn sweep(&self, incarnation: &str) -> Result<(), QueueError> {
+        let queue = &self.context.queue;
+        // In this order: what was claimed or settled after these readings is not mistaken for lost.
+        let resolved = self.context.resolved_claim.load(Ordering::Acquire);
+        let mut cursor = 0;
+        let mut orphans = Vec::new();
+        loop {
+            let (next, entries) = queue.sweep_running(cursor).await?;
+            orphans.extend(entries);
+            cursor = next;
+            if cursor == 0 {
+                break;
+            }
+        }
+        let alive = self.alive(queue.heartbeat(incarnation, false).await?);
+        let (lost, orphaned): (Vec<_>, Vec<_>) = orphans
+            .into_iter()
+            .filter(|entry| match entry.owner() {
+                Some((owner, claim)) if owner == incarnation => {
+                    claim <= resolved && !self.context.inflight.holds(&entry.id, &entry.token)
+                }
+                Some((owner, _)) => alive.as_ref().is_some_and(|alive| !alive.contains(owner)),
+                None => true,
+            })
+            .partition(|entry| entry.owner().is_some_and(|(owner, _)| owner == incarnation));
+        for step in lost.chunks(RESCUE_STEP) {
+            self.give_back(incarnation, step, false).await?;
+        }
+        for step in orphaned.chunks(RESCUE_STEP) {
+            self.give_back(incarnation, step, true).await?;
+        }
+        Ok(())
+    }
+
+    /// Who lives. None if there are more than a heartbeat lists: then nobody is taken for dead.
+    fn alive(&self, beat: Heartbeat) -> Option<HashSet<String>> {
+        let complete = beat.workers.len() < crate::queue::lease::WORKERS_MAX;
+        complete.then(|| beat.workers.into_iter().map(|(worker, _)| worker).collect())
+    }
+
+    /// Returns jobs to their flows; `crashed` counts it as a crash of the daemon that held them.
+    async fn give_back(
+        &self,
+        incarnation: &str,
+        entries: &[RunningEntry],
+        crashed: bool,
+    ) -> Result<(), QueueError> {
+        let ids: Vec<&str> = entries.iter().map(|e| e.id.as_str()).collect();
+        let stored = self.context.queue.stored(&ids).await?;
+        let registry = self.context.shared.registry.load_full();
+        let now_ms = clock::unix_ms();
+        let settlements: Vec<Settlement> = entries
+            .iter()
+            .zip(stored)
+            .filter_map(|(entry, (raw, meta))| {
+                Some(Settlement {
+                    id: JobId::parse(&entry.id).ok()?,
+                    token: entry.token.as_str().into(),
+                    ending: rescued(&registry.catalog, &raw, &meta, crashed.then_some(now_ms)),
+                })
+            })
+            .collect();
+        if settlements.is_empty() {
+            return Ok(());
+        }
+        let settled = self
+            .context
+            .queue
+            .settle(incarnation, 0, &settlements)
+            .await?;
+        self.context.nudge();
+        let returned = settlements.len() - settled.stale.len();
+        if returned > 0 {
+            let owner = entries[0].owner().map_or("", |(owner, _)| owner);
+            events::recovered(&self.context.queue.name, owner, returned);
+        }
+        for (index, settlement) in settlements.iter().enumerate() {
+            if !settled.stale.contains(&index) {
+                self.report(settlement);
+            }
+        }
+        Ok(())
+    }
+
+    fn report(&self, settlement: &Settlement) {
+        match &settlement.ending {
+            Ending::HandedBack { flow, .. } => {
+                self.context.telemetry(&flow.kind).metrics.recovered(1);
+            }
+            Ending::Dead { history, .. } => {
+                let job = JobRef::bare(&settlement.id, "", &self.context.queue.name);
+                let alert = events::job_poison(job, history.crashes);
+                self.context.shared.alerts.raise(alert);
+            }
+            Ending::Finished { .. } | Ending::Later { .. } | Ending::Quarantined(_) => {}
+        }
+    }
+
+    /// Hands nothing on to nobody: leaves the list of workers, so that nobody waits for our lease.
+    async fn leave(&self) {
+        if let Some(incarnation) = self.context.lease.current()
+            && let Err(e) = self.context.queue.deregister(&incarnation).await
+        {
+            tracing::warn!(queue = &*self.context.queue.name, error = %e, "could not take leave");
+        }
+    }
+}
+
+/// What becomes of a job that nobody executes. `crashed_ms` is when its daemon was found dead, if it was.
+fn rescued(catalog: &Catalog, raw: &[u8], meta: &[u8], crashed_ms: Option<u64>) -> Ending {
+    let Ok(envelope) = Envelope::parse(raw) else {
+        let message = "what is stored can't be read".to_owned();
+        return Ending::Quarantined(crate::job::Reject::new(
+            crate::job::RejectCode::Malformed,
+            message,
+        ));
+    };
+    let mut history: Option<History> = serde_json::from_slice(meta).ok();
+    if let Some(now_ms) = crashed_ms {
+        let history = history.get_or_insert_default();
+        history.crash(now_ms, "the daemon that ran it died");
+        if history.crashes >= POISON_CRASHES {
+            return Ending::Dead {
+                history: history.clone(),
+                counter: "poisoned",
+            };
+        }
+    }
+    Ending::HandedBack {
+        flow: flow_of(&envelope, catalog),
+        history,
+        counter: if crashed_ms.is_some() {
+            "recovered"
+        } else {
+            "handed_back"
+        },
+    }
+}

@@ -1,0 +1,76 @@
+//! The catalogue made runnable: each kind with its handler and its breakers. Replaced whole on reload.
+
+use super::breakers::{BreakerCell, Breakers};
+use crate::catalog::{Catalog, JobSpec, Problem};
+use crate::handlers::{Deps, Handler, HandlerKind};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// A kind that can run.
+pub struct Kind {
+    /// Its definition.
+    pub spec: Arc<JobSpec>,
+    /// What runs it.
+    pub handler: Arc<dyn Handler>,
+    /// The breakers its runs pass.
+    pub breakers: Vec<Arc<BreakerCell>>,
+}
+
+/// All kinds.
+pub struct Registry {
+    /// The definitions alone, for admission.
+    pub catalog: Catalog,
+    kinds: HashMap<Arc<str>, Arc<Kind>>,
+}
+
+impl Registry {
+    /// Builds the handler of every definition.
+    ///
+    /// # Errors
+    /// Every definition whose handler can't be built.
+    pub fn build(
+        catalog: Catalog,
+        handlers: &[HandlerKind],
+        deps: &Deps,
+        breakers: &Breakers,
+    ) -> Result<Self, Vec<Problem>> {
+        let mut kinds = HashMap::new();
+        let mut problems = Vec::new();
+        for spec in catalog.iter() {
+            match build(spec, handlers, deps) {
+                Ok(handler) => {
+                    let kind = Kind {
+                        spec: Arc::clone(spec),
+                        handler,
+                        breakers: breakers.of(&spec.handler.as_str().into(), &spec.resources),
+                    };
+                    kinds.insert(Arc::clone(&spec.kind), Arc::new(kind));
+                }
+                Err(problem) => problems.push(problem),
+            }
+        }
+        if problems.is_empty() {
+            Ok(Self { catalog, kinds })
+        } else {
+            Err(problems)
+        }
+    }
+
+    /// A kind by name.
+    #[must_use]
+    pub fn get(&self, kind: &str) -> Option<&Arc<Kind>> {
+        self.kinds.get(kind)
+    }
+}
+
+fn build(
+    spec: &JobSpec,
+    handlers: &[HandlerKind],
+    deps: &Deps,
+) -> Result<Arc<dyn Handler>, Problem> {
+    let kind = handlers.iter().find(|h| h.name == spec.handler);
+    let kind =
+        kind.ok_or_else(|| spec.problem(format!("handler {:?} is not known", spec.handler)))?;
+    (kind.check)(spec, &deps.config)?;
+    (kind.build)(spec, deps)
+}

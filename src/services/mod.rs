@@ -1,0 +1,3 @@
+//! What runs beside the jobs for as long as the daemon does.
+
+pub mod notify;

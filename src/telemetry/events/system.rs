@@ -1,0 +1,202 @@
+//! What happens to queues, dependencies and the daemon itself.
+
+use super::whole_ms;
+use crate::telemetry::alerts::{Alert, AlertName};
+use crate::telemetry::clip;
+use std::time::Duration;
+use tracing::{error, info, warn};
+
+/// This daemon was given up for dead: its work of this queue is stopped, and belongs to others.
+pub fn lease_lost(queue: &str, incarnation: &str, running: usize) {
+    error!(
+        event = "lease_lost",
+        queue, incarnation, running, "lease lost: running jobs are stopped"
+    );
+}
+
+/// Jobs of a dead daemon were returned to their queue.
+pub fn recovered(queue: &str, incarnation: &str, jobs: usize) {
+    warn!(
+        event = "recovered",
+        queue, incarnation, jobs, "jobs of a dead daemon returned"
+    );
+}
+
+/// What a circuit breaker did.
+#[derive(Debug, Clone, Copy)]
+pub struct BreakerChange<'a> {
+    /// The handler whose calls it watches.
+    pub handler: &'a str,
+    /// The resource it guards.
+    pub resource: &'a str,
+    /// The state left: closed, open, half_open, ramping.
+    pub from: &'a str,
+    /// The state entered.
+    pub to: &'a str,
+    /// Why.
+    pub reason: &'a str,
+}
+
+/// A circuit breaker changed its state; opening and closing are alerts, the steps between are not.
+#[must_use = "hand the alert to Alerts::raise"]
+pub fn breaker(change: BreakerChange<'_>) -> Option<Alert> {
+    let BreakerChange {
+        handler,
+        resource,
+        from,
+        to,
+        reason,
+    } = change;
+    let alert = match to {
+        "open" => AlertName::BreakerOpen,
+        "closed" => AlertName::BreakerClosed,
+        _ => {
+            info!(
+                event = "breaker",
+                handler, resource, from, to, reason, "breaker"
+            );
+            return None;
+        }
+    };
+    warn!(
+        event = "breaker",
+        alert = alert.as_str(),
+        handler,
+        resource,
+        from,
+        to,
+        reason,
+        "breaker"
+    );
+    let subject = format!("{handler} {resource}");
+    Some(Alert::new(
+        alert,
+        &subject,
+        &format!("{from} to {to}: {reason}"),
+    ))
+}
+
+/// What the gate did.
+#[derive(Debug, Clone, Copy)]
+pub struct GateChange<'a> {
+    /// The resource under pressure, or relieved.
+    pub resource: &'a str,
+    /// The state left: ok, elevated, overloaded, critical.
+    pub from: &'a str,
+    /// The state entered.
+    pub to: &'a str,
+    /// The signal that decided.
+    pub signal: &'a str,
+    /// Its value, in the signal's unit; none if it is missing.
+    pub value: Option<f64>,
+    /// Whether the gate acts on it, or only says what it would do.
+    pub shadow: bool,
+}
+
+/// The gate changed a resource's state.
+#[must_use = "hand the alert to Alerts::raise"]
+pub fn gate(change: GateChange<'_>) -> Alert {
+    warn!(
+        event = "gate",
+        alert = AlertName::GateState.as_str(),
+        resource = change.resource,
+        from = change.from,
+        to = change.to,
+        signal = change.signal,
+        value = change.value,
+        shadow = change.shadow,
+        "gate"
+    );
+    let value = change
+        .value
+        .map_or_else(|| "missing".to_owned(), |v| v.to_string());
+    let message = format!(
+        "{} to {}: {} is {value}",
+        change.from, change.to, change.signal
+    );
+    Alert::new(AlertName::GateState, change.resource, &message)
+}
+
+/// A queue's oldest waiting job is older than its objective.
+#[must_use = "hand the alert to Alerts::raise"]
+pub fn queue_lag(queue: &str, oldest_age: Duration, objective: Duration) -> Alert {
+    let (oldest_age_ms, objective_ms) = (whole_ms(oldest_age), whole_ms(objective));
+    warn!(
+        event = "queue_lag",
+        alert = AlertName::QueueLag.as_str(),
+        queue,
+        oldest_age_ms,
+        objective_ms,
+        "the oldest waiting job is older than the queue's objective"
+    );
+    let message =
+        format!("oldest job waits for {oldest_age_ms} ms, the objective is {objective_ms} ms");
+    Alert::new(AlertName::QueueLag, queue, &message)
+}
+
+/// Redis is configured so that jobs can be lost.
+#[must_use = "hand the alert to Alerts::raise"]
+pub fn redis_unsafe(setting: &str, problem: &str) -> Alert {
+    warn!(
+        event = "redis_unsafe",
+        alert = AlertName::RedisUnsafe.as_str(),
+        setting,
+        problem,
+        "Redis can lose jobs"
+    );
+    Alert::new(AlertName::RedisUnsafe, setting, problem)
+}
+
+/// Redis does not answer any more.
+#[must_use = "hand the alert to Alerts::raise"]
+pub fn redis_lost(error: &str) -> Alert {
+    let error = clip(error);
+    error!(
+        event = "redis_lost",
+        alert = AlertName::RedisLost.as_str(),
+        error,
+        "Redis does not answer"
+    );
+    Alert::new(AlertName::RedisLost, "redis", error)
+}
+
+/// Redis answers again.
+#[must_use = "hand the alert to Alerts::raise"]
+pub fn redis_back(down: Duration) -> Alert {
+    let down_ms = whole_ms(down);
+    warn!(
+        event = "redis_back",
+        alert = AlertName::RedisBack.as_str(),
+        down_ms,
+        "Redis answers again"
+    );
+    let message = format!("was away for {down_ms} ms");
+    Alert::new(AlertName::RedisBack, "redis", &message)
+}
+
+/// The auditor put something right that should never go wrong: a bug.
+#[must_use = "hand the alert to Alerts::raise"]
+pub fn audit_repair(queue: &str, what: &str, count: u64) -> Alert {
+    error!(
+        event = "audit_repair",
+        alert = AlertName::AuditRepair.as_str(),
+        queue,
+        what,
+        count,
+        "the auditor repaired a queue"
+    );
+    Alert::new(AlertName::AuditRepair, queue, &format!("{what}: {count}"))
+}
+
+/// New configuration or job definitions were refused; the old ones stay.
+#[must_use = "hand the alert to Alerts::raise"]
+pub fn reload_failed(error: &str) -> Alert {
+    let error = clip(error);
+    error!(
+        event = "reload_failed",
+        alert = AlertName::ReloadFailed.as_str(),
+        error,
+        "reload refused, the old configuration stays"
+    );
+    Alert::new(AlertName::ReloadFailed, "configuration", error)
+}
