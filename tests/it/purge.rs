@@ -194,6 +194,22 @@ async fn equal_times_are_walked_by_the_rest_of_the_key() {
 }
 
 #[tokio::test]
+async fn one_row_at_a_time_passes_rows_that_stay() {
+    let bench = Bench::new(&format!(
+        "{SESSIONS} delete from sessions where id > 100; update sessions set keep = id % 2 = 0;"
+    ))
+    .await;
+    let (all, matching) = (bench.rows().await, bench.matching().await);
+    let purge = format!("{PURGE}batch = {{ start = 1, min = 1, max = 1 }}");
+    let result = done(run(&bench.handler(&purge), "a").await);
+    assert_eq!(
+        (&result["rows_deleted"], &result["batches"]),
+        (&json!(matching), &json!(all))
+    );
+    assert_eq!(bench.rows().await, all - matching);
+}
+
+#[tokio::test]
 async fn keys_of_any_ordered_type() {
     let bench = Bench::new(
         "create type colour as enum ('red', 'green');
