@@ -44,17 +44,31 @@ async fn killed_in_the_middle(seed: u64) {
 
     let second = site.start("second");
     // Lease + 5 s for what the dead one held; the rest is plain work.
-    site.wait_for_stat("completed", 500, Duration::from_secs(60)).await;
+    site.wait_for_stat("completed", 500, Duration::from_secs(60))
+        .await;
     let counts = queue.counts().await.unwrap();
     assert_eq!(counts.stats["completed"], 500, "seed {seed}");
-    assert_eq!(counts.running + counts.delayed + counts.dead + counts.lanes.iter().sum::<u64>(), 0);
+    assert_eq!(
+        counts.running + counts.delayed + counts.dead + counts.lanes.iter().sum::<u64>(),
+        0
+    );
     let runs = runs(out.path());
     assert_eq!(runs.len(), 500, "seed {seed}: every job ran");
     let twice = runs.values().filter(|(count, _)| *count > 1).count() as u64;
-    assert!(twice <= held, "seed {seed}: {twice} ran twice, {held} were held by the dead daemon");
-    assert!(runs.values().all(|(_, attempt)| *attempt == 1), "seed {seed}: no attempt was burned");
+    assert!(
+        twice <= held,
+        "seed {seed}: {twice} ran twice, {held} were held by the dead daemon"
+    );
+    assert!(
+        runs.values().all(|(_, attempt)| *attempt == 1),
+        "seed {seed}: no attempt was burned"
+    );
     if held > 0 {
-        let recovered: u64 = second.events("recovered").iter().map(|e| e["jobs"].as_u64().unwrap()).sum();
+        let recovered: u64 = second
+            .events("recovered")
+            .iter()
+            .map(|e| e["jobs"].as_u64().unwrap())
+            .sum();
         assert_eq!(recovered, held, "seed {seed}");
     }
 }
@@ -74,7 +88,9 @@ async fn recovery_takes_at_most_a_lease_and_five_seconds() {
     let second = site.start("second");
     first.wait_for_event("started").await;
     second.wait_for_event("started").await;
-    let jobs: Vec<String> = (0..40).map(|n| format!(r#"{{"kind":"app.nap","id":"n{n}"}}"#)).collect();
+    let jobs: Vec<String> = (0..40)
+        .map(|n| format!(r#"{{"kind":"app.nap","id":"n{n}"}}"#))
+        .collect();
     site.push(&jobs).await;
     let queue = site.queue("default").await;
     wait_until("both hold jobs", DEADLINE, || async {
@@ -86,20 +102,28 @@ async fn recovery_takes_at_most_a_lease_and_five_seconds() {
     second.wait_for_event("recovered").await;
     let took = killed.elapsed();
     assert!(took <= Duration::from_secs(3 + 5), "{took:?}");
-    assert!(took >= Duration::from_secs(2), "{took:?}: it could not know that early");
+    assert!(
+        took >= Duration::from_secs(2),
+        "{took:?}: it could not know that early"
+    );
     site.wait_for_stat("completed", 40, DEADLINE).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_zombie_is_refused_and_the_others_result_stands() {
     let out = tempfile::NamedTempFile::new().unwrap();
-    let script = format!("echo start >> {0}; sleep 3; echo end >> {0}", out.path().display());
+    let script = format!(
+        "echo start >> {0}; sleep 3; echo end >> {0}",
+        out.path().display()
+    );
     let job = format!(
         "kind = \"app.slow\"\nhandler = \"exec\"\n[exec]\ncommand = [\"/bin/sh\", \"-c\", '''{script}''']"
     );
     let site = Site::new("[daemon]\nlease = \"1s\"\n", &[&job]);
     let zombie = site.start("zombie");
-    let jobs: Vec<String> = (0..8).map(|n| format!(r#"{{"kind":"app.slow","id":"z{n}"}}"#)).collect();
+    let jobs: Vec<String> = (0..8)
+        .map(|n| format!(r#"{{"kind":"app.slow","id":"z{n}"}}"#))
+        .collect();
     site.push(&jobs).await;
     let queue = site.queue("default").await;
     wait_until("it holds them", DEADLINE, || async {
@@ -123,7 +147,8 @@ async fn a_zombie_is_refused_and_the_others_result_stands() {
     assert!(zombie.events("job_done").is_empty());
     // It goes on under a new incarnation.
     drop(other);
-    site.push(&[r#"{"kind":"app.slow","id":"next"}"#.to_owned()]).await;
+    site.push(&[r#"{"kind":"app.slow","id":"next"}"#.to_owned()])
+        .await;
     site.wait_for_stat("completed", 9, DEADLINE).await;
     assert_eq!(zombie.events("job_done").len(), 1);
 }
@@ -150,7 +175,11 @@ async fn a_job_that_kills_its_daemon_three_times_is_poison_and_its_neighbours_ar
     let found = queue.find("poison").await.unwrap().unwrap();
     assert_eq!((found.state.as_str(), found.history.crashes), ("dead", 3));
     assert_eq!(found.history.attempts, 0);
-    assert_eq!(queue.counts().await.unwrap().dead, 1, "no neighbour died with it");
+    assert_eq!(
+        queue.counts().await.unwrap().dead,
+        1,
+        "no neighbour died with it"
+    );
     last.wait_for_event("job_dead").await;
     assert_eq!(last.events("job_dead")[0]["alert"], "job_poison");
 }

@@ -25,9 +25,13 @@ async fn a_job_pushed_by_a_plain_rpush_is_run() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sigterm_drains_and_exits_0_leaving_no_lease() {
-    let site = Site::new("", &["kind = \"app.nap\"\nhandler = \"exec\"\n[exec]\ncommand = [\"/bin/sleep\", \"1\"]"]);
+    let site = Site::new(
+        "",
+        &["kind = \"app.nap\"\nhandler = \"exec\"\n[exec]\ncommand = [\"/bin/sleep\", \"1\"]"],
+    );
     let mut daemon = site.start("a");
-    site.push(&[r#"{"kind":"app.nap","id":"nap"}"#.to_owned()]).await;
+    site.push(&[r#"{"kind":"app.nap","id":"nap"}"#.to_owned()])
+        .await;
     let queue = site.queue("default").await;
     wait_until("it runs", DEADLINE, || async {
         queue.counts().await.unwrap().running == 1
@@ -48,7 +52,8 @@ async fn past_the_drain_deadline_jobs_are_handed_back_without_burning_an_attempt
         &["kind = \"app.nap\"\nhandler = \"exec\"\n[exec]\ncommand = [\"/bin/sleep\", \"60\"]"],
     );
     let mut daemon = site.start("a");
-    site.push(&[r#"{"kind":"app.nap","id":"nap"}"#.to_owned()]).await;
+    site.push(&[r#"{"kind":"app.nap","id":"nap"}"#.to_owned()])
+        .await;
     let queue = site.queue("default").await;
     wait_until("it runs", DEADLINE, || async {
         queue.counts().await.unwrap().running == 1
@@ -57,7 +62,10 @@ async fn past_the_drain_deadline_jobs_are_handed_back_without_burning_an_attempt
     daemon.signal(Signal::TERM);
     assert!(daemon.wait().await.success());
     let found = queue.find("nap").await.unwrap().unwrap();
-    assert_eq!((found.state.as_str(), found.history.attempts), ("pending", 0));
+    assert_eq!(
+        (found.state.as_str(), found.history.attempts),
+        ("pending", 0)
+    );
     assert_eq!(found.history.crashes, 0);
     assert_eq!(daemon.events("job_handed_back").len(), 1);
 }
@@ -69,7 +77,8 @@ async fn a_second_signal_hands_back_now() {
         &["kind = \"app.nap\"\nhandler = \"exec\"\n[exec]\ncommand = [\"/bin/sleep\", \"60\"]"],
     );
     let mut daemon = site.start("a");
-    site.push(&[r#"{"kind":"app.nap","id":"nap"}"#.to_owned()]).await;
+    site.push(&[r#"{"kind":"app.nap","id":"nap"}"#.to_owned()])
+        .await;
     let queue = site.queue("default").await;
     wait_until("it runs", DEADLINE, || async {
         queue.counts().await.unwrap().running == 1
@@ -87,9 +96,16 @@ async fn failures_are_retried_by_policy_and_end_in_the_dead_set() {
     let job = "kind = \"app.fail\"\nhandler = \"exec\"\n[retry]\nmax_attempts = 3\nstrategy = \"fixed\"\nbase = \"50ms\"\njitter = \"none\"\n[exec]\ncommand = [\"/bin/sh\", \"-c\", \"echo no luck >&2; exit 1\"]";
     let site = Site::new("", &[job]);
     let daemon = site.start("a");
-    site.push(&[r#"{"kind":"app.fail","id":"f"}"#.to_owned()]).await;
+    site.push(&[r#"{"kind":"app.fail","id":"f"}"#.to_owned()])
+        .await;
     site.wait_for_stat("dead", 1, DEADLINE).await;
-    let found = site.queue("default").await.find("f").await.unwrap().unwrap();
+    let found = site
+        .queue("default")
+        .await
+        .find("f")
+        .await
+        .unwrap()
+        .unwrap();
     assert_eq!((found.state.as_str(), found.history.attempts), ("dead", 3));
     assert_eq!(found.history.errors.len(), 3);
     assert!(found.history.errors[2].error.contains("no luck"));
@@ -110,9 +126,16 @@ async fn a_snooze_burns_no_attempt_and_a_fatal_exit_ends_it() {
     );
     let site = Site::new("", &[&job]);
     let _daemon = site.start("a");
-    site.push(&[r#"{"kind":"app.snooze","id":"s"}"#.to_owned()]).await;
+    site.push(&[r#"{"kind":"app.snooze","id":"s"}"#.to_owned()])
+        .await;
     site.wait_for_stat("dead", 1, DEADLINE).await;
-    let found = site.queue("default").await.find("s").await.unwrap().unwrap();
+    let found = site
+        .queue("default")
+        .await
+        .find("s")
+        .await
+        .unwrap()
+        .unwrap();
     assert_eq!((found.history.attempts, found.history.snoozes), (1, 2));
 }
 
@@ -121,10 +144,20 @@ async fn a_timeout_is_a_failed_attempt_and_kills_the_child() {
     let job = "kind = \"app.hang\"\nhandler = \"exec\"\ntimeout = \"200ms\"\n[retry]\nmax_attempts = 1\n[exec]\ncommand = [\"/bin/sleep\", \"61\"]";
     let site = Site::new("", &[job]);
     let _daemon = site.start("a");
-    site.push(&[r#"{"kind":"app.hang","id":"h"}"#.to_owned()]).await;
+    site.push(&[r#"{"kind":"app.hang","id":"h"}"#.to_owned()])
+        .await;
     site.wait_for_stat("dead", 1, DEADLINE).await;
-    let found = site.queue("default").await.find("h").await.unwrap().unwrap();
-    assert!(found.history.errors[0].error.contains("timed out"), "{found:?}");
+    let found = site
+        .queue("default")
+        .await
+        .find("h")
+        .await
+        .unwrap()
+        .unwrap();
+    assert!(
+        found.history.errors[0].error.contains("timed out"),
+        "{found:?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -140,11 +173,16 @@ async fn limits_of_a_kind_and_of_the_daemon_hold() {
     );
     let site = Site::new("[daemon]\nconcurrency = 20\n", &[&job]);
     let _daemon = site.start("a");
-    let jobs: Vec<String> = (0..30).map(|_| r#"{"kind":"app.few"}"#.to_owned()).collect();
+    let jobs: Vec<String> = (0..30)
+        .map(|_| r#"{"kind":"app.few"}"#.to_owned())
+        .collect();
     site.push(&jobs).await;
     site.wait_for_stat("completed", 30, DEADLINE).await;
     let noted = fs::read_to_string(out.path()).unwrap();
-    let most = noted.lines().map(|n| n.trim().parse::<u32>().unwrap()).max();
+    let most = noted
+        .lines()
+        .map(|n| n.trim().parse::<u32>().unwrap())
+        .max();
     assert_eq!(most, Some(3));
 }
 
@@ -154,18 +192,29 @@ async fn a_bad_reload_keeps_the_old_definitions_and_a_good_one_releases_the_quar
     let site = Site::new("", &[&append_to(out.path(), "")]);
     let daemon = site.start("a");
     daemon.wait_for_event("started").await;
-    site.push(&[r#"{"kind":"app.new","id":"n"}"#.to_owned()]).await;
+    site.push(&[r#"{"kind":"app.new","id":"n"}"#.to_owned()])
+        .await;
     site.wait_for_stat("quarantined", 1, DEADLINE).await;
     site.write_job("new.toml", "kind = \"app.new\"\nhandler = \"nonsense\"");
     daemon.signal(Signal::HUP);
     daemon.wait_for_event("reload_failed").await;
-    site.push(&[r#"{"kind":"app.append","id":"old"}"#.to_owned()]).await;
+    site.push(&[r#"{"kind":"app.append","id":"old"}"#.to_owned()])
+        .await;
     site.wait_for_stat("completed", 1, DEADLINE).await;
-    site.write_job("new.toml", "kind = \"app.new\"\nhandler = \"exec\"\n[exec]\ncommand = [\"/bin/true\"]");
+    site.write_job(
+        "new.toml",
+        "kind = \"app.new\"\nhandler = \"exec\"\n[exec]\ncommand = [\"/bin/true\"]",
+    );
     daemon.signal(Signal::HUP);
     daemon.wait_for_event("reloaded").await;
     site.wait_for_stat("completed", 2, DEADLINE).await;
-    let found = site.queue("default").await.find("n").await.unwrap().unwrap();
+    let found = site
+        .queue("default")
+        .await
+        .find("n")
+        .await
+        .unwrap()
+        .unwrap();
     assert_eq!(found.state, "done");
 }
 
@@ -203,12 +252,15 @@ async fn the_daemon_survives_a_restart_of_redis() {
     let out = tempfile::NamedTempFile::new().unwrap();
     let site = Site::on(&redis.url(), "", &[&append_to(out.path(), "")]);
     let daemon = site.start("a");
-    site.push(&[r#"{"kind":"app.append","id":"before"}"#.to_owned()]).await;
+    site.push(&[r#"{"kind":"app.append","id":"before"}"#.to_owned()])
+        .await;
     site.wait_for_stat("completed", 1, DEADLINE).await;
     redis.kill9().unwrap();
     daemon.wait_for_event("redis_lost").await;
     redis.restart().unwrap();
-    site.push(&[r#"{"kind":"app.append","id":"after"}"#.to_owned()]).await;
-    site.wait_for_stat("completed", 2, Duration::from_secs(20)).await;
+    site.push(&[r#"{"kind":"app.append","id":"after"}"#.to_owned()])
+        .await;
+    site.wait_for_stat("completed", 2, Duration::from_secs(20))
+        .await;
     daemon.wait_for_event("redis_back").await;
 }
