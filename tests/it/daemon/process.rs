@@ -159,10 +159,11 @@ fn events(log: &Path, name: &str) -> Vec<serde_json::Value> {
         .collect()
 }
 
-/// A definition that appends each job's id to a file, one line per run.
+/// A definition that appends each job's id to a file, one line per run. A child that outlives its daemon before it was
+/// told its job does nothing.
 pub fn append_to(file: &Path, more: &str) -> String {
     let script = format!(
-        r#"read -r job; id=${{job#*\"id\":\"}}; id=${{id%%\"*}}; printf '%s %s\n' "$id" "$TIDEGATE_ATTEMPT" >> {}"#,
+        r#"read -r job || exit 1; id=${{job#*\"id\":\"}}; id=${{id%%\"*}}; printf '%s %s\n' "$id" "$TIDEGATE_ATTEMPT" >> {}"#,
         file.display()
     );
     format!(
