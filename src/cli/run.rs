@@ -1,7 +1,6 @@
 //! `tidegate run`: the daemon.
 
 use super::{CliError, Global, Report};
-use crate::config::ConfigError;
 use crate::daemon::{self, DaemonError, Options};
 
 const EXAMPLES: &str = "\
@@ -26,7 +25,7 @@ pub async fn run(_: Args, global: &Global) -> Result<Report, CliError> {
         jobs: global.jobs_dir(),
     };
     daemon::run(options).await.map_err(|error| match error {
-        DaemonError::Config(problems) => CliError::Config(ConfigError::one(problems)),
+        DaemonError::Config(problems) => CliError::Config(problems),
         DaemonError::Redis { url, error } => CliError::Redis { url, cause: error },
         other => CliError::failed("daemon", other.to_string()),
     })?;
