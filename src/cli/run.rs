@@ -26,6 +26,7 @@ pub async fn run(_: Args, global: &Global) -> Result<Report, CliError> {
     };
     daemon::run(options).await.map_err(|error| match error {
         DaemonError::Config(problems) => CliError::Config(problems),
+        DaemonError::Redis { url, error } => CliError::Redis { url, cause: error },
         other => CliError::failed("daemon", other.to_string()),
     })?;
     Ok(Report::silent())
