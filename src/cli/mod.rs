@@ -4,6 +4,7 @@
 //! A command asks the rest of the house and makes a [`Report`]; only this file prints. Must not know how anything is
 //! done. To add a command: a variant of `Command` and its line in `Command::run`.
 
+mod dev;
 mod error;
 mod output;
 mod run;
@@ -20,6 +21,7 @@ const EXAMPLES: &str = "\
 Examples:
   tidegate check                                      is the configuration good? touches no server
   tidegate run                                        the daemon
+  tidegate dev                                        the same with a Redis and Postgres of its own
   tidegate enqueue mail.send --args '{\"to\":7}' --wait
   tidegate queues
   tidegate explain default                            what holds work back
@@ -41,12 +43,15 @@ pub struct Cli {
 enum Command {
     /// Run the daemon until SIGTERM or SIGINT
     Run(run::Args),
+    /// Run the daemon with a private Redis and Postgres, alone or beside a command
+    Dev(dev::Args),
 }
 
 impl Command {
     async fn run(self, global: &Global) -> Result<Report, CliError> {
         match self {
             Self::Run(args) => run::run(args, global).await,
+            Self::Dev(args) => dev::run(args, global).await,
         }
     }
 }
