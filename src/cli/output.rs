@@ -109,11 +109,19 @@ pub(super) fn table(headings: &[&str], rows: &[Vec<String>]) -> String {
     let mut lines: Vec<Vec<String>> = vec![headings];
     lines.extend(rows.iter().map(|row| row.iter().map(cell).collect()));
     let columns = lines[0].len();
-    let width = |c: usize| lines.iter().filter_map(|l| l.get(c)).map(|x| x.chars().count()).max();
+    let width = |c: usize| {
+        lines
+            .iter()
+            .filter_map(|l| l.get(c))
+            .map(|x| x.chars().count())
+            .max()
+    };
     let widths: Vec<usize> = (0..columns).map(|c| width(c).unwrap_or(0)).collect();
     let numeric = |c: usize| {
-        rows.iter()
-            .all(|row| row.get(c).is_some_and(|x| x == "-" || x.parse::<u64>().is_ok()))
+        rows.iter().all(|row| {
+            row.get(c)
+                .is_some_and(|x| x == "-" || x.parse::<u64>().is_ok())
+        })
     };
     let numeric: Vec<bool> = (0..columns).map(numeric).collect();
     let mut text = String::new();
@@ -121,7 +129,11 @@ pub(super) fn table(headings: &[&str], rows: &[Vec<String>]) -> String {
         let mut printed = String::new();
         for ((cell, width), numeric) in line.iter().zip(&widths).zip(&numeric) {
             let pad = " ".repeat(width.saturating_sub(cell.chars().count()));
-            let (before, after) = if *numeric { (pad.as_str(), "") } else { ("", pad.as_str()) };
+            let (before, after) = if *numeric {
+                (pad.as_str(), "")
+            } else {
+                ("", pad.as_str())
+            };
             printed.push_str(&format!("{before}{cell}{after}  "));
         }
         text.push_str(printed.trim_end());

@@ -1,6 +1,7 @@
 //! `tidegate run`: the daemon.
 
 use super::{CliError, Global, Report};
+use crate::config::ConfigError;
 use crate::daemon::{self, DaemonError, Options};
 
 const EXAMPLES: &str = "\
@@ -25,7 +26,7 @@ pub async fn run(_: Args, global: &Global) -> Result<Report, CliError> {
         jobs: global.jobs_dir(),
     };
     daemon::run(options).await.map_err(|error| match error {
-        DaemonError::Config(problems) => CliError::Config(problems),
+        DaemonError::Config(problems) => CliError::Config(ConfigError::one(problems)),
         other => CliError::failed("daemon", other.to_string()),
     })?;
     Ok(Report::silent())

@@ -41,7 +41,11 @@ impl Global {
         }
         let config = self.config_path();
         let beside = config.as_deref().and_then(|path| {
-            let folder = if path.is_dir() { Some(path) } else { path.parent() };
+            let folder = if path.is_dir() {
+                Some(path)
+            } else {
+                path.parent()
+            };
             folder.map(|f| f.join(JOBS_FOLDER))
         });
         let here = Path::new(JOBS_FOLDER).to_owned();
