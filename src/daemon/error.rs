@@ -8,7 +8,7 @@ use crate::config::ConfigError;
 pub enum DaemonError {
     /// The configuration or a definition is wrong; one line per problem.
     #[error("{0}")]
-    Config(String),
+    Config(#[from] ConfigError),
     /// Redis can't be reached.
     #[error("can't reach Redis at {url}: {error}; set [redis] url or TIDEGATE_REDIS__URL")]
     Redis {
@@ -29,22 +29,23 @@ pub enum DaemonError {
 }
 
 impl DaemonError {
+    /// One setting that can't be used.
+    #[must_use]
+    pub fn setting(problem: impl Into<String>) -> Self {
+        Self::Config(ConfigError::one(problem))
+    }
+
     /// Definitions that can't be used, one line each.
     #[must_use]
     pub fn definitions(problems: &[Problem]) -> Self {
-        let lines: Vec<String> = problems.iter().map(Problem::to_string).collect();
-        Self::Config(lines.join("\n"))
-    }
-}
-
-impl From<ConfigError> for DaemonError {
-    fn from(e: ConfigError) -> Self {
-        Self::Config(e.to_string())
+        Self::Config(ConfigError {
+            problems: problems.iter().map(Problem::to_string).collect(),
+        })
     }
 }
 
 impl From<CatalogError> for DaemonError {
     fn from(e: CatalogError) -> Self {
-        Self::Config(e.to_string())
+        Self::definitions(&e.problems)
     }
 }

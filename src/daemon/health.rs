@@ -69,7 +69,7 @@ fn probes(
     let mut lone = config.database.clone();
     lone.max_connections = 1;
     let lone =
-        Database::open(&lone).map_err(|e| DaemonError::Config(format!("database.url: {e}")))?;
+        Database::open(&lone).map_err(|e| DaemonError::setting(format!("database.url: {e}")))?;
     probes.push(health::postgres_ping(PRIMARY, limits, move || {
         let lone = lone.clone();
         async move {

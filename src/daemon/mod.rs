@@ -77,7 +77,7 @@ impl Daemon {
         crate::tls::install();
         let conn = connect(&config).await?;
         let (alerts, alerts_task) =
-            Alerts::start(&config.alerts).map_err(|e| DaemonError::Config(e.to_string()))?;
+            Alerts::start(&config.alerts).map_err(|e| DaemonError::setting(e.to_string()))?;
         inspect(&conn, &alerts).await?;
         let deps = deps(&config, &conn)?;
         let metrics = Arc::new(Metrics::new());
@@ -251,7 +251,7 @@ fn deps(config: &Config, conn: &Connection) -> Result<Deps, DaemonError> {
     let mut deps = Deps::new(Arc::new(config.clone()));
     if !config.database.url.is_empty() {
         let database = Database::open(&config.database)
-            .map_err(|e| DaemonError::Config(format!("database.url: {e}")))?;
+            .map_err(|e| DaemonError::setting(format!("database.url: {e}")))?;
         deps.database = Some(database);
     }
     deps.cache = Some(Cache::new(
