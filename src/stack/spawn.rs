@@ -120,7 +120,9 @@ pub fn spawn_command(
         .args(words)
         .envs(env.iter().map(|(name, value)| (name, value)));
     on_spawner(command).map_err(|source| StackError::Spawn {
-        program: words.first().map_or_else(String::new, |w| w.display().to_string()),
+        program: words
+            .first()
+            .map_or_else(String::new, |w| w.display().to_string()),
         source,
     })
 }

@@ -59,5 +59,6 @@ impl Command {
 /// Its exit code, or what a shell makes of the signal that ended it.
 fn code(status: ExitStatus) -> u8 {
     let code = status.code().or(status.signal().map(|s| SIGNALLED + s));
-    code.and_then(|code| u8::try_from(code).ok()).unwrap_or(u8::MAX)
+    code.and_then(|code| u8::try_from(code).ok())
+        .unwrap_or(u8::MAX)
 }

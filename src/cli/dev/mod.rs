@@ -169,11 +169,21 @@ fn banner(servers: &Servers, admin_url: &str, queue_keys: &str, kind: &str) -> R
     let entry = json!({ "kind": kind });
     let pairs = [
         ("REDIS_URL", redis_url.clone()),
-        ("DATABASE_URL", database_url.clone().unwrap_or_else(|| "-".to_owned())),
-        ("admin", format!("{admin_url}/health  /metrics  /readyz  /livez")),
+        (
+            "DATABASE_URL",
+            database_url.clone().unwrap_or_else(|| "-".to_owned()),
+        ),
+        (
+            "admin",
+            format!("{admin_url}/health  /metrics  /readyz  /livez"),
+        ),
         ("files", servers.dir().display().to_string()),
     ];
-    let keeps = if servers.keeps_data() { "keeps the data" } else { "removes everything" };
+    let keeps = if servers.keeps_data() {
+        "keeps the data"
+    } else {
+        "removes everything"
+    };
     let text = format!(
         "Taking jobs. Ctrl-C stops everything and {keeps}.\n{}\nEnqueue from another terminal:\n  \
          redis-cli -u '{redis_url}' RPUSH '{queue_keys}:inbox' '{entry}'\n",

@@ -61,7 +61,9 @@ impl Servers {
     }
 
     pub(super) fn postgres_url(&self) -> Option<String> {
-        self.postgres.as_ref().map(|postgres| postgres.url(DATABASE))
+        self.postgres
+            .as_ref()
+            .map(|postgres| postgres.url(DATABASE))
     }
 
     pub(super) const fn has_postgres(&self) -> bool {
@@ -93,7 +95,10 @@ impl Home {
         let dir = std::path::absolute(dir).map_err(failed)?;
         let told = |e: &dyn std::fmt::Display| failed(format!("--dir {}: {e}", dir.display()));
         // Others may pass through it, as the user does that Postgres runs as, but not list it.
-        let made = fs::DirBuilder::new().recursive(true).mode(0o711).create(&dir);
+        let made = fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o711)
+            .create(&dir);
         made.map_err(|e| told(&e))?;
         let lock = File::create(dir.join("lock")).map_err(|e| told(&e))?;
         flock(&lock, FlockOperation::NonBlockingLockExclusive)
