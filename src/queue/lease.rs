@@ -119,8 +119,8 @@ impl Queue {
         for key in [&self.keys.jobs, &self.keys.meta] {
             pipe.cmd("HMGET").arg(key).arg(ids);
         }
-        let (jobs, metas): (Vec<Option<Vec<u8>>>, Vec<Option<Vec<u8>>>) =
-            pipe.query_async(&mut conn).await?;
+        type Values = Vec<Option<Vec<u8>>>;
+        let (jobs, metas): (Values, Values) = pipe.query_async(&mut conn).await?;
         let each = jobs.into_iter().zip(metas);
         Ok(each
             .map(|(job, meta)| (job.unwrap_or_default(), meta.unwrap_or_default()))

@@ -68,9 +68,12 @@ impl Service<Task<Run>> for Dispatch {
     }
 }
 
+/// Makes an error of a panic.
+pub type OnPanic = fn(&Box<dyn Any + Send>) -> AbortError;
+
 /// A panicking handler is a failed attempt.
 #[must_use]
-pub fn catch_panic() -> CatchPanicLayer<fn(&Box<dyn Any + Send>) -> AbortError, AbortError> {
+pub fn catch_panic() -> CatchPanicLayer<OnPanic, AbortError> {
     CatchPanicLayer::with_panic_handler(panicked)
 }
 
