@@ -23,6 +23,7 @@ macro_rules! scripts {
 
 scripts! {
     PEEK = "peek.lua",
+    HEAL = "heal.lua",
     ADMIT = "admit.lua",
     LOOK = "look.lua",
     PROMOTE = "promote.lua",
