@@ -24,8 +24,12 @@ pub mod runner;
 pub mod admin;
 pub mod services;
 
+pub mod daemon;
+
 pub mod telemetry;
 
 pub mod clock;
 pub mod stack;
 pub mod tls;
+
+pub mod cli;

@@ -226,6 +226,10 @@ mod tests {
             ),
             ("[[queue]]\nname = \"a:b\"", &["queue.name", "a:b"]),
             (
+                "[cache]\nprefix = \"tidegate\"",
+                &["cache.prefix", "redis.prefix"],
+            ),
+            (
                 "[gate.limits]\npsi_cpu = [60, 20]",
                 &["tidegate.toml", "gate.limits.psi_cpu", "60", "20"],
             ),

@@ -82,6 +82,19 @@ impl DbError {
         )
     }
 
+    /// Whether the statement itself is wrong, so that the same again must fail: SQLSTATE class 42 (syntax, unknown
+    /// names, missing rights), 22 (a value that does not fit) or 0A (not supported).
+    #[must_use]
+    pub fn is_mistake(&self) -> bool {
+        match self {
+            Self::Sql { code, .. } => ["42", "22", "0A"]
+                .iter()
+                .any(|class| code.starts_with(class)),
+            Self::Param(_) => true,
+            _ => false,
+        }
+    }
+
     /// The failure of a job that met this error. Only a server at fault is blamed, as `resource`.
     #[must_use]
     pub fn into_failure(self, resource: &str) -> Failure {

@@ -102,7 +102,8 @@ impl Keyset {
         })
     }
 
-    /// Refuses a key in whose order the table can only be read by sorting all of it. Expects the planner settings of
+    /// Refuses a key in whose order the table can only be read by sorting it, or by sorting all rows with the same first
+    /// columns. Expects the planner settings of
     /// [`ORDERED`].
     pub(super) async fn check_index(&self, connection: &mut PgConnection) -> Result<(), KeyError> {
         let columns = self.columns();
@@ -114,7 +115,7 @@ impl Keyset {
             .persistent(false)
             .fetch_one(connection)
             .await?;
-        if !has_node(&plan.0, "Sort") {
+        if !has_node(&plan.0, &["Sort", "Incremental Sort"]) {
             return Ok(());
         }
         Err(KeyError::Refused(format!(
@@ -150,12 +151,13 @@ impl Keyset {
         range: &Range,
         rows: u32,
     ) -> Result<Option<Key>, DbError> {
+        let columns = self.columns();
+        // The outer query makes texts of one row only, not of all that are passed over.
         let sql = format!(
-            "select {} from {} where {} order by {} offset {} limit 1",
+            "select {} from (select {columns} from {} where {} order by {columns} offset {} limit 1) k",
             self.texts(),
             self.table,
             self.within(range, 1),
-            self.columns(),
             rows.saturating_sub(1),
         );
         let arguments = bind::arguments(&range.params())?;
@@ -258,14 +260,15 @@ async fn is_unique(
     .await
 }
 
-/// Whether a plan holds a node of this type. Plans are as deep as their SQL, which is ours.
-fn has_node(plan: &Value, kind: &str) -> bool {
+/// Whether a plan holds a node of one of these types. Plans are as deep as their SQL, which is ours.
+fn has_node(plan: &Value, kinds: &[&str]) -> bool {
     match plan {
         Value::Object(node) => {
-            node.get("Node Type").is_some_and(|t| t == kind)
-                || node.values().any(|inner| has_node(inner, kind))
+            node.get("Node Type")
+                .is_some_and(|t| kinds.iter().any(|kind| t == kind))
+                || node.values().any(|inner| has_node(inner, kinds))
         }
-        Value::Array(nodes) => nodes.iter().any(|inner| has_node(inner, kind)),
+        Value::Array(nodes) => nodes.iter().any(|inner| has_node(inner, kinds)),
         _ => false,
     }
 }

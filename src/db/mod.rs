@@ -23,7 +23,7 @@ pub use rows::{JsonQuery, JsonRows};
 use crate::clock;
 use crate::config::DatabaseConfig;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{AssertSqlSafe, ConnectOptions, Executor, PgPool, Postgres};
+use sqlx::{AssertSqlSafe, ConnectOptions, Executor, PgConnection, PgPool, Postgres};
 use std::future::Future;
 use std::str::FromStr;
 use std::time::Duration;
@@ -163,8 +163,9 @@ impl Database {
     /// Begins a transaction whose statements have the given limits on the server.
     pub(crate) async fn begin(&self, options: TxOptions) -> Result<Transaction, DbError> {
         let begin = format!(
-            // The parameters of a batch differ too much from one to the next for one plan to fit them all.
-            "begin {}; set local statement_timeout = {}; set local lock_timeout = {}; \
+            // What a batch does about rows that change under it rests on this isolation level, whatever the role's
+            // default. The parameters of a batch differ too much from one to the next for one plan to fit them all.
+            "begin isolation level read committed, {}; set local statement_timeout = {}; set local lock_timeout = {}; \
              set local plan_cache_mode = force_custom_plan",
             if options.read_only {
                 "read only"
@@ -193,6 +194,20 @@ impl Database {
             other => other.into(),
         }
     }
+}
+
+/// Lets the statements of this transaction wait for a lock as long as `patience`.
+pub(crate) async fn limit_waits(
+    connection: &mut PgConnection,
+    patience: Duration,
+) -> Result<(), DbError> {
+    let limits = format!(
+        "set local lock_timeout = {}; set local statement_timeout = {}",
+        millis(patience),
+        millis(patience + GRACE)
+    );
+    connection.execute(AssertSqlSafe(limits)).await?;
+    Ok(())
 }
 
 /// Waits for work on the server at most `limit` and some grace: the server's own timeout should come first.

@@ -5,6 +5,7 @@
 
 mod cache_invalidate;
 mod cache_warm;
+mod db_purge;
 mod exec;
 mod http;
 mod template;
@@ -85,6 +86,7 @@ pub const BUILT_IN: &[HandlerKind] = &[
     http::KIND,
     cache_invalidate::KIND,
     cache_warm::KIND,
+    db_purge::KIND,
 ];
 
 #[cfg(test)]

@@ -60,6 +60,7 @@ pub struct QueueContext {
     /// The last claim whose answer, or failure, is known.
     pub resolved_claim: AtomicU64,
     nudge: Nudge,
+    upkeep: Notify,
     kinds: Mutex<HashMap<Arc<str>, KindTelemetry>>,
 }
 
@@ -93,6 +94,7 @@ impl QueueContext {
             progress: Progress::default(),
             resolved_claim: AtomicU64::new(0),
             nudge: Nudge::default(),
+            upkeep: Notify::new(),
             kinds: Mutex::default(),
         }
     }
@@ -116,6 +118,16 @@ impl QueueContext {
     pub fn nudge(&self) {
         self.nudge.look.store(true, Ordering::Release);
         self.nudge.signal.notify_one();
+    }
+
+    /// Asks for the queue to be tidied soon: definitions may have come that understand more.
+    pub fn request_upkeep(&self) {
+        self.upkeep.notify_one();
+    }
+
+    /// Waits until tidying is asked for.
+    pub async fn upkeep_requested(&self) {
+        self.upkeep.notified().await;
     }
 
     /// Tells the feeder that a job is due at a time it may not know of, Redis ms.

@@ -6,12 +6,13 @@ use crate::job::Priority;
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::Notify;
 
 /// The slots of this daemon, shared by its queues.
 #[derive(Debug)]
 pub struct Slots {
-    total: usize,
+    total: AtomicUsize,
     used: Mutex<Used>,
     /// One for each queue that waits for slots.
     waiters: Mutex<Vec<Arc<Notify>>>,
@@ -54,7 +55,7 @@ impl Slots {
     #[must_use]
     pub fn new(total: usize) -> Self {
         Self {
-            total,
+            total: AtomicUsize::new(total),
             used: Mutex::default(),
             waiters: Mutex::default(),
         }
@@ -62,8 +63,14 @@ impl Slots {
 
     /// How many there are.
     #[must_use]
-    pub const fn total(&self) -> usize {
-        self.total
+    pub fn total(&self) -> usize {
+        self.total.load(Ordering::Acquire)
+    }
+
+    /// Changes how many there are. What runs beyond a smaller number runs on.
+    pub fn set_total(&self, total: usize) {
+        self.total.store(total, Ordering::Release);
+        self.wake();
     }
 
     /// How many are in use, by all queues.
@@ -98,7 +105,7 @@ impl Slots {
     ) -> Reserved {
         let mut used = self.used.lock();
         let in_queue = used.queues.get(queue).copied().unwrap_or(0);
-        let limit = (self.total.saturating_sub(used.total))
+        let limit = (self.total().saturating_sub(used.total))
             .min(queue_limit.saturating_sub(in_queue))
             .min(most);
         let mut allowances = Vec::with_capacity(asks.len());

@@ -1,3 +1,8 @@
-//! What runs beside the jobs for as long as the daemon does.
+//! What runs beside the jobs for as long as the daemon does: each service is one `run(…, stop)` that ends when `stop`
+//! is cancelled, and never fails the daemon.
 
+pub mod lag;
 pub mod notify;
+pub mod publish;
+pub mod stuck;
+pub mod upkeep;

@@ -13,6 +13,7 @@ mod writer;
 use crate::clock;
 use crate::config::{LogConfig, LogFormat};
 use escape::LineMaker;
+pub use escape::escape;
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
 use thiserror::Error;

@@ -10,7 +10,7 @@ pub mod metrics;
 pub mod successes;
 
 pub use alerts::{Alert, AlertName, Alerts};
-pub use logs::{Logs, Stream};
+pub use logs::{Logs, Stream, escape};
 pub use metrics::{KindMetrics, Metrics};
 pub use successes::{KindSuccesses, Successes};
 

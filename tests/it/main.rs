@@ -4,10 +4,13 @@
 
 mod admin;
 mod cache;
+mod daemon;
+mod database;
 mod exec;
 mod handler;
 mod health;
 mod http;
+mod purge;
 mod stack;
 mod support;
 mod systemd;

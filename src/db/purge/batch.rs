@@ -1,11 +1,11 @@
 //! One batch: its boundary, its rows and its progress, in one transaction.
 
-use super::super::keyset::{Keyset, ORDERED};
-use super::super::progress::{self, Delivery, Progress};
-use super::super::ranges::Range;
-use super::super::{Database, DbError, Param, Transaction, bind, within};
 use super::Purge;
 use crate::clock;
+use crate::db::keyset::{Keyset, ORDERED};
+use crate::db::progress::{self, Delivery, Progress};
+use crate::db::ranges::Range;
+use crate::db::{Database, DbError, Param, Transaction, bind, within};
 use sqlx::postgres::PgArguments;
 use sqlx::{AssertSqlSafe, Executor, PgConnection};
 use std::time::Duration;

@@ -11,7 +11,7 @@ mod preview;
 use super::keyset::{KeyError, Keyset, MAX_COLUMNS, ORDERED};
 use super::name::{Ident, TableName};
 use super::progress::{self, Delivery, Progress};
-use super::{Database, DbError, IDLE_IN_TRANSACTION, Param, TxOptions, migrate, within};
+use super::{Database, DbError, IDLE_IN_TRANSACTION, Param, TxOptions, limit_waits, migrate};
 use crate::policy::batch::BatchSizer;
 use batch::{Batch, BatchError, Locked};
 use serde::Serialize;
@@ -78,7 +78,7 @@ pub enum Halt {
     Stopped,
     /// Another delivery of the job has taken over.
     Superseded,
-    /// Another session holds a lock on the whole table.
+    /// Another session holds a lock on the whole table, or an older delivery does not let go.
     TableLocked,
     /// Rows in this many ranges of keys stayed locked by other sessions to the end.
     RowsLocked(usize),
@@ -149,13 +149,10 @@ impl Purge {
         delivery: &Delivery<'_>,
         params: &[Param],
     ) -> Result<(Keyset, Progress), Halt> {
-        let mut options = self.options(false);
-        // An older delivery may hold the row for a batch, or until the server ends its idle transaction.
-        options.lock_timeout = self.statement_timeout + 2 * IDLE_IN_TRANSACTION;
-        options.statement_timeout = options.lock_timeout + self.statement_timeout;
-        let mut transaction = database.begin(options).await?;
-        let limit = 3 * options.statement_timeout;
-        // Everything that waits on the server is within this one deadline.
+        // An older delivery may hold the row of progress for a batch, or until the server ends its idle transaction.
+        let patience = self.statement_timeout + 2 * IDLE_IN_TRANSACTION;
+        let mut transaction = database.begin(self.options(false)).await?;
+        // Everything that waits on the server is within one deadline.
         let work = async {
             transaction.execute(ORDERED).await?;
             let keyset = Keyset::load(&mut transaction, &self.table, &self.key).await?;
@@ -163,6 +160,7 @@ impl Purge {
                 keyset.check_index(&mut transaction).await?;
             }
             let last = keyset.last(&mut transaction).await?;
+            limit_waits(&mut transaction, patience).await?;
             let fingerprint = self.fingerprint(params);
             let progress =
                 progress::take_over(&mut transaction, delivery, &fingerprint, last, self.start)
@@ -170,7 +168,9 @@ impl Purge {
             transaction.commit().await?;
             Ok::<_, Halt>((keyset, progress))
         };
+        let limit = 3 * patience;
         match tokio::time::timeout(limit, work).await {
+            Ok(Err(Halt::Db(DbError::LockNotAvailable(_)))) => Err(Halt::TableLocked),
             Ok(done) => done,
             Err(_) => Err(DbError::Silent(limit).into()),
         }

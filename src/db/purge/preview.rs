@@ -1,9 +1,9 @@
 //! What a run would do, without doing it.
 
-use super::super::keyset::{Keyset, ORDERED};
-use super::super::ranges::Range;
-use super::super::{Database, DbError, Param, bind, within};
 use super::{Halt, Purge};
+use crate::db::keyset::{Keyset, ORDERED};
+use crate::db::ranges::Range;
+use crate::db::{Database, DbError, Param, bind};
 use serde::Serialize;
 use serde_json::Value;
 use sqlx::types::Json;

@@ -59,7 +59,8 @@ impl Write for Line<'_> {
 
 /// `text` with every character that could end a line, move a terminal's cursor or turn the reading direction written
 /// as `\uXXXX`.
-fn escape(text: &str) -> Cow<'_, str> {
+#[must_use]
+pub fn escape(text: &str) -> Cow<'_, str> {
     if text.bytes().all(|b| matches!(b, b' '..=b'~')) || !text.contains(is_unsafe) {
         return Cow::Borrowed(text);
     }

@@ -1,0 +1,96 @@
+//! Why a command failed: a word for programs, a sentence for people, an exit code for shells.
+
+use crate::catalog::CatalogError;
+use crate::config::ConfigError;
+use crate::db::DbError;
+use crate::queue::QueueError;
+use serde_json::{Value, json};
+
+/// Exit codes: the shell's contract. 78 is `EX_CONFIG` of sysexits.h.
+pub mod exit {
+    /// Done.
+    pub const OK: u8 = 0;
+    /// Failed, or what was asked about is not so.
+    pub const FAILED: u8 = 1;
+    /// The command line can't be understood.
+    pub const USAGE: u8 = 2;
+    /// The configuration or the job definitions are wrong.
+    pub const CONFIG: u8 = 78;
+}
+
+/// Why a command failed. No variant carries a secret.
+#[derive(Debug, thiserror::Error)]
+pub enum CliError {
+    /// The configuration is wrong.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The job definitions are wrong.
+    #[error(transparent)]
+    Jobs(#[from] CatalogError),
+    /// The command line asks for something that can't be meant.
+    #[error("{0}")]
+    Usage(String),
+    /// There is no such thing.
+    #[error("{0}")]
+    NotFound(String),
+    /// No connection to Redis.
+    #[error("can't reach Redis at {url}: {cause}; set [redis] url or TIDEGATE_REDIS__URL")]
+    Redis {
+        /// Its URL without the password.
+        url: String,
+        /// The driver's words.
+        cause: String,
+    },
+    /// Redis failed after it was reached.
+    #[error(transparent)]
+    Queue(#[from] QueueError),
+    /// Postgres failed.
+    #[error(transparent)]
+    Database(#[from] DbError),
+    /// Anything else, under a stable word.
+    #[error("{message}")]
+    Failed {
+        /// The word.
+        code: &'static str,
+        /// The sentence.
+        message: String,
+    },
+}
+
+impl CliError {
+    /// A failure of its own kind.
+    pub fn failed(code: &'static str, message: impl Into<String>) -> Self {
+        let message = message.into();
+        Self::Failed { code, message }
+    }
+
+    /// The stable word for programs.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Config(_) => "config",
+            Self::Jobs(_) => "jobs",
+            Self::Usage(_) => "usage",
+            Self::NotFound(_) => "not_found",
+            Self::Redis { .. } | Self::Queue(_) => "redis",
+            Self::Database(_) => "database",
+            Self::Failed { code, .. } => code,
+        }
+    }
+
+    /// The exit code.
+    #[must_use]
+    pub const fn exit(&self) -> u8 {
+        match self {
+            Self::Config(_) | Self::Jobs(_) | Self::Database(DbError::Config(_)) => exit::CONFIG,
+            Self::Usage(_) => exit::USAGE,
+            _ => exit::FAILED,
+        }
+    }
+
+    /// `{"error","message"}`, as `--json` prints it.
+    #[must_use]
+    pub fn to_json(&self) -> Value {
+        json!({"error": self.code(), "message": self.to_string()})
+    }
+}

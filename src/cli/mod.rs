@@ -1,0 +1,90 @@
+//! The command line: one file per family of commands.
+//!
+//! Owns: flags, examples, exit codes, and the two forms of every answer (for people, and with `--json` for programs).
+//! A command asks the rest of the house and makes a [`Report`]; only this file prints. Must not know how anything is
+//! done. To add a command: a variant of `Command` and its line in `Command::run`.
+
+mod error;
+mod output;
+mod run;
+mod setup;
+
+pub use error::{CliError, exit};
+pub use output::Report;
+pub use setup::{Global, Setup};
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+const EXAMPLES: &str = "\
+Examples:
+  tidegate check                                      is the configuration good? touches no server
+  tidegate run                                        the daemon
+  tidegate enqueue mail.send --args '{\"to\":7}' --wait
+  tidegate queues
+  tidegate explain default                            what holds work back
+
+Settings come from --config (a file or a folder), then from the environment: TIDEGATE_REDIS__URL sets [redis] url.
+Exit codes: 0 done, 1 failed, 2 wrong usage, 78 wrong configuration.";
+
+/// A background job runner that lets through as much work as the systems behind it can bear.
+#[derive(Debug, Parser)]
+#[command(name = "tidegate", version, after_help = EXAMPLES, disable_help_subcommand = true)]
+pub struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the daemon until SIGTERM or SIGINT
+    Run(run::Args),
+}
+
+impl Command {
+    async fn run(self, global: &Global) -> Result<Report, CliError> {
+        match self {
+            Self::Run(args) => run::run(args, global).await,
+        }
+    }
+}
+
+impl Cli {
+    /// Runs the command, prints its answer, and says with which code to exit.
+    pub async fn execute(self) -> ExitCode {
+        let answer = self.command.run(&self.global).await;
+        output::print(&answer, self.global.json);
+        ExitCode::from(match &answer {
+            Ok(report) => report.exit(),
+            Err(error) => error.exit(),
+        })
+    }
+}
+
+/// Prints what clap has to say: help and version as they are, a mistake in both forms if `--json` was among the
+/// arguments.
+pub fn usage_error(error: &clap::Error) -> ExitCode {
+    // If neither stream can be written to, there is nobody left to tell.
+    let _ = error.print();
+    if !error.use_stderr() {
+        return ExitCode::SUCCESS;
+    }
+    if std::env::args_os().any(|arg| arg == "--json") {
+        let rendered = error.render().to_string();
+        let message = rendered.lines().next().unwrap_or_default();
+        let message = message.trim_start_matches("error: ").to_owned();
+        output::print_json(&CliError::Usage(message).to_json());
+    }
+    ExitCode::from(exit::USAGE)
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_definition_of_the_command_line_is_sound() {
+        use clap::CommandFactory;
+        super::Cli::command().debug_assert();
+    }
+}

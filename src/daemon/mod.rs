@@ -1,0 +1,371 @@
+//! The daemon: what starts in which order, and how it ends.
+//!
+//! Owns: wiring. Everything that runs is built here from a configuration and a catalogue and handed what it needs.
+//! Must not know how any of it works inside.
+
+mod error;
+mod health;
+mod reload;
+mod run;
+
+pub use error::DaemonError;
+pub use run::{Options, run};
+
+use crate::admin::{self, AdminState, QueueReadiness, Readiness};
+use crate::cache::Cache;
+use crate::catalog::Catalog;
+use crate::clock::{self, Epoch};
+use crate::config::{Config, GateMode};
+use crate::db::Database;
+use crate::handlers::{Deps, HandlerKind};
+use crate::health::HealthView;
+use crate::policy::gate::Transition;
+use crate::queue::connection::{self, Connection};
+use crate::queue::{Queue, board};
+use crate::runner::breakers::Breakers;
+use crate::runner::slots::Slots;
+use crate::runner::{QueueContext, Registry, Runner, Shared};
+use crate::services::{lag, publish, stuck, upkeep};
+use crate::telemetry::events::{self, BreakerChange};
+use crate::telemetry::{Alert, Alerts, Metrics, Successes};
+use arc_swap::ArcSwap;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// The queue there is when none is named anywhere.
+const DEFAULT_QUEUE: &str = "default";
+/// How long services and alerts may take to end.
+const END_DEADLINE: Duration = Duration::from_secs(3);
+
+/// A daemon at work.
+pub struct Daemon {
+    parts: Arc<Parts>,
+    runner: Runner,
+    alerts: crate::telemetry::alerts::AlertsTask,
+    stop: CancellationToken,
+    services: TaskTracker,
+}
+
+/// What the daemon's own files share.
+struct Parts {
+    config: ArcSwap<Config>,
+    handlers: Vec<HandlerKind>,
+    deps: Deps,
+    shared: Shared,
+    queues: Vec<Arc<QueueContext>>,
+    view: watch::Receiver<Arc<HealthView>>,
+    stopping: AtomicBool,
+}
+
+impl Daemon {
+    /// Connects, starts everything and returns when jobs are being taken. Signals and logging are the caller's.
+    ///
+    /// # Errors
+    /// Redis can't be reached or is too old, a definition can't be used, or the admin address can't be bound.
+    pub async fn start(
+        config: Config,
+        catalog: Catalog,
+        handlers: &[HandlerKind],
+    ) -> Result<Self, DaemonError> {
+        crate::tls::install();
+        let conn = connect(&config).await?;
+        let (alerts, alerts_task) =
+            Alerts::start(&config.alerts).map_err(|e| DaemonError::setting(e.to_string()))?;
+        inspect(&conn, &alerts).await?;
+        let deps = deps(&config, &conn)?;
+        let metrics = Arc::new(Metrics::new());
+        let (monitor, view) =
+            health::monitor(&config, &conn, deps.database.as_ref(), alerts.clone())?;
+        let breakers = Arc::new(breakers(&config, alerts.clone()));
+        let registry = Registry::build(catalog, handlers, &deps, &breakers)
+            .map_err(|problems| DaemonError::definitions(&problems))?;
+        let shared = Shared {
+            registry: Arc::new(ArcSwap::from_pointee(registry)),
+            slots: Arc::new(Slots::new(config.daemon.concurrency)),
+            breakers,
+            gate: health::gate(view.clone(), config.gate.mode),
+            metrics,
+            successes: Arc::new(Successes::new(config.log.successes_per_second)),
+            alerts,
+        };
+        let queues = queues(&config, &conn, &shared);
+        let parts = Arc::new(Parts {
+            handlers: handlers.to_vec(),
+            deps,
+            shared,
+            queues: queues.clone(),
+            view,
+            stopping: AtomicBool::new(false),
+            config: ArcSwap::from_pointee(config),
+        });
+        let stop = CancellationToken::new();
+        let services = TaskTracker::new();
+        start_admin(&parts, &services, &stop).await?;
+        services.spawn(monitor.run(stop.clone()));
+        start_services(&parts, &conn, &services, &stop);
+        let runner = Runner::start(queues, &parts.config.load().redis);
+        tracing::info!(
+            event = "started",
+            kinds = parts.shared.registry.load().catalog.len(),
+            queues = parts.queues.len(),
+            "taking jobs"
+        );
+        Ok(Self {
+            parts,
+            runner,
+            alerts: alerts_task,
+            stop,
+            services,
+        })
+    }
+
+    /// Counters and histograms, as `/metrics` shows them.
+    #[must_use]
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.parts.shared.metrics
+    }
+
+    /// Health, as `/health` shows it.
+    #[must_use]
+    pub fn health(&self) -> serde_json::Value {
+        self.parts.health_json()
+    }
+
+    /// Stops claiming new jobs, or goes on with it.
+    pub fn set_quiet(&self, quiet: bool) {
+        self.runner.set_quiet(quiet);
+    }
+
+    /// Why the claim loops do not turn, if they do not: what the watchdog goes by.
+    ///
+    /// # Errors
+    /// Names the queue whose loop is stuck.
+    pub fn is_live(&self) -> Result<(), String> {
+        self.parts.is_live()
+    }
+
+    /// Takes over a new configuration and new definitions.
+    ///
+    /// # Errors
+    /// A definition can't be used; everything stays as it was.
+    pub fn reload(&self, config: Config, catalog: Catalog) -> Result<(), DaemonError> {
+        reload::apply(&self.parts, config, catalog)
+    }
+
+    /// A reload was refused before it came to [`Daemon::reload`], or by it.
+    pub fn reload_failed(&self, alert: Alert) {
+        self.parts.shared.metrics.reload_failed();
+        self.parts.shared.alerts.raise(alert);
+    }
+
+    /// Stops in two phases: running jobs may finish until `drain` has passed or `hurry` is cancelled, then they are
+    /// handed back; nothing is left running.
+    pub async fn stop(self, drain: Duration, hurry: CancellationToken) {
+        self.parts.stopping.store(true, Ordering::Release);
+        self.runner.stop(drain, hurry).await;
+        self.stop.cancel();
+        self.services.close();
+        let _ = tokio::time::timeout(END_DEADLINE, self.services.wait()).await;
+        self.parts.shared.successes.tick(u64::MAX);
+        self.alerts.shutdown(END_DEADLINE).await;
+        if let Some(database) = &self.parts.deps.database {
+            let _ = tokio::time::timeout(END_DEADLINE, database.close()).await;
+        }
+        tracing::info!(event = "stopped", "stopped");
+    }
+}
+
+impl Parts {
+    fn is_live(&self) -> Result<(), String> {
+        let limit = stuck::limit(&self.config.load());
+        stuck::find(&self.queues, clock::monotonic(), limit)
+    }
+
+    fn readiness(&self) -> Readiness {
+        let config = self.config.load();
+        let now = clock::monotonic();
+        let limit = config.daemon.poll * 3 + config.redis.command_timeout;
+        let each = self.queues.iter().map(|context| {
+            let seen = context.progress.seen();
+            QueueReadiness {
+                name: Arc::clone(&context.queue.name),
+                last_look: seen.looked.map(|at| now.saturating_duration_since(at)),
+                oldest_age: (!seen.oldest_age.is_zero()).then_some(seen.oldest_age),
+                objective: lag::objective(&config, &context.queue.name),
+            }
+        });
+        let queues: Vec<QueueReadiness> = each.collect();
+        Readiness {
+            redis_answers: queues
+                .iter()
+                .any(|q| q.last_look.is_some_and(|ago| ago <= limit)),
+            stopping: self.stopping.load(Ordering::Acquire),
+            look_limit: limit,
+            queues,
+        }
+    }
+
+    fn health_json(&self) -> serde_json::Value {
+        publish::json(&self.view.borrow(), &self.shared.breakers)
+    }
+}
+
+async fn connect(config: &Config) -> Result<Connection, DaemonError> {
+    connection::connect(&config.redis)
+        .await
+        .map_err(|e| DaemonError::Redis {
+            url: config.redis.url.redacted_url(),
+            error: e.to_string(),
+        })
+}
+
+/// Refuses a server that can't work, and tells of one that may lose jobs.
+async fn inspect(conn: &Connection, alerts: &Alerts) -> Result<(), DaemonError> {
+    let server = board::inspect_server(conn)
+        .await
+        .map_err(|e| DaemonError::Unusable(e.to_string()))?;
+    if let Some(reason) = server.unusable {
+        return Err(DaemonError::Unusable(reason));
+    }
+    for (setting, problem) in &server.unsafe_settings {
+        alerts.raise(events::redis_unsafe(setting, problem));
+    }
+    Ok(())
+}
+
+fn deps(config: &Config, conn: &Connection) -> Result<Deps, DaemonError> {
+    let mut deps = Deps::new(Arc::new(config.clone()));
+    if !config.database.url.is_empty() {
+        let database = Database::open(&config.database)
+            .map_err(|e| DaemonError::setting(format!("database.url: {e}")))?;
+        deps.database = Some(database);
+    }
+    deps.cache = Some(Cache::new(
+        conn.clone(),
+        &config.cache,
+        &config.redis.prefix,
+    ));
+    Ok(deps)
+}
+
+fn breakers(config: &Config, alerts: Alerts) -> Breakers {
+    Breakers::new(
+        config.breaker.clone(),
+        Epoch::start(),
+        move |cell, change| {
+            let reason = change.reason.to_string();
+            let alert = events::breaker(BreakerChange {
+                handler: &cell.handler,
+                resource: &cell.resource,
+                from: change.from.as_str(),
+                to: change.to.as_str(),
+                reason: &reason,
+            });
+            if let Some(alert) = alert {
+                alerts.raise(alert);
+            }
+        },
+    )
+}
+
+/// Every queue that the configuration or a definition names; `default` when none does.
+fn queues(config: &Config, conn: &Connection, shared: &Shared) -> Vec<Arc<QueueContext>> {
+    let registry = shared.registry.load();
+    let configured = config.queue.iter().map(|q| q.name.as_str());
+    let defined = registry.catalog.iter().map(|spec| &*spec.queue);
+    let mut names: BTreeSet<&str> = configured.chain(defined).collect();
+    if names.is_empty() {
+        names.insert(DEFAULT_QUEUE);
+    }
+    let context = |name: &str| {
+        let own = config.queue.iter().find(|q| q.name == name);
+        let limit = own.and_then(|q| q.concurrency);
+        Arc::new(QueueContext::new(
+            Queue::new(name, conn.clone(), config),
+            limit.unwrap_or(config.daemon.concurrency),
+            config.daemon.lease,
+            config.daemon.poll,
+            shared.clone(),
+        ))
+    };
+    names.into_iter().map(context).collect()
+}
+
+async fn start_admin(
+    parts: &Arc<Parts>,
+    services: &TaskTracker,
+    stop: &CancellationToken,
+) -> Result<(), DaemonError> {
+    let config = parts.config.load_full();
+    if config.admin.listen.is_empty() {
+        return Ok(());
+    }
+    let listener = tokio::net::TcpListener::bind(&config.admin.listen)
+        .await
+        .map_err(|e| DaemonError::Admin(format!("{}: {e}", config.admin.listen)))?;
+    let [live, ready, health] = [parts, parts, parts].map(Arc::clone);
+    let state = AdminState {
+        token: config.admin.token.clone(),
+        liveness: Arc::new(move || live.is_live()),
+        readiness: Arc::new(move || ready.readiness()),
+        health: Arc::new(move || health.health_json()),
+        metrics: Arc::clone(&parts.shared.metrics),
+    };
+    let stop = stop.clone();
+    services.spawn(async move {
+        if let Err(e) = admin::serve(listener, state, stop).await {
+            tracing::error!(error = %e, "the admin endpoint ended");
+        }
+    });
+    Ok(())
+}
+
+fn start_services(
+    parts: &Arc<Parts>,
+    conn: &Connection,
+    services: &TaskTracker,
+    stop: &CancellationToken,
+) {
+    let config = parts.config.load_full();
+    services.spawn(publish::run(
+        publish::Board {
+            conn: conn.clone(),
+            prefix: config.redis.prefix.clone(),
+            interval: config.gate.sample,
+            view: parts.view.clone(),
+            breakers: Arc::clone(&parts.shared.breakers),
+            metrics: Arc::clone(&parts.shared.metrics),
+            database: parts.deps.database.clone(),
+        },
+        stop.clone(),
+    ));
+    for context in &parts.queues {
+        services.spawn(lag::run(
+            Arc::clone(context),
+            lag::objective(&config, &context.queue.name),
+            stop.clone(),
+        ));
+        services.spawn(upkeep::run(
+            Arc::clone(context),
+            config.retention.dead_age,
+            stop.clone(),
+        ));
+    }
+}
+
+/// Logs a change of the gate and raises its alert.
+fn tell_gate(alerts: &Alerts, mode: GateMode, resource: &str, change: &Transition) {
+    alerts.raise(events::gate(events::GateChange {
+        resource,
+        from: change.from.as_str(),
+        to: change.to.as_str(),
+        signal: change.signal,
+        value: change.value,
+        shadow: mode != GateMode::On,
+    }));
+}

@@ -1,0 +1,71 @@
+//! Taking over a new configuration: whole, or not at all.
+
+use super::{DaemonError, Parts};
+use crate::catalog::Catalog;
+use crate::config::Config;
+use crate::runner::Registry;
+use std::sync::Arc;
+
+/// Sections that are read once, at the start.
+const AT_START: [&str; 9] = [
+    "redis",
+    "database",
+    "queue",
+    "gate",
+    "breaker",
+    "admin",
+    "log",
+    "alerts",
+    "retention",
+];
+
+/// Swaps definitions and concurrency; says which other changes need a restart.
+pub(super) fn apply(parts: &Parts, config: Config, catalog: Catalog) -> Result<(), DaemonError> {
+    let mut new_deps = parts.deps.clone();
+    new_deps.config = Arc::new(config.clone());
+    new_deps.http = crate::handlers::SharedClient::default();
+    let registry = Registry::build(catalog, &parts.handlers, &new_deps, &parts.shared.breakers)
+        .map_err(|problems| DaemonError::definitions(&problems))?;
+    let unserved = unserved_queues(parts, &registry.catalog);
+    let kinds = registry.catalog.len();
+    parts.shared.registry.store(Arc::new(registry));
+    parts.shared.slots.set_total(config.daemon.concurrency);
+    let waiting = changed_at_start(&parts.config.load(), &config);
+    parts.config.store(Arc::new(config));
+    for context in &parts.queues {
+        context.request_upkeep();
+        context.nudge();
+    }
+    tracing::info!(
+        event = "reloaded",
+        kinds,
+        "configuration and definitions reloaded"
+    );
+    if !waiting.is_empty() || !unserved.is_empty() {
+        tracing::warn!(
+            event = "reload_incomplete",
+            sections = waiting.join(", "),
+            queues = unserved.join(", "),
+            "these changes take effect after a restart"
+        );
+    }
+    Ok(())
+}
+
+fn changed_at_start(old: &Config, new: &Config) -> Vec<&'static str> {
+    // Secrets serialize as stars, so that a change of one alone goes unnoticed here: it takes a restart all the same.
+    let [old, new] = [old, new].map(|c| serde_json::to_value(c).unwrap_or_default());
+    let differs = |section: &&'static str| old.get(*section) != new.get(*section);
+    AT_START.into_iter().filter(differs).collect()
+}
+
+fn unserved_queues(parts: &Parts, catalog: &Catalog) -> Vec<String> {
+    let served = |queue: &str| parts.queues.iter().any(|c| &*c.queue.name == queue);
+    let mut unserved: Vec<String> = catalog
+        .iter()
+        .filter(|spec| !served(&spec.queue))
+        .map(|spec| spec.queue.to_string())
+        .collect();
+    unserved.dedup();
+    unserved
+}

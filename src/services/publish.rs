@@ -1,0 +1,95 @@
+//! Tells the world how things stand: the health key in Redis, gauges, summaries of the log.
+
+use crate::clock;
+use crate::db::Database;
+use crate::health::HealthView;
+use crate::job::Priority;
+use crate::policy::gate::share;
+use crate::queue::board;
+use crate::queue::connection::Connection;
+use crate::runner::breakers::Breakers;
+use crate::telemetry::Metrics;
+use serde_json::{Value, json};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+/// The health key outlives this many intervals, and at least [`LEAST_TTL`].
+const TTL_INTERVALS: u32 = 10;
+const LEAST_TTL: Duration = Duration::from_secs(10);
+
+/// What is published, and where.
+pub struct Board {
+    /// The server of the health key.
+    pub conn: Connection,
+    /// First part of its name.
+    pub prefix: String,
+    /// How often.
+    pub interval: Duration,
+    /// Health as the monitor sees it.
+    pub view: watch::Receiver<Arc<HealthView>>,
+    /// The breakers.
+    pub breakers: Arc<Breakers>,
+    /// The gauges.
+    pub metrics: Arc<Metrics>,
+    /// The pool whose use is shown.
+    pub database: Option<Database>,
+}
+
+/// Publishes at every interval.
+pub async fn run(board: Board, stop: CancellationToken) {
+    let mut interval = tokio::time::interval(board.interval);
+    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let ttl = (board.interval * TTL_INTERVALS).max(LEAST_TTL);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = interval.tick() => {}
+        }
+        let view = Arc::clone(&board.view.borrow());
+        board.gauge(&view);
+        let text = json(&view, &board.breakers).to_string();
+        if let Err(e) = board::publish_health(&board.conn, &board.prefix, &text, ttl).await {
+            tracing::debug!(error = %e, "health not published");
+        }
+    }
+}
+
+impl Board {
+    fn gauge(&self, view: &HealthView) {
+        for (resource, state) in &view.resources {
+            let resource: Arc<str> = resource.as_str().into();
+            for signal in &state.signals {
+                let measured = signal.value.map(|_| signal.badness);
+                self.metrics
+                    .health_badness(&resource, signal.name, measured);
+            }
+        }
+        let (state, _) = view.state_of::<&str>(&[]);
+        for class in Priority::ALL {
+            self.metrics.gate_limit(class.as_str(), share(class, state));
+        }
+        for (handler, resource, snapshot) in self.breakers.snapshots() {
+            let state = snapshot.state.as_str();
+            self.metrics.breaker_state(&handler, &resource, state);
+        }
+        if let Some(database) = &self.database {
+            let pool = database.gauges();
+            let busy = pool.size.saturating_sub(pool.idle);
+            self.metrics.pg_pool(pool.idle.into(), busy.into());
+        }
+    }
+}
+
+/// Version 1 of what apps read: health with the breakers.
+#[must_use]
+pub fn json(view: &HealthView, breakers: &Breakers) -> Value {
+    let mut health = view.to_json();
+    let each = breakers.snapshots().into_iter().map(|(handler, resource, snapshot)| {
+        json!({"handler": handler, "resource": resource, "breaker": snapshot})
+    });
+    health["breakers"] = each.collect();
+    health["published_at"] = clock::unix_ms().into();
+    health
+}

@@ -1,0 +1,98 @@
+//! Keeps a queue tidy: dead jobs past their age go, quarantined entries that are understood by now come back.
+
+use crate::clock;
+use crate::job::Envelope;
+use crate::queue::QueueError;
+use crate::queue::admit::{Verdict, judge};
+use crate::queue::inspect::Quarantined;
+use crate::queue::operate::{BURY_MAX, RELEASE_MAX};
+use crate::runner::QueueContext;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+/// How often it looks.
+const INTERVAL: Duration = Duration::from_secs(60);
+/// The most steps of one look, so that it ends.
+const STEPS: usize = 1_000;
+
+/// Tidies at the start, at every interval, and when definitions were reloaded.
+pub async fn run(context: Arc<QueueContext>, dead_age: Duration, stop: CancellationToken) {
+    loop {
+        if let Err(e) = tidy(&context, dead_age).await {
+            tracing::debug!(queue = &*context.queue.name, error = %e, "not tidied");
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = context.upkeep_requested() => {}
+            () = tokio::time::sleep(INTERVAL) => {}
+        }
+    }
+}
+
+async fn tidy(context: &QueueContext, dead_age: Duration) -> Result<(), QueueError> {
+    context.shared.successes.tick(clock::unix_ms());
+    bury_old(context, dead_age).await?;
+    release_understood(context).await
+}
+
+async fn bury_old(context: &QueueContext, dead_age: Duration) -> Result<(), QueueError> {
+    let age_ms = u64::try_from(dead_age.as_millis()).unwrap_or(u64::MAX);
+    let before_ms = clock::unix_ms().saturating_sub(age_ms);
+    for _ in 0..STEPS {
+        let old = context.queue.dead_before(before_ms, BURY_MAX).await?;
+        if old.is_empty() {
+            break;
+        }
+        context.queue.bury(&old).await?;
+    }
+    Ok(())
+}
+
+/// Entries set aside for an unknown kind, field or version, which this daemon knows.
+async fn release_understood(context: &QueueContext) -> Result<(), QueueError> {
+    let mut after = String::new();
+    for _ in 0..STEPS {
+        let entries = context.queue.quarantined(&after, RELEASE_MAX).await?;
+        let Some(last) = entries.last() else {
+            break;
+        };
+        after.clone_from(&last.id);
+        let understood: Vec<String> = entries
+            .into_iter()
+            .filter(|entry| is_understood(context, entry))
+            .map(|entry| entry.id)
+            .collect();
+        if !understood.is_empty() {
+            let back = context.queue.release(&understood).await?;
+            tracing::info!(
+                event = "released",
+                queue = &*context.queue.name,
+                entries = back,
+                "understood now"
+            );
+        }
+    }
+    Ok(())
+}
+
+fn is_understood(context: &QueueContext, entry: &Quarantined) -> bool {
+    if !matches!(
+        entry.code.as_str(),
+        "unknown_kind" | "unknown_field" | "unknown_version"
+    ) {
+        return false;
+    }
+    if Envelope::parse(&entry.raw).is_err() {
+        return false;
+    }
+    let registry = context.shared.registry.load();
+    let verdict = judge(
+        &entry.raw,
+        &context.queue.name,
+        &registry.catalog,
+        0,
+        [0; 10],
+    );
+    !matches!(verdict, Verdict::Rejected { .. })
+}

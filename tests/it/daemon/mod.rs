@@ -1,0 +1,5 @@
+//! The daemon as a whole, on real servers.
+
+mod crash;
+mod life;
+mod process;
