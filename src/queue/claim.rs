@@ -265,7 +265,12 @@ impl Queue {
         let k = &self.keys;
         let flow_keys: Vec<String> = flows.iter().map(|(f, _)| k.flow(f)).collect();
         let fixed = [
-            &k.workers, &k.delayed, &k.jobs, &k.meta, &k.quarantine, &k.stats,
+            &k.workers,
+            &k.delayed,
+            &k.jobs,
+            &k.meta,
+            &k.quarantine,
+            &k.stats,
         ];
         let keys: Vec<&String> = fixed
             .into_iter()

@@ -25,11 +25,7 @@ impl Queue {
     ///
     /// # Errors
     /// Redis failed.
-    pub async fn heal(
-        &self,
-        now_ms: u64,
-        catalog: &Catalog,
-    ) -> Result<Vec<SetAside>, QueueError> {
+    pub async fn heal(&self, now_ms: u64, catalog: &Catalog) -> Result<Vec<SetAside>, QueueError> {
         let mut set_aside = Vec::new();
         // The quarantine comes first, because notes about the others go there.
         let mut keys: Vec<(&str, &str)> = self.keys.typed().collect();
