@@ -2,6 +2,7 @@
 
 use crate::catalog::CatalogError;
 use crate::config::{ConfigError, DatabaseConfig};
+use crate::daemon::DaemonError;
 use crate::db::DbError;
 use crate::queue::QueueError;
 use serde_json::{Value, json};
@@ -54,7 +55,7 @@ pub enum CliError {
     },
     /// Postgres failed after it was reached.
     #[error(transparent)]
-    Database(DbError),
+    Database(#[from] DbError),
     /// Anything else, under a stable word.
     #[error("{message}")]
     Failed {
@@ -63,6 +64,16 @@ pub enum CliError {
         /// The sentence.
         message: String,
     },
+}
+
+impl From<DaemonError> for CliError {
+    fn from(error: DaemonError) -> Self {
+        match error {
+            DaemonError::Config(problems) => Self::Config(problems),
+            DaemonError::Redis { url, error } => Self::Redis { url, cause: error },
+            other => Self::failed("daemon", other.to_string()),
+        }
+    }
 }
 
 impl CliError {

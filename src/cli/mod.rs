@@ -7,6 +7,7 @@
 mod act;
 mod check;
 mod dead;
+mod dev;
 mod enqueue;
 mod error;
 mod explain;
@@ -30,6 +31,7 @@ const EXAMPLES: &str = "\
 Examples:
   tidegate check                                      is the configuration good? touches no server
   tidegate run                                        the daemon
+  tidegate dev                                        the same with a Redis and Postgres of its own
   tidegate enqueue mail.send --args '{\"to\":7}' --wait
   tidegate queues
   tidegate explain default                            what holds work back
@@ -67,6 +69,8 @@ enum Command {
     Quarantine(quarantine::Args),
     /// Say what holds a queue or a job back
     Explain(explain::Args),
+    /// Run the daemon with a private Redis and Postgres, alone or beside a command
+    Dev(dev::Args),
 }
 
 impl Command {
@@ -81,6 +85,7 @@ impl Command {
             Self::Dead(args) => dead::run(args, global).await,
             Self::Quarantine(args) => quarantine::run(args, global).await,
             Self::Explain(args) => explain::run(args, global).await,
+            Self::Dev(args) => dev::run(args, global).await,
         }
     }
 }

@@ -9,7 +9,7 @@ mod reload;
 mod run;
 
 pub use error::DaemonError;
-pub use run::{Options, run};
+pub use run::{Options, run, stop};
 
 use crate::admin::{self, AdminState, QueueReadiness, Readiness};
 use crate::cache::Cache;
@@ -30,6 +30,7 @@ use crate::telemetry::events::{self, BreakerChange};
 use crate::telemetry::{Alert, Alerts, Metrics, Successes};
 use arc_swap::ArcSwap;
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -46,6 +47,7 @@ const END_DEADLINE: Duration = Duration::from_secs(3);
 pub struct Daemon {
     parts: Arc<Parts>,
     runner: Runner,
+    admin_address: Option<SocketAddr>,
     alerts: crate::telemetry::alerts::AlertsTask,
     stop: CancellationToken,
     services: TaskTracker,
@@ -105,7 +107,7 @@ impl Daemon {
         });
         let stop = CancellationToken::new();
         let services = TaskTracker::new();
-        start_admin(&parts, &services, &stop).await?;
+        let admin_address = start_admin(&parts, &services, &stop).await?;
         services.spawn(monitor.run(stop.clone()));
         start_services(&parts, &conn, &services, &stop);
         let runner = Runner::start(queues, &parts.config.load().redis);
@@ -118,10 +120,17 @@ impl Daemon {
         Ok(Self {
             parts,
             runner,
+            admin_address,
             alerts: alerts_task,
             stop,
             services,
         })
+    }
+
+    /// Where the admin endpoints listen, if they do.
+    #[must_use]
+    pub const fn admin_address(&self) -> Option<SocketAddr> {
+        self.admin_address
     }
 
     /// Counters and histograms, as `/metrics` shows them.
@@ -301,18 +310,21 @@ fn queues(config: &Config, conn: &Connection, shared: &Shared) -> Vec<Arc<QueueC
     names.iter().map(|name| context(name)).collect()
 }
 
+/// Answers with the address that is bound, none if the endpoints are off.
 async fn start_admin(
     parts: &Arc<Parts>,
     services: &TaskTracker,
     stop: &CancellationToken,
-) -> Result<(), DaemonError> {
+) -> Result<Option<SocketAddr>, DaemonError> {
     let config = parts.config.load_full();
     if config.admin.listen.is_empty() {
-        return Ok(());
+        return Ok(None);
     }
+    let unusable = |e| DaemonError::Admin(format!("{}: {e}", config.admin.listen));
     let listener = tokio::net::TcpListener::bind(&config.admin.listen)
         .await
-        .map_err(|e| DaemonError::Admin(format!("{}: {e}", config.admin.listen)))?;
+        .map_err(unusable)?;
+    let address = listener.local_addr().map_err(unusable)?;
     let [live, ready, health] = [parts, parts, parts].map(Arc::clone);
     let state = AdminState {
         token: config.admin.token.clone(),
@@ -327,7 +339,7 @@ async fn start_admin(
             tracing::error!(error = %e, "the admin endpoint ended");
         }
     });
-    Ok(())
+    Ok(Some(address))
 }
 
 fn start_services(
