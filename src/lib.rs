@@ -26,10 +26,10 @@ pub mod services;
 
 pub mod daemon;
 
+pub mod cli;
+
 pub mod telemetry;
 
 pub mod clock;
 pub mod stack;
 pub mod tls;
-
-pub mod cli;

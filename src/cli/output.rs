@@ -17,6 +17,8 @@ pub struct Report {
     pub text: String,
     /// Why the exit code is 1 though there is an answer.
     pub failure: Option<String>,
+    /// The exit code where it is not the command's own but that of a program it ran.
+    pub code: Option<u8>,
 }
 
 impl Report {
@@ -26,6 +28,7 @@ impl Report {
             json,
             text: text.into(),
             failure: None,
+            code: None,
         }
     }
 
@@ -41,12 +44,22 @@ impl Report {
         Self { failure, ..self }
     }
 
+    /// The same, with the exit code of a program that was run.
+    #[must_use]
+    pub fn exiting(self, code: u8) -> Self {
+        Self {
+            code: Some(code),
+            ..self
+        }
+    }
+
     /// The exit code.
     #[must_use]
     pub const fn exit(&self) -> u8 {
-        match self.failure {
-            None => exit::OK,
-            Some(_) => exit::FAILED,
+        match (self.code, &self.failure) {
+            (Some(code), _) => code,
+            (None, None) => exit::OK,
+            (None, Some(_)) => exit::FAILED,
         }
     }
 }

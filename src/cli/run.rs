@@ -1,7 +1,7 @@
 //! `tidegate run`: the daemon.
 
 use super::{CliError, Global, Report};
-use crate::daemon::{self, DaemonError, Options};
+use crate::daemon::{self, Options};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -24,9 +24,6 @@ pub async fn run(_: Args, global: &Global) -> Result<Report, CliError> {
         config: global.config_path(),
         jobs: global.jobs_dir(),
     };
-    daemon::run(options).await.map_err(|error| match error {
-        DaemonError::Config(problems) => CliError::Config(problems),
-        other => CliError::failed("daemon", other.to_string()),
-    })?;
+    daemon::run(options).await?;
     Ok(Report::silent())
 }

@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 const DEFAULTS: &str = include_str!("../../config/default.toml");
 /// Prefix of environment variables that override settings.
 const ENV_PREFIX: &str = "TIDEGATE_";
-/// Variables of that prefix that are command-line flags, not settings.
-const ENV_FLAGS: [&str; 2] = ["config", "jobs"];
+/// Variables of that prefix that are no settings: command-line flags, and what `tidegate dev` tells its command.
+const ENV_FLAGS: [&str; 4] = ["config", "jobs", "dev_dir", "admin_url"];
 /// The largest configuration file read, bytes.
 const MAX_FILE_BYTES: u64 = 1 << 20;
 /// The most files taken from a folder.

@@ -9,7 +9,7 @@ mod reload;
 mod run;
 
 pub use error::DaemonError;
-pub use run::{Options, run};
+pub use run::{Options, run, stop};
 
 use crate::admin::{self, AdminState, QueueReadiness, Readiness};
 use crate::cache::Cache;
@@ -30,6 +30,7 @@ use crate::telemetry::events::{self, BreakerChange};
 use crate::telemetry::{Alert, Alerts, Metrics, Successes};
 use arc_swap::ArcSwap;
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -38,7 +39,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 /// The queue there is when none is named anywhere.
-const DEFAULT_QUEUE: &str = "default";
+pub const DEFAULT_QUEUE: &str = "default";
 /// How long services and alerts may take to end.
 const END_DEADLINE: Duration = Duration::from_secs(3);
 
@@ -46,6 +47,7 @@ const END_DEADLINE: Duration = Duration::from_secs(3);
 pub struct Daemon {
     parts: Arc<Parts>,
     runner: Runner,
+    admin_address: Option<SocketAddr>,
     alerts: crate::telemetry::alerts::AlertsTask,
     stop: CancellationToken,
     services: TaskTracker,
@@ -105,7 +107,7 @@ impl Daemon {
         });
         let stop = CancellationToken::new();
         let services = TaskTracker::new();
-        start_admin(&parts, &services, &stop).await?;
+        let admin_address = start_admin(&parts, &services, &stop).await?;
         services.spawn(monitor.run(stop.clone()));
         start_services(&parts, &conn, &services, &stop);
         let runner = Runner::start(queues, &parts.config.load().redis);
@@ -118,10 +120,17 @@ impl Daemon {
         Ok(Self {
             parts,
             runner,
+            admin_address,
             alerts: alerts_task,
             stop,
             services,
         })
+    }
+
+    /// Where the admin endpoints listen, if they do.
+    #[must_use]
+    pub const fn admin_address(&self) -> Option<SocketAddr> {
+        self.admin_address
     }
 
     /// Counters and histograms, as `/metrics` shows them.
@@ -273,15 +282,20 @@ fn breakers(config: &Config, alerts: Alerts) -> Breakers {
     )
 }
 
-/// Every queue that the configuration or a definition names; `default` when none does.
-fn queues(config: &Config, conn: &Connection, shared: &Shared) -> Vec<Arc<QueueContext>> {
-    let registry = shared.registry.load();
-    let configured = config.queue.iter().map(|q| q.name.as_str());
-    let defined = registry.catalog.iter().map(|spec| &*spec.queue);
-    let mut names: BTreeSet<&str> = configured.chain(defined).collect();
+/// Every queue that the configuration or a definition names; [`DEFAULT_QUEUE`] when none does.
+#[must_use]
+pub fn queue_names(config: &Config, catalog: &Catalog) -> BTreeSet<String> {
+    let configured = config.queue.iter().map(|q| q.name.clone());
+    let defined = catalog.iter().map(|spec| spec.queue.to_string());
+    let mut names: BTreeSet<String> = configured.chain(defined).collect();
     if names.is_empty() {
-        names.insert(DEFAULT_QUEUE);
+        names.insert(DEFAULT_QUEUE.to_owned());
     }
+    names
+}
+
+fn queues(config: &Config, conn: &Connection, shared: &Shared) -> Vec<Arc<QueueContext>> {
+    let names = queue_names(config, &shared.registry.load().catalog);
     let context = |name: &str| {
         let own = config.queue.iter().find(|q| q.name == name);
         let limit = own.and_then(|q| q.concurrency);
@@ -293,21 +307,24 @@ fn queues(config: &Config, conn: &Connection, shared: &Shared) -> Vec<Arc<QueueC
             shared.clone(),
         ))
     };
-    names.into_iter().map(context).collect()
+    names.iter().map(|name| context(name)).collect()
 }
 
+/// Answers with the address that is bound, none if the endpoints are off.
 async fn start_admin(
     parts: &Arc<Parts>,
     services: &TaskTracker,
     stop: &CancellationToken,
-) -> Result<(), DaemonError> {
+) -> Result<Option<SocketAddr>, DaemonError> {
     let config = parts.config.load_full();
     if config.admin.listen.is_empty() {
-        return Ok(());
+        return Ok(None);
     }
+    let unusable = |e| DaemonError::Admin(format!("{}: {e}", config.admin.listen));
     let listener = tokio::net::TcpListener::bind(&config.admin.listen)
         .await
-        .map_err(|e| DaemonError::Admin(format!("{}: {e}", config.admin.listen)))?;
+        .map_err(unusable)?;
+    let address = listener.local_addr().map_err(unusable)?;
     let [live, ready, health] = [parts, parts, parts].map(Arc::clone);
     let state = AdminState {
         token: config.admin.token.clone(),
@@ -322,7 +339,7 @@ async fn start_admin(
             tracing::error!(error = %e, "the admin endpoint ended");
         }
     });
-    Ok(())
+    Ok(Some(address))
 }
 
 fn start_services(

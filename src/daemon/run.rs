@@ -101,8 +101,8 @@ fn reload(daemon: &Daemon, options: &Options) {
     notify::ready();
 }
 
-/// Drains; a second signal hands back at once.
-async fn stop(daemon: Daemon, drain: Duration, signals: &mut Signals) {
+/// Drains; a second SIGTERM or SIGINT hands back at once.
+pub async fn stop(daemon: Daemon, drain: Duration, signals: &mut Signals) {
     let hurry = CancellationToken::new();
     let mut stopping = std::pin::pin!(daemon.stop(drain, hurry.clone()));
     loop {

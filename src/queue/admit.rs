@@ -42,6 +42,8 @@ pub enum Verdict {
     Delayed {
         /// When, ms.
         due_ms: u64,
+        /// Where it will wait.
+        flow: Flow,
         /// Its id.
         id: JobId,
         /// Whether the app gave the id.
@@ -91,7 +93,12 @@ pub fn judge(raw: &[u8], queue: &str, catalog: &Catalog, now_ms: u64, random: [u
     let flow = flow_of(&envelope, catalog);
     let id = envelope.id.unwrap_or_else(|| JobId::mint(now_ms, random));
     if due_ms > now_ms {
-        Verdict::Delayed { due_ms, id, given }
+        Verdict::Delayed {
+            due_ms,
+            flow,
+            id,
+            given,
+        }
     } else {
         Verdict::Ready { flow, id, given }
     }
@@ -229,7 +236,9 @@ impl Queue {
                         .arg(flow.priority.index() + 1)
                         .arg(u8::from(*given));
                 }
-                Verdict::Delayed { due_ms, id, given } => {
+                Verdict::Delayed {
+                    due_ms, id, given, ..
+                } => {
                     cmd.arg("d")
                         .arg(id.as_str())
                         .arg(*due_ms)

@@ -50,7 +50,7 @@ impl<T: Unpin> Backend for ClaimedBackend<T> {
     fn poll_next(
         &mut self,
         cx: &mut Context<'_>,
-        _: &WorkerContext,
+        worker: &WorkerContext,
     ) -> Poll<Option<Result<Self::Task, Self::Error>>> {
         loop {
             if let Some(delivery) = self.buffer.pop_front() {
@@ -58,7 +58,11 @@ impl<T: Unpin> Backend for ClaimedBackend<T> {
             }
             match ready!(self.batches.poll_recv(cx)) {
                 Some(batch) => self.buffer.extend(batch),
-                None => return Poll::Ready(None),
+                None => {
+                    // Without this the worker would wait to be stopped after its last job. It is started, so it can be.
+                    let _ = worker.stop();
+                    return Poll::Ready(None);
+                }
             }
         }
     }

@@ -64,6 +64,28 @@ impl Queue {
         Ok(Heartbeat { now_ms, workers })
     }
 
+    /// Who is registered, and when each gave its last sign of life. Changes nothing.
+    ///
+    /// # Errors
+    /// Redis failed, or a key has the wrong type.
+    pub async fn workers(&self) -> Result<Heartbeat, QueueError> {
+        let mut conn = self.conn.clone();
+        let (time, workers): ((u64, u64), Vec<(String, f64)>) = redis::pipe()
+            .cmd("TIME")
+            .cmd("ZREVRANGE")
+            .arg(&self.keys.workers)
+            .arg(0)
+            .arg(WORKERS_MAX - 1)
+            .arg("WITHSCORES")
+            .query_async(&mut conn)
+            .await?;
+        let beats = workers.into_iter().map(|(worker, at)| (worker, at as u64));
+        Ok(Heartbeat {
+            now_ms: time.0 * 1_000 + time.1 / 1_000,
+            workers: beats.collect(),
+        })
+    }
+
     /// Declares an incarnation dead if its heartbeat is still `seen_ms`; true if this call did it.
     ///
     /// # Errors
@@ -122,8 +144,8 @@ impl Queue {
         for key in [&self.keys.jobs, &self.keys.meta] {
             pipe.cmd("HMGET").arg(key).arg(ids);
         }
-        let (jobs, metas): (Vec<Option<Vec<u8>>>, Vec<Option<Vec<u8>>>) =
-            pipe.query_async(&mut conn).await?;
+        type Values = Vec<Option<Vec<u8>>>;
+        let (jobs, metas): (Values, Values) = pipe.query_async(&mut conn).await?;
         let each = jobs.into_iter().zip(metas);
         Ok(each
             .map(|(job, meta)| (job.unwrap_or_default(), meta.unwrap_or_default()))

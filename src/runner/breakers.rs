@@ -18,9 +18,15 @@ const TRIAL_TIMEOUT: Duration = Duration::from_secs(60);
 pub struct Breakers {
     settings: Settings,
     epoch: Epoch,
-    cells: Mutex<BTreeMap<(Arc<str>, Arc<str>), Arc<BreakerCell>>>,
-    tell: Box<dyn Fn(&BreakerCell, &Transition) + Send + Sync>,
+    cells: Mutex<Cells>,
+    tell: Tell,
 }
+
+/// By handler and resource.
+type Cells = BTreeMap<(Arc<str>, Arc<str>), Arc<BreakerCell>>;
+
+/// Hears of every change of state.
+type Tell = Box<dyn Fn(&BreakerCell, &Transition) + Send + Sync>;
 
 /// One breaker with its name.
 pub struct BreakerCell {

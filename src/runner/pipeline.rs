@@ -61,16 +61,19 @@ impl Service<Task<Run>> for Dispatch {
             let started = run.passage.is_some().then(clock::monotonic);
             let outcome = run.kind.handler.run(&context).await;
             if let (Some(passage), Some(started)) = (run.passage.take(), started) {
-                passage.record(&outcome, started.elapsed());
+                passage.record(&outcome, clock::since(started));
             }
             Ok(outcome)
         })
     }
 }
 
+/// Makes an error of a panic.
+pub type OnPanic = fn(&Box<dyn Any + Send>) -> AbortError;
+
 /// A panicking handler is a failed attempt.
 #[must_use]
-pub fn catch_panic() -> CatchPanicLayer<fn(&Box<dyn Any + Send>) -> AbortError, AbortError> {
+pub fn catch_panic() -> CatchPanicLayer<OnPanic, AbortError> {
     CatchPanicLayer::with_panic_handler(panicked)
 }
 

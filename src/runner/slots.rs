@@ -93,6 +93,16 @@ impl Slots {
         notify
     }
 
+    /// Whether a claim from that flow could bring anything, as far as its own limits go.
+    #[must_use]
+    pub fn has_room(&self, ask: &Ask) -> bool {
+        let used = self.used.lock();
+        let of_kind = used.kinds.get(&ask.kind).copied().unwrap_or(0);
+        ask.flow_limit > 0
+            && ask.kind_limit > of_kind
+            && ask.class_limit > used.classes[ask.class.index()]
+    }
+
     /// Takes slots for a claim of at most `most` jobs of `queue`, whose own limit is `queue_limit`. The flows are served
     /// in the order given: what one is allowed, a later one of the same kind or class is not.
     #[must_use]

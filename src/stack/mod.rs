@@ -26,3 +26,4 @@ pub use error::StackError;
 pub use private_postgres::{PostgresOptions, PrivatePostgres};
 pub use private_redis::{Listen, PrivateRedis, RedisOptions};
 pub use scratch::Scratch;
+pub use spawn::spawn_command;

@@ -103,6 +103,30 @@ pub(super) fn spawn(launch: &Launch<'_>) -> Result<Child, StackError> {
     })
 }
 
+/// Starts a command of the user's on our terminal, in our folder and process group, with `env` added to our
+/// environment. When this process ends, in whatever way, it is told to (SIGTERM). A program that is not found ends with
+/// exit code 127.
+///
+/// # Errors
+/// [`StackError::Missing`] or [`StackError::Spawn`] when it could not be started.
+pub fn spawn_command(
+    words: &[OsString],
+    env: &[(&'static str, OsString)],
+) -> Result<Child, StackError> {
+    let mut command = Command::new(program::setpriv()?);
+    command
+        .args(["--pdeathsig", "TERM", "--", "sh", "-c", GUARD, "sh"])
+        .arg(std::process::id().to_string())
+        .args(words)
+        .envs(env.iter().map(|(name, value)| (name, value)));
+    on_spawner(command).map_err(|source| StackError::Spawn {
+        program: words
+            .first()
+            .map_or_else(String::new, |w| w.display().to_string()),
+        source,
+    })
+}
+
 /// A command for the spawner thread, and where the outcome goes.
 struct Order {
     command: Command,

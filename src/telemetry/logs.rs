@@ -15,7 +15,9 @@ use crate::config::{LogConfig, LogFormat};
 use escape::LineMaker;
 pub use escape::escape;
 use std::fmt;
+use std::fs::File;
 use std::io::{self, IsTerminal, Write};
+use std::path::{Path, PathBuf};
 use thiserror::Error;
 use tracing::{Event, Subscriber};
 use tracing_subscriber::EnvFilter;
@@ -64,6 +66,14 @@ pub enum LogError {
     /// The thread that writes could not be started.
     #[error("log writer: {0}")]
     Thread(#[from] io::Error),
+    /// The file to log to can't be written.
+    #[error("log file {}: {source}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What the system answered.
+        source: io::Error,
+    },
 }
 
 /// Holds the log open. Keep it until the process ends: dropping it writes what is still waiting.
@@ -77,9 +87,29 @@ pub struct Logs {
 /// # Errors
 /// If the level is no filter, logging was set up before, or no thread could be started.
 pub fn init(config: &LogConfig, stream: Stream) -> Result<Logs, LogError> {
-    let format = Format::choose(config.format, stream.is_terminal());
+    set_up(config, stream.is_terminal(), stream.open())
+}
+
+/// The same, into a file that is written anew.
+///
+/// # Errors
+/// Likewise; also if the file can't be written.
+pub fn init_file(config: &LogConfig, path: &Path) -> Result<Logs, LogError> {
+    let file = File::create(path).map_err(|source| LogError::File {
+        path: path.to_owned(),
+        source,
+    })?;
+    set_up(config, false, Box::new(file))
+}
+
+fn set_up(
+    config: &LogConfig,
+    terminal: bool,
+    sink: Box<dyn Write + Send>,
+) -> Result<Logs, LogError> {
+    let format = Format::choose(config.format, terminal);
     let filter = EnvFilter::try_new(&config.level)?;
-    let writer = LogWriter::spawn(format, stream.open())?;
+    let writer = LogWriter::spawn(format, sink)?;
     subscriber(format, filter, LineMaker::new(writer.handle())).try_init()?;
     std::panic::set_hook(Box::new(log_panic));
     Ok(Logs { _writer: writer })

@@ -1,0 +1,120 @@
+//! From a claimed entry to a run, or to what becomes of it instead.
+
+use super::Feeder;
+use crate::job::{History, JobId};
+use crate::queue::claim::{RawDelivery, Unfit};
+use crate::queue::settle::{Ending, Record};
+use crate::queue::{Flow, Settlement};
+use crate::runner::pipeline::Run;
+use crate::runner::stop::Stop;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How long a suspect waits while another one runs.
+const SUSPECT_WAIT: Duration = Duration::from_secs(1);
+/// How long a job waits whose kind went away between the plan and the claim.
+const UNKNOWN_WAIT: Duration = Duration::from_secs(5);
+/// Crashes that make a job a suspect.
+const SUSPECT_CRASHES: u32 = 2;
+
+impl Feeder {
+    /// Makes a claimed job ready to run, or says what is to become of it instead.
+    pub(super) fn open(
+        &self,
+        raw: &RawDelivery,
+        flow: &Flow,
+        now_ms: u64,
+    ) -> Result<Run, Settlement> {
+        let token: Arc<str> = raw.token.as_str().into();
+        let stop = Stop::default();
+        let hold = |suspect| {
+            let id: Arc<str> = raw.id.as_str().into();
+            let inflight = &self.context.inflight;
+            inflight.hold(id, Arc::clone(&token), stop.clone(), suspect);
+        };
+        hold(false);
+        let run = self
+            .prepare(raw, flow, now_ms, &stop)
+            .map_err(|ending| Settlement {
+                id: JobId::parse(&raw.id).unwrap_or_else(|_| JobId::mint(0, [0; 10])),
+                token: Arc::clone(&token),
+                ending,
+            })?;
+        if is_suspect(run.delivery.history.as_ref()) {
+            hold(true);
+        }
+        let metrics = self.context.telemetry(&flow.kind).metrics;
+        metrics.started(1);
+        metrics.observe_wait(Duration::from_millis(now_ms.saturating_sub(raw.ready_ms)));
+        Ok(run)
+    }
+
+    fn prepare(
+        &self,
+        raw: &RawDelivery,
+        flow: &Flow,
+        now_ms: u64,
+        stop: &Stop,
+    ) -> Result<Run, Ending> {
+        let context = &self.context;
+        let registry = context.shared.registry.load();
+        let delivery = raw
+            .open(&context.queue, &registry.catalog, now_ms)
+            .map_err(|unfit| unfit_ending(unfit, raw, flow, now_ms))?;
+        let put_off = |delay| Ending::Later {
+            delay,
+            history: delivery.history.clone().unwrap_or_default(),
+            counter: "put_off",
+        };
+        let kind = registry
+            .get(&flow.kind)
+            .ok_or_else(|| put_off(UNKNOWN_WAIT))?;
+        if is_suspect(delivery.history.as_ref()) && context.inflight.has_suspect() {
+            return Err(put_off(SUSPECT_WAIT));
+        }
+        let passage = if kind.breakers.is_empty() {
+            None
+        } else {
+            let passed = context.shared.breakers.pass(&kind.breakers);
+            Some(passed.ok_or_else(|| Ending::HandedBack {
+                flow: flow.clone(),
+                history: None,
+                counter: "put_off",
+            })?)
+        };
+        Ok(Run {
+            delivery: Arc::new(delivery),
+            kind: Arc::clone(kind),
+            stop: stop.clone(),
+            passage,
+        })
+    }
+}
+
+fn is_suspect(history: Option<&History>) -> bool {
+    history.is_some_and(|h| h.crashes >= SUSPECT_CRASHES)
+}
+
+/// What becomes of a claimed entry that can't run.
+fn unfit_ending(unfit: Unfit, raw: &RawDelivery, flow: &Flow, now_ms: u64) -> Ending {
+    match unfit {
+        Unfit::Rejected(reject) => Ending::Quarantined(reject),
+        Unfit::Expired => {
+            let record = Record {
+                id: &raw.id,
+                kind: &flow.kind,
+                priority: flow.priority,
+                state: "expired",
+                attempts: 0,
+                at_ms: now_ms,
+                duration_ms: 0,
+            };
+            Ending::Finished {
+                record: record.encode(None),
+                counter: "expired",
+                given: true,
+                history: !raw.history.is_empty(),
+            }
+        }
+    }
+}
