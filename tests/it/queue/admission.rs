@@ -38,7 +38,8 @@ async fn of_two_that_admit_the_same_entries_one_is_told_so() {
 #[tokio::test]
 async fn entries_that_look_the_same_are_told_apart_by_what_was_taken_before() {
     let rig = Rig::new().await;
-    rig.push(&vec![r#"{"kind":"app.a","args":{"n":1}}"#; 600]).await;
+    rig.push(&vec![r#"{"kind":"app.a","args":{"n":1}}"#; 600])
+        .await;
     let peeked = rig.queue.peek().await.unwrap();
     let (verdicts, repeated) = (rig.judge(&peeked), rig.judge(&peeked));
     rig.queue.admit(ME, &peeked, &verdicts).await.unwrap();
@@ -247,7 +248,7 @@ async fn a_waker_sees_the_entry_and_takes_nothing() {
         .unwrap();
     let entry = envelope("app.a", 1, "");
     let (peeked, ()) = tokio::join!(waker.wait(), async {
-        rig.push(&[entry.clone()]).await;
+        rig.push(std::slice::from_ref(&entry)).await;
     });
     let mut entries = peeked.unwrap().entries;
     if entries.is_empty() {

@@ -63,7 +63,7 @@ async fn each_job_is_in_one_place_and_none_is_lost() {
 }
 
 async fn round(seed: u64) {
-    let window = seed % 2 == 0;
+    let window = seed.is_multiple_of(2);
     let rig = Rig::with(|c| {
         if !window {
             c.dedupe.window = Duration::ZERO;
