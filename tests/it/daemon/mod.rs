@@ -3,4 +3,4 @@
 mod crash;
 mod gate;
 mod life;
-mod process;
+pub mod process;
