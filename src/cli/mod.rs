@@ -23,7 +23,7 @@ mod store;
 
 pub use error::{CliError, exit};
 pub use output::Report;
-pub use setup::{Global, Setup};
+pub use setup::Global;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;

@@ -49,7 +49,7 @@ enum Command {
     Purge {
         #[command(flatten)]
         chosen: Chosen,
-        /// Don't ask for this flag: needed for --all on a terminal
+        /// Really remove them: needed with --all on a terminal
         #[arg(long)]
         yes: bool,
     },

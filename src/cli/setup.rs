@@ -1,4 +1,4 @@
-//! Where configuration and job definitions are, and what commands that use them start from.
+//! The flags that every command takes: where configuration and job definitions are, and reading them.
 
 use super::error::CliError;
 use crate::catalog::{self, Catalog};
@@ -69,27 +69,5 @@ impl Global {
         let handlers: Vec<&str> = BUILT_IN.iter().map(|h| h.name).collect();
         let load = |dir: PathBuf| catalog::load(&dir, &handlers);
         Ok(self.jobs_dir().map(load).transpose()?)
-    }
-}
-
-/// What commands that look at queues start from.
-#[derive(Debug)]
-pub struct Setup {
-    /// The configuration.
-    pub config: Config,
-    /// The job definitions; none if it is not known where they are.
-    pub catalog: Option<Catalog>,
-}
-
-impl Setup {
-    /// Reads configuration and definitions.
-    ///
-    /// # Errors
-    /// Everything that is wrong with either.
-    pub fn load(global: &Global) -> Result<Self, CliError> {
-        Ok(Self {
-            config: global.load_config()?,
-            catalog: global.load_catalog()?,
-        })
     }
 }

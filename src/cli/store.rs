@@ -1,7 +1,7 @@
 //! The queues that commands look at: which there are, and the connection to them.
 
 use super::error::CliError;
-use super::setup::{Global, Setup};
+use super::setup::Global;
 use crate::catalog::Catalog;
 use crate::config::Config;
 use crate::daemon::queue_names;
@@ -28,9 +28,9 @@ pub(super) fn queue_name(given: &str) -> Result<String, String> {
 pub struct Store {
     /// The configuration.
     pub config: Config,
-    /// The definitions; none if it is not known where they are.
+    /// Whether it is known where the definitions are.
     pub defined: bool,
-    /// The definitions.
+    /// The definitions; empty if that is not known.
     pub catalog: Catalog,
     /// The connection.
     pub conn: Connection,
@@ -44,25 +44,21 @@ impl Store {
     /// # Errors
     /// Either is wrong, or Redis can't be reached within `redis.connect_timeout`.
     pub async fn open(global: &Global, only: Option<&str>) -> Result<Self, CliError> {
-        let setup = Setup::load(global)?;
-        let conn = connect(&setup.config).await?;
-        Ok(Self::new(setup, conn, only))
-    }
-
-    fn new(setup: Setup, conn: Connection, only: Option<&str>) -> Self {
-        let defined = setup.catalog.is_some();
-        let catalog = setup.catalog.unwrap_or_default();
+        let config = global.load_config()?;
+        let loaded = global.load_catalog()?;
+        let defined = loaded.is_some();
+        let catalog = loaded.unwrap_or_default();
         let names = match only {
             Some(name) => vec![name.to_owned()],
-            None => queue_names(&setup.config, &catalog).into_iter().collect(),
+            None => queue_names(&config, &catalog).into_iter().collect(),
         };
-        Self {
-            config: setup.config,
+        Ok(Self {
+            conn: connect(&config).await?,
+            config,
             defined,
             catalog,
-            conn,
             names,
-        }
+        })
     }
 
     /// One queue.

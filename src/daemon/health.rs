@@ -15,7 +15,7 @@ use tokio::sync::watch;
 /// The resource under which the one configured database is known.
 const PRIMARY: &str = "postgres:primary";
 /// Jobs of this handler are never held back: they are what keeps caches correct.
-const NEVER_SHED: &str = "cache.invalidate";
+pub const NEVER_SHED: &str = "cache.invalidate";
 /// How long a ping of Postgres may take; the probe itself gives up sooner.
 const PING_DEADLINE: Duration = Duration::from_secs(5);
 

@@ -9,6 +9,7 @@ mod reload;
 mod run;
 
 pub use error::DaemonError;
+pub use health::NEVER_SHED;
 pub use run::{Options, run, stop};
 
 use crate::admin::{self, AdminState, QueueReadiness, Readiness};

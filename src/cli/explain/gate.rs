@@ -1,11 +1,11 @@
 //! Health as the daemons published it, read as reasons.
 
 use super::super::output::age;
-use super::{Reason, shares};
+use super::Reason;
 use crate::config::GateMode;
 use crate::health::{MEMORY, QUEUE_REDIS};
 use crate::job::Priority;
-use crate::policy::gate::GateState;
+use crate::policy::gate::{GateState, share};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -108,6 +108,16 @@ fn breaker(entry: &Value) -> Option<Reason> {
         message: format!("the breaker of {handler} on {resource} is {state}{next}"),
         details: json!({"handler": handler, "resource": resource, "breaker": breaker}),
     })
+}
+
+/// The classes that a state leaves less than all slots, with what it leaves them.
+fn shares(state: GateState, only: Option<Priority>) -> Vec<(Priority, f64)> {
+    let classes = Priority::ALL.into_iter();
+    let asked = classes.filter(|class| only.is_none_or(|o| o == *class));
+    asked
+        .map(|class| (class, share(class, state)))
+        .filter(|(_, share)| *share < 1.0)
+        .collect()
 }
 
 #[cfg(test)]

@@ -5,14 +5,12 @@ use super::super::store::Store;
 use super::super::{CliError, Report};
 use super::gate::Health;
 use super::{Reason, Workers, bullets, slots, whereabouts};
+use crate::daemon::NEVER_SHED;
 use crate::job::{Envelope, Priority};
 use crate::queue::Queue;
 use crate::queue::admit::flow_of;
 use crate::queue::inspect::{Counts, Found};
 use serde_json::json;
-
-/// Jobs of this handler are never held back by the gate.
-const NEVER_SHED: &str = "cache.invalidate";
 
 /// Explains the job `id`.
 ///

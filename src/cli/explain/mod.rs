@@ -10,7 +10,6 @@ use super::output::age;
 use super::queues::{self, oldest_age};
 use super::store::{OnQueue, Store};
 use super::{CliError, Global, Report};
-use crate::job::Priority;
 use crate::queue::inspect::Counts;
 use crate::queue::lease::Heartbeat;
 use crate::queue::{Queue, board};
@@ -214,14 +213,4 @@ async fn whereabouts(store: &Store) -> Result<String, CliError> {
         ));
     }
     Ok(hints.join("; "))
-}
-
-/// The classes that a state leaves less than all slots, with what it leaves them.
-fn shares(state: crate::policy::gate::GateState, only: Option<Priority>) -> Vec<(Priority, f64)> {
-    let classes = Priority::ALL.into_iter();
-    let asked = classes.filter(|class| only.is_none_or(|o| o == *class));
-    asked
-        .map(|class| (class, crate::policy::gate::share(class, state)))
-        .filter(|(_, share)| *share < 1.0)
-        .collect()
 }
