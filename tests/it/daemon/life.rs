@@ -1,10 +1,28 @@
 //! From start to stop.
 
-use super::process::{Site, append_to};
+use super::process::{Process, Site, append_to};
 use crate::support::{DEADLINE, wait_until};
 use rustix::process::Signal;
 use std::fs;
 use std::time::Duration;
+use tidegate::queue::Queue;
+
+/// A daemon that runs one job which sleeps for so many seconds.
+async fn napping(settings: &str, seconds: u32) -> (Site, Process, Queue) {
+    let job = format!(
+        "kind = \"app.nap\"\nhandler = \"exec\"\n[exec]\ncommand = [\"/bin/sleep\", \"{seconds}\"]"
+    );
+    let site = Site::new(settings, &[&job]);
+    let daemon = site.start("a");
+    site.push(&[r#"{"kind":"app.nap","id":"nap"}"#.to_owned()])
+        .await;
+    let queue = site.queue("default").await;
+    wait_until("it runs", DEADLINE, || async {
+        queue.counts().await.unwrap().running == 1
+    })
+    .await;
+    (site, daemon, queue)
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_pushed_by_a_plain_rpush_is_run() {
@@ -25,18 +43,7 @@ async fn a_job_pushed_by_a_plain_rpush_is_run() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sigterm_drains_and_exits_0_leaving_no_lease() {
-    let site = Site::new(
-        "",
-        &["kind = \"app.nap\"\nhandler = \"exec\"\n[exec]\ncommand = [\"/bin/sleep\", \"1\"]"],
-    );
-    let mut daemon = site.start("a");
-    site.push(&[r#"{"kind":"app.nap","id":"nap"}"#.to_owned()])
-        .await;
-    let queue = site.queue("default").await;
-    wait_until("it runs", DEADLINE, || async {
-        queue.counts().await.unwrap().running == 1
-    })
-    .await;
+    let (_site, mut daemon, queue) = napping("", 1).await;
     daemon.signal(Signal::TERM);
     assert!(daemon.wait().await.success());
     let counts = queue.counts().await.unwrap();
@@ -47,18 +54,7 @@ async fn sigterm_drains_and_exits_0_leaving_no_lease() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn past_the_drain_deadline_jobs_are_handed_back_without_burning_an_attempt() {
-    let site = Site::new(
-        "[daemon]\ndrain_timeout = \"100ms\"\n",
-        &["kind = \"app.nap\"\nhandler = \"exec\"\n[exec]\ncommand = [\"/bin/sleep\", \"60\"]"],
-    );
-    let mut daemon = site.start("a");
-    site.push(&[r#"{"kind":"app.nap","id":"nap"}"#.to_owned()])
-        .await;
-    let queue = site.queue("default").await;
-    wait_until("it runs", DEADLINE, || async {
-        queue.counts().await.unwrap().running == 1
-    })
-    .await;
+    let (_site, mut daemon, queue) = napping("[daemon]\ndrain_timeout = \"100ms\"\n", 60).await;
     daemon.signal(Signal::TERM);
     assert!(daemon.wait().await.success());
     let found = queue.find("nap").await.unwrap().unwrap();
@@ -72,18 +68,7 @@ async fn past_the_drain_deadline_jobs_are_handed_back_without_burning_an_attempt
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_signal_hands_back_now() {
-    let site = Site::new(
-        "[daemon]\ndrain_timeout = \"60s\"\n",
-        &["kind = \"app.nap\"\nhandler = \"exec\"\n[exec]\ncommand = [\"/bin/sleep\", \"60\"]"],
-    );
-    let mut daemon = site.start("a");
-    site.push(&[r#"{"kind":"app.nap","id":"nap"}"#.to_owned()])
-        .await;
-    let queue = site.queue("default").await;
-    wait_until("it runs", DEADLINE, || async {
-        queue.counts().await.unwrap().running == 1
-    })
-    .await;
+    let (_site, mut daemon, queue) = napping("[daemon]\ndrain_timeout = \"60s\"\n", 60).await;
     daemon.signal(Signal::TERM);
     daemon.wait_for_event("stopping").await;
     daemon.signal(Signal::TERM);
@@ -263,4 +248,71 @@ async fn the_daemon_survives_a_restart_of_redis() {
     site.wait_for_stat("completed", 2, Duration::from_secs(20))
         .await;
     daemon.wait_for_event("redis_back").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_of_the_wrong_type_is_set_aside_and_the_queue_goes_on() {
+    let out = tempfile::NamedTempFile::new().unwrap();
+    let site = Site::new("", &[&append_to(out.path(), "")]);
+    let daemon = site.start("a");
+    daemon.wait_for_event("started").await;
+    let queue = site.queue("default").await;
+    let mut redis = site.redis().await;
+    for key in [
+        &queue.keys().inbox,
+        &queue.keys().jobs,
+        &queue.keys().running,
+    ] {
+        redis::cmd("SET")
+            .arg(key)
+            .arg("graffiti")
+            .query_async::<()>(&mut redis)
+            .await
+            .unwrap();
+    }
+    wait_until("they are set aside", DEADLINE, || async {
+        queue
+            .quarantined("", 10)
+            .await
+            .is_ok_and(|entries| entries.len() == 3)
+    })
+    .await;
+    site.push(&[r#"{"kind":"app.append","id":"after"}"#.to_owned()])
+        .await;
+    site.wait_for_stat("completed", 1, DEADLINE).await;
+    assert!(!daemon.events("audit_repair").is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_can_not_be_a_job_is_quarantined_logged_once_and_escaped() {
+    let out = tempfile::NamedTempFile::new().unwrap();
+    let site = Site::new("", &[&append_to(out.path(), "")]);
+    let daemon = site.start("a");
+    let fake_line = "{\"kind\":\"x\\n{\\\"event\\\":\\\"job_done\\\"}\"}";
+    let hostile = [
+        "{",
+        "[]",
+        r#"{"kind":"app.append","args":{"n":"one"}}"#,
+        r#"{"kind":"no.such"}"#,
+        fake_line,
+    ];
+    site.push(&hostile.map(str::to_owned)).await;
+    site.push(&[r#"{"kind":"app.append","id":"good"}"#.to_owned()])
+        .await;
+    site.wait_for_stat("completed", 1, DEADLINE).await;
+    site.wait_for_stat("quarantined", 5, DEADLINE).await;
+    wait_until("each is logged", DEADLINE, || {
+        std::future::ready(daemon.events("job_quarantined").len() == 5)
+    })
+    .await;
+    assert_eq!(daemon.events("job_done").len(), 1, "only the real one");
+    let reasons: Vec<String> = daemon
+        .events("job_quarantined")
+        .iter()
+        .map(|e| e["reason"].as_str().unwrap().to_owned())
+        .collect();
+    assert!(
+        reasons[2].contains("args.n") && reasons[3].contains("no.such"),
+        "{reasons:?}"
+    );
 }
