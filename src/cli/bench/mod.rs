@@ -14,7 +14,10 @@ mod worker;
 use super::{CliError, Global, Report};
 use bed::Bed;
 use figures::Figures;
+use futures::StreamExt;
 use process::DaemonProcess;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook_tokio::Signals;
 use std::io::Write;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -71,10 +74,11 @@ pub async fn run(args: Args, global: &Global) -> Result<Report, CliError> {
         return worker::run(global).await;
     }
     let jobs = args.count()?;
+    let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(failed)?;
     let bed = Bed::make(args.redis.clone(), args.appendonly).await?;
     let measured = tokio::select! {
         measured = measure(jobs, args.concurrency, &bed) => measured,
-        _ = tokio::signal::ctrl_c() => Err(failed("interrupted")),
+        _ = signals.next() => Err(failed("interrupted")),
     };
     bed.clear().await?;
     measured?.report()
