@@ -91,7 +91,7 @@ pub(super) async fn settled(bed: &Bed) -> Result<u64, CliError> {
     let mut conn = bed.conn.clone();
     let done: Option<u64> = redis::cmd("HGET")
         .arg(&bed.queue.keys().stats)
-        .arg("done")
+        .arg("completed")
         .query_async(&mut conn)
         .await
         .map_err(failed)?;

@@ -14,14 +14,23 @@ mod worker;
 use super::{CliError, Global, Report};
 use bed::Bed;
 use figures::Figures;
+use futures::StreamExt;
 use process::DaemonProcess;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook_tokio::Signals;
 use std::io::Write;
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// How long a daemon is left alone before its idle memory is read.
 const IDLE: Duration = Duration::from_secs(2);
 /// Pickups measured for each way in.
 const PICKUPS: usize = 1_000;
+
+/// Jobs per measurement, unless told otherwise, and the range of it.
+const DEFAULT_JOBS: u64 = 200_000;
+const JOBS: RangeInclusive<u64> = 1_000..=10_000_000;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -37,9 +46,11 @@ otherwise, and share its cores.";
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// Jobs per measurement
-    #[arg(long, value_name = "N", default_value_t = 200_000, value_parser = clap::value_parser!(u64).range(1_000..=10_000_000))]
-    jobs: u64,
+    // The global flag of that name is a folder of definitions, and there is none here: the same id takes its place, and
+    // so must have its type.
+    /// Jobs per measurement [default: 200000]
+    #[arg(long, value_name = "N")]
+    jobs: Option<PathBuf>,
     /// Jobs the daemon may run at once
     #[arg(long, value_name = "N", default_value_t = 1_024, value_parser = clap::value_parser!(u64).range(1..=100_000))]
     concurrency: u64,
@@ -62,25 +73,46 @@ pub async fn run(args: Args, global: &Global) -> Result<Report, CliError> {
     if args.worker {
         return worker::run(global).await;
     }
+    let jobs = args.count()?;
+    let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(failed)?;
     let bed = Bed::make(args.redis.clone(), args.appendonly).await?;
     let measured = tokio::select! {
-        measured = measure(&args, &bed) => measured,
-        _ = tokio::signal::ctrl_c() => Err(failed("interrupted")),
+        measured = measure(jobs, args.concurrency, &bed) => measured,
+        _ = signals.next() => Err(failed("interrupted")),
     };
     bed.clear().await?;
     measured?.report()
 }
 
+impl Args {
+    /// Jobs per measurement.
+    fn count(&self) -> Result<u64, CliError> {
+        // From the environment it can only be the folder.
+        let folder = std::env::var_os("TIDEGATE_JOBS").map(PathBuf::from);
+        let Some(given) = self
+            .jobs
+            .as_ref()
+            .filter(|given| folder.as_ref() != Some(*given))
+        else {
+            return Ok(DEFAULT_JOBS);
+        };
+        let count = given.to_str().and_then(|text| text.parse().ok());
+        count.filter(|count| JOBS.contains(count)).ok_or_else(|| {
+            let (least, most) = JOBS.into_inner();
+            CliError::Usage(format!("--jobs is a number here, from {least} to {most}"))
+        })
+    }
+}
+
 /// One measurement after the other, each on an empty queue.
-async fn measure(args: &Args, bed: &Bed) -> Result<Figures, CliError> {
-    let jobs = args.jobs;
+async fn measure(jobs: u64, concurrency: u64, bed: &Bed) -> Result<Figures, CliError> {
     say("raw loop: payload hash, running hash, batches of 256, no daemon");
     let raw = raw::run(bed, jobs).await?;
     say("enqueue script, 1,000 a call");
     let enqueue = load::enqueue_rate(bed, jobs).await?;
     bed.clear().await?;
 
-    let mut daemon = DaemonProcess::start(bed, args.concurrency).await?;
+    let mut daemon = DaemonProcess::start(bed, concurrency).await?;
     tokio::time::sleep(IDLE).await;
     let rss_idle = daemon.memory()?;
     say("pickup by an idle daemon");
@@ -106,7 +138,7 @@ async fn measure(args: &Args, bed: &Bed) -> Result<Figures, CliError> {
     let rss_peak = daemon.peak_memory()?;
     daemon.stop().await?;
     Ok(Figures {
-        concurrency: args.concurrency,
+        concurrency,
         raw_jobs_per_s: raw,
         enqueue_jobs_per_s: enqueue,
         inbox_push_per_s: push,
