@@ -23,6 +23,12 @@ pub fn monotonic() -> Instant {
     Instant::now()
 }
 
+/// How much time has passed since a reading of [`monotonic`].
+#[must_use]
+pub fn since(reading: Instant) -> Duration {
+    reading.elapsed()
+}
+
 /// Formats milliseconds since the epoch as RFC 3339 in UTC, for people and logs.
 #[must_use]
 pub fn rfc3339(unix_ms: u64) -> String {

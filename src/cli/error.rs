@@ -62,6 +62,7 @@ impl From<DaemonError> for CliError {
     fn from(error: DaemonError) -> Self {
         match error {
             DaemonError::Config(problems) => Self::Config(problems),
+            DaemonError::Redis { url, error } => Self::Redis { url, cause: error },
             other => Self::failed("daemon", other.to_string()),
         }
     }

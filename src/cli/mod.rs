@@ -4,11 +4,20 @@
 //! A command asks the rest of the house and makes a [`Report`]; only this file prints. Must not know how anything is
 //! done. To add a command: a variant of `Command` and its line in `Command::run`.
 
+mod check;
+mod dead;
 mod dev;
+mod enqueue;
 mod error;
+mod explain;
+mod job;
+mod migrate;
 mod output;
+mod quarantine;
+mod queues;
 mod run;
 mod setup;
+mod store;
 
 pub use error::{CliError, exit};
 pub use output::Report;
@@ -43,6 +52,22 @@ pub struct Cli {
 enum Command {
     /// Run the daemon until SIGTERM or SIGINT
     Run(run::Args),
+    /// Check configuration and job definitions, and with --online the servers too
+    Check(check::Args),
+    /// Bring the schema `tidegate` of the database up to date
+    Migrate(migrate::Args),
+    /// Put a job into its queue
+    Enqueue(enqueue::Args),
+    /// Show every queue in numbers
+    Queues(queues::Args),
+    /// Show, retry or cancel one job
+    Job(job::Args),
+    /// List, retry or remove dead jobs
+    Dead(dead::Args),
+    /// List, retry or remove entries that could not be jobs
+    Quarantine(quarantine::Args),
+    /// Say what holds a queue or a job back
+    Explain(explain::Args),
     /// Run the daemon with a private Redis and Postgres, alone or beside a command
     Dev(dev::Args),
 }
@@ -51,6 +76,14 @@ impl Command {
     async fn run(self, global: &Global) -> Result<Report, CliError> {
         match self {
             Self::Run(args) => run::run(args, global).await,
+            Self::Check(args) => check::run(args, global).await,
+            Self::Migrate(args) => migrate::run(args, global).await,
+            Self::Enqueue(args) => enqueue::run(args, global).await,
+            Self::Queues(args) => queues::run(args, global).await,
+            Self::Job(args) => job::run(args, global).await,
+            Self::Dead(args) => dead::run(args, global).await,
+            Self::Quarantine(args) => quarantine::run(args, global).await,
+            Self::Explain(args) => explain::run(args, global).await,
             Self::Dev(args) => dev::run(args, global).await,
         }
     }

@@ -39,7 +39,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 /// The queue there is when none is named anywhere.
-const DEFAULT_QUEUE: &str = "default";
+pub const DEFAULT_QUEUE: &str = "default";
 /// How long services and alerts may take to end.
 const END_DEADLINE: Duration = Duration::from_secs(3);
 
@@ -282,15 +282,20 @@ fn breakers(config: &Config, alerts: Alerts) -> Breakers {
     )
 }
 
-/// Every queue that the configuration or a definition names; `default` when none does.
-fn queues(config: &Config, conn: &Connection, shared: &Shared) -> Vec<Arc<QueueContext>> {
-    let registry = shared.registry.load();
-    let configured = config.queue.iter().map(|q| q.name.as_str());
-    let defined = registry.catalog.iter().map(|spec| &*spec.queue);
-    let mut names: BTreeSet<&str> = configured.chain(defined).collect();
+/// Every queue that the configuration or a definition names; [`DEFAULT_QUEUE`] when none does.
+#[must_use]
+pub fn queue_names(config: &Config, catalog: &Catalog) -> BTreeSet<String> {
+    let configured = config.queue.iter().map(|q| q.name.clone());
+    let defined = catalog.iter().map(|spec| spec.queue.to_string());
+    let mut names: BTreeSet<String> = configured.chain(defined).collect();
     if names.is_empty() {
-        names.insert(DEFAULT_QUEUE);
+        names.insert(DEFAULT_QUEUE.to_owned());
     }
+    names
+}
+
+fn queues(config: &Config, conn: &Connection, shared: &Shared) -> Vec<Arc<QueueContext>> {
+    let names = queue_names(config, &shared.registry.load().catalog);
     let context = |name: &str| {
         let own = config.queue.iter().find(|q| q.name == name);
         let limit = own.and_then(|q| q.concurrency);
@@ -302,7 +307,7 @@ fn queues(config: &Config, conn: &Connection, shared: &Shared) -> Vec<Arc<QueueC
             shared.clone(),
         ))
     };
-    names.into_iter().map(context).collect()
+    names.iter().map(|name| context(name)).collect()
 }
 
 /// Answers with the address that is bound, none if the endpoints are off.

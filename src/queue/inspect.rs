@@ -1,11 +1,15 @@
 //! Reading a queue for people: counts, one job, the dead, the quarantined.
 
-use super::{Queue, QueueError};
+use super::{Flow, Queue, QueueError};
 use crate::job::{History, Priority};
 use std::collections::BTreeMap;
 
 /// Records of finished jobs read per step when one is looked for.
 const RING_STEP: isize = 1_000;
+
+/// Entries of a flow read per step, and in all, when the place of a job is looked for.
+const FLOW_STEP: usize = 1_000;
+const FLOW_MAX: usize = 100_000;
 
 /// A queue in numbers.
 #[derive(Debug, Clone, Default)]
@@ -200,6 +204,31 @@ impl Queue {
                 break;
             }
             from += RING_STEP;
+        }
+        Ok(None)
+    }
+
+    /// How many jobs stand before `id` in its flow; none if it is not among the first 100,000.
+    ///
+    /// # Errors
+    /// Redis failed, or a key has the wrong type.
+    pub async fn ahead_of(&self, flow: &Flow, id: &str) -> Result<Option<usize>, QueueError> {
+        let mut conn = self.conn.clone();
+        let key = self.keys.flow(flow);
+        for from in (0..FLOW_MAX).step_by(FLOW_STEP) {
+            let step: Vec<String> = redis::cmd("LRANGE")
+                .arg(&key)
+                .arg(from)
+                .arg(from + FLOW_STEP - 1)
+                .query_async(&mut conn)
+                .await?;
+            let here = |entry: &String| entry.split_once(':').is_some_and(|(_, of)| of == id);
+            if let Some(place) = step.iter().position(here) {
+                return Ok(Some(from + place));
+            }
+            if step.len() < FLOW_STEP {
+                break;
+            }
         }
         Ok(None)
     }

@@ -64,6 +64,28 @@ impl Queue {
         Ok(Heartbeat { now_ms, workers })
     }
 
+    /// Who is registered, and when each gave its last sign of life. Changes nothing.
+    ///
+    /// # Errors
+    /// Redis failed, or a key has the wrong type.
+    pub async fn workers(&self) -> Result<Heartbeat, QueueError> {
+        let mut conn = self.conn.clone();
+        let (time, workers): ((u64, u64), Vec<(String, f64)>) = redis::pipe()
+            .cmd("TIME")
+            .cmd("ZREVRANGE")
+            .arg(&self.keys.workers)
+            .arg(0)
+            .arg(WORKERS_MAX - 1)
+            .arg("WITHSCORES")
+            .query_async(&mut conn)
+            .await?;
+        let beats = workers.into_iter().map(|(worker, at)| (worker, at as u64));
+        Ok(Heartbeat {
+            now_ms: time.0 * 1_000 + time.1 / 1_000,
+            workers: beats.collect(),
+        })
+    }
+
     /// Declares an incarnation dead if its heartbeat is still `seen_ms`; true if this call did it.
     ///
     /// # Errors

@@ -56,7 +56,7 @@ impl Keeper {
         match self.try_beat().await {
             Ok(()) => {
                 if let Some(since) = self.lost_since.take() {
-                    let alert = events::redis_back(since.elapsed());
+                    let alert = events::redis_back(clock::since(since));
                     self.context.shared.alerts.raise(alert);
                 }
             }

@@ -61,7 +61,7 @@ impl Service<Task<Run>> for Dispatch {
             let started = run.passage.is_some().then(clock::monotonic);
             let outcome = run.kind.handler.run(&context).await;
             if let (Some(passage), Some(started)) = (run.passage.take(), started) {
-                passage.record(&outcome, started.elapsed());
+                passage.record(&outcome, clock::since(started));
             }
             Ok(outcome)
         })

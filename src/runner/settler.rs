@@ -58,7 +58,7 @@ impl Begun {
     #[must_use]
     pub fn ended(self, outcome: Outcome) -> Ended {
         Ended::Ran {
-            took: self.started.elapsed(),
+            took: clock::since(self.started),
             delivery: self.delivery,
             outcome,
         }

@@ -53,7 +53,7 @@ pub async fn run(context: Arc<QueueContext>, objective: Duration, stop: Cancella
         metrics.workers(name, context.shared.slots.busy_in(name), context.limit);
         if age <= objective {
             told = None;
-        } else if told.is_none_or(|at| at.elapsed() >= REMIND) {
+        } else if told.is_none_or(|at| clock::since(at) >= REMIND) {
             told = Some(clock::monotonic());
             context
                 .shared

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
 
 mod admin;
+mod architecture;
 mod cache;
 mod daemon;
 mod database;

@@ -61,7 +61,7 @@ struct RedisClock {
 
 impl RedisClock {
     fn now_ms(&self) -> u64 {
-        let since = u64::try_from(self.read.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let since = u64::try_from(clock::since(self.read).as_millis()).unwrap_or(u64::MAX);
         self.at_ms.saturating_add(since)
     }
 

@@ -1,0 +1,166 @@
+//! Health as the daemons published it, read as reasons.
+
+use super::super::output::age;
+use super::{Reason, shares};
+use crate::config::GateMode;
+use crate::health::{MEMORY, QUEUE_REDIS};
+use crate::job::Priority;
+use crate::policy::gate::GateState;
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+/// What was published; none if no daemon did so lately.
+pub(super) struct Health {
+    json: Option<Value>,
+    mode: GateMode,
+}
+
+impl Health {
+    /// Reads the published text.
+    pub(super) fn read(text: Option<&str>, mode: GateMode) -> Self {
+        let json = text.and_then(|text| serde_json::from_str(text).ok());
+        Self { json, mode }
+    }
+
+    /// What was published, as it is.
+    pub(super) const fn published(&self) -> &Option<Value> {
+        &self.json
+    }
+
+    /// Resources under pressure that hold back jobs of `class` (of any, if none is given) which declare `resources`.
+    pub(super) fn gates(&self, resources: &[&str], class: Option<Priority>) -> Vec<Reason> {
+        if self.mode == GateMode::Off {
+            return Vec::new();
+        }
+        let gating = [QUEUE_REDIS, MEMORY]
+            .into_iter()
+            .chain(resources.iter().copied());
+        gating.filter_map(|name| self.gate(name, class)).collect()
+    }
+
+    fn gate(&self, name: &str, class: Option<Priority>) -> Option<Reason> {
+        let resource = self.json.as_ref()?.get("resources")?.get(name)?;
+        let state: GateState = serde_json::from_value(resource["state"].clone()).ok()?;
+        let shares = shares(state, class);
+        if shares.is_empty() {
+            return None;
+        }
+        let worst = &resource["worst"];
+        let lo = worst["lo"].as_f64().unwrap_or(0.0);
+        let limit = lo + state.entered_at() * (worst["hi"].as_f64().unwrap_or(lo) - lo);
+        let value = match &worst["value"] {
+            Value::Null => "not measured".to_owned(),
+            value => value.to_string(),
+        };
+        let kept: Vec<String> = shares
+            .iter()
+            .map(|(class, share)| format!("{class} keeps {:.0}%", share * 100.0))
+            .collect();
+        let signal = worst["name"].as_str().unwrap_or("-");
+        let shadow = match self.mode {
+            GateMode::Shadow => " (shadow: nothing is really held back)",
+            _ => "",
+        };
+        Some(Reason {
+            code: "gate",
+            message: format!(
+                "{name} is {state}: {signal} is {value}, {state} from {limit:.3}; of the slots {}{shadow}",
+                kept.join(", ")
+            ),
+            details: json!({
+                "resource": name,
+                "state": state,
+                "signal": worst["name"],
+                "value": worst["value"],
+                "limit": limit,
+            }),
+        })
+    }
+
+    /// Breakers of a handler on its resources that do not let everything through.
+    pub(super) fn breakers(&self, handler: &str, resources: &[Arc<str>]) -> Vec<Reason> {
+        let all = self
+            .json
+            .as_ref()
+            .and_then(|json| json["breakers"].as_array());
+        let ours =
+            |b: &&Value| b["handler"] == handler && resources.iter().any(|r| b["resource"] == **r);
+        all.into_iter()
+            .flatten()
+            .filter(ours)
+            .filter_map(breaker)
+            .collect()
+    }
+}
+
+fn breaker(entry: &Value) -> Option<Reason> {
+    let breaker = &entry["breaker"];
+    let state = breaker["state"]
+        .as_str()
+        .filter(|state| *state != "closed")?;
+    let handler = entry["handler"].as_str().unwrap_or("-");
+    let resource = entry["resource"].as_str().unwrap_or("-");
+    let next = breaker["retry_in_ms"]
+        .as_u64()
+        .map_or_else(String::new, |ms| format!(", next trial in {}", age(ms)));
+    Some(Reason {
+        code: "breaker",
+        message: format!("the breaker of {handler} on {resource} is {state}{next}"),
+        details: json!({"handler": handler, "resource": resource, "breaker": breaker}),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    const PUBLISHED: &str = r#"{"v":1,"state":"overloaded","pressure":0.75,"resources":{
+        "redis:main":{"state":"ok","pressure":0.1,"worst":null},
+        "postgres:primary":{"state":"overloaded","pressure":0.75,
+            "worst":{"name":"acquire_ms","value":190.5,"lo":10.0,"hi":250.0}}},
+        "breakers":[
+            {"handler":"http","resource":"http:app","breaker":{"state":"open","retry_in_ms":4200}},
+            {"handler":"exec","resource":"http:app","breaker":{"state":"closed"}}]}"#;
+
+    #[test]
+    fn a_gate_names_signal_value_and_limit() {
+        let health = Health::read(Some(PUBLISHED), GateMode::On);
+        let found = health.gates(&["postgres:primary"], Some(Priority::Bulk));
+        assert_eq!(found.len(), 1);
+        let message = &found[0].message;
+        assert!(message.contains("acquire_ms is 190.5"), "{message}");
+        assert!(message.contains("bulk keeps 0%"), "{message}");
+        assert_eq!(
+            found[0].details["limit"],
+            10.0 + GateState::Overloaded.entered_at() * 240.0
+        );
+        assert!(
+            health
+                .gates(&["postgres:primary"], Some(Priority::Critical))
+                .is_empty()
+        );
+        assert!(health.gates(&[], None).is_empty());
+    }
+
+    #[test]
+    fn only_breakers_that_hold_back_are_told() {
+        let health = Health::read(Some(PUBLISHED), GateMode::On);
+        let resources: Vec<Arc<str>> = vec!["http:app".into()];
+        let found = health.breakers("http", &resources);
+        assert_eq!(found.len(), 1);
+        assert!(
+            found[0].message.ends_with("is open, next trial in 4s"),
+            "{}",
+            found[0].message
+        );
+        assert!(health.breakers("exec", &resources).is_empty());
+        assert!(health.breakers("http", &[]).is_empty());
+    }
+
+    #[test]
+    fn what_is_not_json_is_no_health() {
+        let health = Health::read(Some("{"), GateMode::On);
+        assert!(health.published().is_none() && health.gates(&["x:y"], None).is_empty());
+    }
+}

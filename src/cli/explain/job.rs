@@ -1,0 +1,170 @@
+//! Why one job does not run.
+
+use super::super::job::{view, view_text, when};
+use super::super::store::Store;
+use super::super::{CliError, Report};
+use super::gate::Health;
+use super::{Reason, Workers, bullets, slots};
+use crate::job::{Envelope, Priority};
+use crate::queue::Queue;
+use crate::queue::admit::flow_of;
+use crate::queue::inspect::{Counts, Found};
+use serde_json::json;
+
+/// Jobs of this handler are never held back by the gate.
+const NEVER_SHED: &str = "cache.invalidate";
+
+/// Explains the job `id`.
+///
+/// # Errors
+/// There is no such job, or Redis failed.
+pub(super) async fn explain(store: &Store, id: &str, health: &Health) -> Result<Report, CliError> {
+    let (queue, found) = store.find(id).await.map_err(|error| match error {
+        CliError::NotFound(message) => CliError::NotFound(format!(
+            "{id:?} is neither a known queue nor a job: {message}"
+        )),
+        other => other,
+    })?;
+    let view = view(store, &queue, id, &found, false);
+    let scene = Scene {
+        counts: queue.counts().await?,
+        workers: Workers::of(&queue, store).await?,
+        store,
+        queue,
+        found,
+    };
+    let reasons = match scene.found.state.as_str() {
+        "pending" => scene.pending(id, health).await?,
+        "delayed" => scene.delayed(),
+        "running" => scene.running(),
+        _ => scene.over(),
+    };
+    let mut text = view_text(&view);
+    text.push_str(&bullets(
+        &reasons,
+        "nothing holds it back: it should start at once",
+    ));
+    let reasons: Vec<_> = reasons.iter().map(Reason::to_json).collect();
+    Ok(Report::new(json!({"job": view, "reasons": reasons}), text))
+}
+
+/// A job and what is around it.
+struct Scene<'a> {
+    store: &'a Store,
+    queue: Queue,
+    found: Found,
+    counts: Counts,
+    workers: Workers,
+}
+
+impl Scene<'_> {
+    async fn pending(&self, id: &str, health: &Health) -> Result<Vec<Reason>, CliError> {
+        let mut reasons: Vec<Reason> = self.workers.missing(&self.queue.name).into_iter().collect();
+        let envelope = Envelope::parse(&self.found.raw).unwrap_or_default();
+        let flow = flow_of(&envelope, &self.store.catalog);
+        match self.store.catalog.get(&envelope.kind) {
+            None => reasons.push(Reason::new(
+                "unknown_kind",
+                format!(
+                    "{} is not defined here; a daemon needs its definition",
+                    envelope.kind
+                ),
+            )),
+            Some(spec) => {
+                let resources: Vec<&str> = spec.resources.iter().map(|r| &**r).collect();
+                if spec.handler != NEVER_SHED {
+                    reasons.extend(health.gates(&resources, Some(flow.priority)));
+                }
+                reasons.extend(health.breakers(&spec.handler, &spec.resources));
+                reasons.extend(spec.concurrency.limit.map(|limit| Reason {
+                    code: "kind_limit",
+                    message: format!(
+                        "at most {limit} of {} run at once in one daemon",
+                        envelope.kind
+                    ),
+                    details: json!({"limit": limit}),
+                }));
+            }
+        }
+        reasons.extend(slots(
+            self.store,
+            &self.queue.name,
+            &self.counts,
+            &self.workers,
+        ));
+        let ahead = self.queue.ahead_of(&flow, id).await?;
+        reasons.extend(before(ahead, flow.priority, &self.counts));
+        Ok(reasons)
+    }
+
+    fn delayed(&self) -> Vec<Reason> {
+        let due = when(self.found.at_ms.unwrap_or(0), self.counts.now_ms);
+        let why = match (self.found.history.attempts, self.found.history.snoozes) {
+            (0, 0) => "it was put off until".to_owned(),
+            (0, n) => format!("it asked to be put off ({n} times), until"),
+            (n, _) => format!("attempt {n} failed; the next one is due"),
+        };
+        let delayed = Reason {
+            code: "delayed",
+            message: format!("{why} {due}"),
+            details: json!({"due_at": self.found.at_ms}),
+        };
+        let missing = self.workers.missing(&self.queue.name);
+        [delayed].into_iter().chain(missing).collect()
+    }
+
+    fn running(&self) -> Vec<Reason> {
+        let token = self.found.token.as_deref().unwrap_or_default();
+        let worker = token.split(':').next().unwrap_or_default();
+        if self.workers.alive.iter().any(|alive| alive == worker) {
+            return vec![Reason::new(
+                "running",
+                format!("it runs in daemon {worker}"),
+            )];
+        }
+        let last = self.workers.beats.workers.iter().find(|(w, _)| w == worker);
+        let silence = match last {
+            Some((_, at)) => format!(
+                "its last sign of life: {}",
+                when(*at, self.workers.beats.now_ms)
+            ),
+            None => "it is not registered any more".to_owned(),
+        };
+        let message = format!(
+            "it was taken by daemon {worker}, which is gone ({silence}); another daemon will return it to the queue"
+        );
+        vec![Reason::new("orphaned", message)]
+    }
+
+    fn over(&self) -> Vec<Reason> {
+        let last = self.found.history.errors.last();
+        let words = last.map_or_else(String::new, |e| format!(": {}", e.error));
+        let (code, message) = match self.found.state.as_str() {
+            "dead" => (
+                "dead",
+                format!("it was given up{words}; `tidegate job retry` starts it afresh"),
+            ),
+            "expired" => ("expired", "it had not started by its time".to_owned()),
+            "cancelled" => ("cancelled", "it was cancelled".to_owned()),
+            _ => ("done", "it is done".to_owned()),
+        };
+        vec![Reason::new(code, message)]
+    }
+}
+
+/// What stands before a job: in its own flow, and in higher classes.
+fn before(ahead: Option<usize>, class: Priority, counts: &Counts) -> Option<Reason> {
+    let higher: u64 = counts.lanes[..class.index()].iter().sum();
+    if ahead == Some(0) && higher == 0 {
+        return None;
+    }
+    let own = match ahead {
+        Some(n) => n.to_string(),
+        None => "more than 100000, or an unknown number,".to_owned(),
+    };
+    Some(Reason {
+        code: "ahead",
+        message: format!("{own} before it in its flow, {higher} in higher classes"),
+        details: json!({"in_flow": ahead, "in_higher_classes": higher}),
+    })
+}

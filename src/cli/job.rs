@@ -1,0 +1,247 @@
+//! `tidegate job`: one job, looked at, retried or cancelled.
+
+use super::output::{age, pairs};
+use super::store::{OnQueue, Store};
+use super::{CliError, Global, Report};
+use crate::clock;
+use crate::job::Envelope;
+use crate::queue::Queue;
+use crate::queue::admit::flow_of;
+use crate::queue::inspect::Found;
+use crate::queue::operate::Cancelled;
+use crate::queue::settle::Record;
+use clap::Subcommand;
+use serde_json::{Value, json};
+
+const EXAMPLES: &str = "\
+Examples:
+  tidegate job show 0190b6f2-6ad5-7d0e-8e2f-3f3c7d1f5a10
+  tidegate job show mail-7 --payload --json
+  tidegate job retry mail-7
+  tidegate job cancel mail-7 --queue mail";
+
+/// `tidegate job …`
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Show where a job is and what went wrong with it
+    Show {
+        #[command(flatten)]
+        job: OneJob,
+        /// Show its arguments too
+        #[arg(long)]
+        payload: bool,
+    },
+    /// Run a dead or delayed job now; a dead one starts afresh
+    Retry(OneJob),
+    /// End a job: one that waits is gone, one that runs is asked to stop
+    Cancel(OneJob),
+}
+
+#[derive(Debug, clap::Args)]
+struct OneJob {
+    /// Its id
+    id: String,
+    #[command(flatten)]
+    on: OnQueue,
+}
+
+/// Runs one of them.
+///
+/// # Errors
+/// The job is not known or in a state that does not allow it, or configuration or Redis.
+pub async fn run(args: Args, global: &Global) -> Result<Report, CliError> {
+    let (Command::Show { job, .. } | Command::Retry(job) | Command::Cancel(job)) = &args.command;
+    let store = Store::open(global, job.on.queue.as_deref()).await?;
+    let (queue, found) = store.find(&job.id).await?;
+    match &args.command {
+        Command::Show { payload, .. } => {
+            let json = view(&store, &queue, &job.id, &found, *payload);
+            let text = view_text(&json);
+            Ok(Report::new(json, text))
+        }
+        Command::Retry(_) => {
+            if !requeue(&store, &queue, &job.id, &found).await? {
+                let message = format!(
+                    "{} is {}: only dead and delayed jobs can be retried",
+                    job.id, found.state
+                );
+                return Err(CliError::failed("not_retryable", message));
+            }
+            Ok(done(
+                &queue,
+                &job.id,
+                "pending",
+                "runs as soon as there is a slot",
+            ))
+        }
+        Command::Cancel(_) => cancel(&store, &queue, &job.id, &found).await,
+    }
+}
+
+/// Puts a dead or delayed job back into its flow; false if it is in neither state (any more).
+pub(super) async fn requeue(
+    store: &Store,
+    queue: &Queue,
+    id: &str,
+    found: &Found,
+) -> Result<bool, CliError> {
+    let Ok(envelope) = Envelope::parse(&found.raw) else {
+        return Ok(false);
+    };
+    let flow = flow_of(&envelope, &store.catalog);
+    // What died starts afresh; what was only put off keeps its attempts.
+    let keep = found.state == "delayed" && found.history != crate::job::History::default();
+    let history = keep.then_some(&found.history);
+    Ok(queue.requeue(id, &flow, history).await?)
+}
+
+async fn cancel(store: &Store, queue: &Queue, id: &str, found: &Found) -> Result<Report, CliError> {
+    let envelope = Envelope::parse(&found.raw).unwrap_or_default();
+    let flow = flow_of(&envelope, &store.catalog);
+    let record = Record {
+        id,
+        kind: &envelope.kind,
+        priority: flow.priority,
+        state: "cancelled",
+        attempts: found.history.attempts,
+        at_ms: clock::unix_ms(),
+        duration_ms: 0,
+    };
+    let over =
+        |state: &str| CliError::failed("not_cancellable", format!("{id} is {state} already"));
+    match queue.cancel(&record, envelope.id.is_some()).await? {
+        Cancelled::Done => Ok(done(queue, id, "cancelled", "cancelled")),
+        Cancelled::Asked => Ok(done(
+            queue,
+            id,
+            "running",
+            "runs; its daemon was asked to end it",
+        )),
+        Cancelled::Dead => Err(over("dead")),
+        Cancelled::Unknown => Err(over(&found.state)),
+    }
+}
+
+fn done(queue: &Queue, id: &str, state: &str, words: &str) -> Report {
+    let json = json!({"id": id, "queue": &*queue.name, "state": state});
+    Report::new(json, format!("{id}  {words}\n"))
+}
+
+/// A job for programs. Times are milliseconds since the epoch, as in envelopes.
+pub(super) fn view(store: &Store, queue: &Queue, id: &str, found: &Found, payload: bool) -> Value {
+    let history = &found.history;
+    let mut view = json!({
+        "id": id,
+        "queue": &*queue.name,
+        "state": found.state,
+        "attempts": history.attempts,
+        "crashes": history.crashes,
+        "snoozes": history.snoozes,
+        "errors": history.errors,
+    });
+    if let Some(at) = found.at_ms {
+        view[at_name(&found.state)] = at.into();
+    }
+    if let Some(finished) = &found.finished {
+        view["kind"] = finished.kind.as_str().into();
+        view["priority"] = finished.priority.as_str().into();
+        view["attempts"] = finished.attempts.into();
+        view["duration_ms"] = finished.duration_ms.into();
+        return view;
+    }
+    if let Some((worker, _)) = found.token.as_deref().and_then(|t| t.split_once(':')) {
+        view["worker"] = worker.into();
+    }
+    // What is stored passed the same check when it was admitted.
+    let Ok(envelope) = Envelope::parse(&found.raw) else {
+        view["kind"] = Value::Null;
+        view["priority"] = Value::Null;
+        return view;
+    };
+    let flow = flow_of(&envelope, &store.catalog);
+    let spec = store.catalog.get(&envelope.kind);
+    let attempts = envelope.max_attempts;
+    view["kind"] = envelope.kind.as_str().into();
+    view["priority"] = flow.priority.as_str().into();
+    view["max_attempts"] = attempts.or(spec.map(|s| s.retry.max_attempts)).into();
+    view["enqueued_at"] = envelope.enqueued_at.into();
+    view["meta"] = json!(envelope.meta);
+    if payload {
+        view["args"] = Value::Object(envelope.args().clone());
+    }
+    view
+}
+
+/// What the time of a state is called.
+fn at_name(state: &str) -> &'static str {
+    match state {
+        "delayed" => "due_at",
+        "dead" => "died_at",
+        _ => "finished_at",
+    }
+}
+
+/// A job for people, from its view.
+pub(super) fn view_text(view: &Value) -> String {
+    const NAMES: [&str; 18] = [
+        "id",
+        "status",
+        "kind",
+        "queue",
+        "priority",
+        "state",
+        "attempts",
+        "max_attempts",
+        "crashes",
+        "snoozes",
+        "due_at",
+        "died_at",
+        "finished_at",
+        "enqueued_at",
+        "duration_ms",
+        "worker",
+        "meta",
+        "args",
+    ];
+    let now = clock::unix_ms();
+    let shown = |name: &'static str| {
+        let value = view
+            .get(name)
+            .filter(|v| !v.is_null() && **v != json!({}))?;
+        let text = match (name, value) {
+            (name, Value::Number(n)) if name.ends_with("_at") => when(n.as_u64().unwrap_or(0), now),
+            ("duration_ms", Value::Number(n)) => age(n.as_u64().unwrap_or(0)),
+            (_, Value::String(text)) => text.clone(),
+            (_, other) => other.to_string(),
+        };
+        Some((name.trim_end_matches("_ms"), text))
+    };
+    let mut lines: Vec<(&str, String)> = NAMES.into_iter().filter_map(shown).collect();
+    let errors = view["errors"].as_array().map_or(&[][..], Vec::as_slice);
+    for error in errors {
+        let at = when(error["at"].as_u64().unwrap_or(0), now);
+        let words = error["error"].as_str().unwrap_or_default();
+        lines.push((
+            "error",
+            format!("attempt {}, {at}: {words}", error["attempt"]),
+        ));
+    }
+    pairs(&lines)
+}
+
+/// A time with its distance from now.
+pub(super) fn when(at_ms: u64, now_ms: u64) -> String {
+    let stamp = clock::rfc3339(at_ms);
+    if at_ms > now_ms {
+        format!("{stamp} (in {})", age(at_ms - now_ms))
+    } else {
+        format!("{stamp} ({} ago)", age(now_ms - at_ms))
+    }
+}

@@ -1,0 +1,85 @@
+//! `tidegate queues`: every queue in numbers.
+
+use super::output::{age, table};
+use super::store::{OnQueue, Store};
+use super::{CliError, Global, Report};
+use crate::job::Priority;
+use crate::queue::inspect::Counts;
+use serde_json::{Map, Value, json};
+
+const EXAMPLES: &str = "\
+Examples:
+  tidegate queues
+  tidegate queues --queue mail --json";
+
+/// Flags of `tidegate queues`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    #[command(flatten)]
+    on: OnQueue,
+}
+
+/// Counts every queue.
+///
+/// # Errors
+/// Configuration or Redis.
+pub async fn run(args: Args, global: &Global) -> Result<Report, CliError> {
+    let store = Store::open(global, args.on.queue.as_deref()).await?;
+    let (mut views, mut rows) = (Vec::new(), Vec::new());
+    for queue in store.queues() {
+        let counts = queue.counts().await?;
+        views.push(view(&queue.name, &counts));
+        rows.push(row(&queue.name, &counts));
+    }
+    let classes = Priority::ALL.map(Priority::as_str);
+    let headings = [
+        &["queue", "inbox"][..],
+        &classes[..],
+        &["delayed", "running", "dead", "quarantine", "oldest"][..],
+    ]
+    .concat();
+    Ok(Report::new(
+        json!({"queues": views}),
+        table(&headings, &rows),
+    ))
+}
+
+/// A queue for programs.
+pub(super) fn view(name: &str, counts: &Counts) -> Value {
+    let lanes = Priority::ALL.iter().zip(counts.lanes);
+    let lanes: Map<String, Value> = lanes.map(|(p, n)| (p.to_string(), n.into())).collect();
+    json!({
+        "name": name,
+        // Pausing and parking are not there yet; their names are.
+        "paused": false,
+        "parked": 0,
+        "lanes": lanes,
+        "delayed": counts.delayed,
+        "running": counts.running,
+        "dead": counts.dead,
+        "quarantine": counts.quarantine,
+        "inbox": counts.inbox,
+        "oldest_age_ms": oldest_age(counts),
+    })
+}
+
+/// How long the job that waits longest has waited, ms.
+pub(super) fn oldest_age(counts: &Counts) -> Option<u64> {
+    let ready = counts.oldest_ready_ms?;
+    Some(counts.now_ms.saturating_sub(ready))
+}
+
+fn row(name: &str, counts: &Counts) -> Vec<String> {
+    let mut row = vec![name.to_owned(), counts.inbox.to_string()];
+    row.extend(counts.lanes.iter().map(u64::to_string));
+    let others = [
+        counts.delayed,
+        counts.running,
+        counts.dead,
+        counts.quarantine,
+    ];
+    row.extend(others.iter().map(u64::to_string));
+    row.push(oldest_age(counts).map_or_else(|| "-".to_owned(), age));
+    row
+}

@@ -1,0 +1,116 @@
+//! The queues that commands look at: which there are, and the connection to them.
+
+use super::error::CliError;
+use super::setup::{Global, Setup};
+use crate::catalog::Catalog;
+use crate::config::Config;
+use crate::daemon::queue_names;
+use crate::job::id;
+use crate::queue::Queue;
+use crate::queue::connection::{self, Connection};
+use crate::queue::inspect::Found;
+use std::path::Path;
+
+/// The flag that names one queue.
+#[derive(Debug, Clone, clap::Args)]
+pub struct OnQueue {
+    /// Only this queue [default: all that the configuration and the definitions name]
+    #[arg(long, value_name = "NAME", value_parser = queue_name)]
+    pub queue: Option<String>,
+}
+
+/// Reads the name of a queue from the command line.
+pub(super) fn queue_name(given: &str) -> Result<String, String> {
+    id::check_queue(given).map(|()| given.to_owned())
+}
+
+/// The queues, connected.
+pub struct Store {
+    /// The configuration.
+    pub config: Config,
+    /// The definitions; none if it is not known where they are.
+    pub defined: bool,
+    /// The definitions.
+    pub catalog: Catalog,
+    /// The connection.
+    pub conn: Connection,
+    /// The queues a command is about, in order of name.
+    pub names: Vec<String>,
+}
+
+impl Store {
+    /// Reads configuration and definitions and connects.
+    ///
+    /// # Errors
+    /// Either is wrong, or Redis can't be reached within `redis.connect_timeout`.
+    pub async fn open(global: &Global, only: Option<&str>) -> Result<Self, CliError> {
+        let setup = Setup::load(global)?;
+        let conn = connect(&setup.config).await?;
+        Ok(Self::new(setup, conn, only))
+    }
+
+    fn new(setup: Setup, conn: Connection, only: Option<&str>) -> Self {
+        let defined = setup.catalog.is_some();
+        let catalog = setup.catalog.unwrap_or_default();
+        let names = match only {
+            Some(name) => vec![name.to_owned()],
+            None => queue_names(&setup.config, &catalog).into_iter().collect(),
+        };
+        Self {
+            config: setup.config,
+            defined,
+            catalog,
+            conn,
+            names,
+        }
+    }
+
+    /// One queue.
+    #[must_use]
+    pub fn queue(&self, name: &str) -> Queue {
+        Queue::new(name, self.conn.clone(), &self.config)
+    }
+
+    /// The queues the command is about.
+    pub fn queues(&self) -> impl Iterator<Item = Queue> {
+        self.names.iter().map(|name| self.queue(name))
+    }
+
+    /// Looks for a job in the queues the command is about.
+    ///
+    /// # Errors
+    /// It is in none of them, or Redis failed.
+    pub async fn find(&self, id: &str) -> Result<(Queue, Found), CliError> {
+        for queue in self.queues() {
+            if let Some(found) = queue.find(id).await? {
+                return Ok((queue, found));
+            }
+        }
+        let queues = self.names.join(", ");
+        Err(CliError::NotFound(format!(
+            "no job {id:?} is known in {queues}: not admitted yet, forgotten, or in another queue"
+        )))
+    }
+}
+
+/// Connects to Redis.
+///
+/// # Errors
+/// It can't be reached within `redis.connect_timeout`.
+pub async fn connect(config: &Config) -> Result<Connection, CliError> {
+    let unreachable = |cause: String| CliError::Redis {
+        url: config.redis.url.redacted_url(),
+        cause,
+    };
+    let limit = config.redis.connect_timeout;
+    match tokio::time::timeout(limit, connection::connect(&config.redis)).await {
+        Ok(Ok(conn)) => Ok(conn),
+        Ok(Err(error)) => Err(unreachable(error.to_string())),
+        Err(_) => Err(unreachable(format!("no answer within {limit:?}"))),
+    }
+}
+
+/// A path as text.
+pub(super) fn shown(path: Option<&Path>) -> String {
+    path.map_or_else(|| "-".to_owned(), |p| p.display().to_string())
+}
