@@ -159,7 +159,10 @@ async fn check_postgres(config: &Config, catalog: &Catalog, findings: &mut Findi
             "schema `tidegate` has version {version}, this program needs {SCHEMA_VERSION}: run `tidegate migrate`"
         ),
         Ok(None) => "schema `tidegate` is not there: run `tidegate migrate`".to_owned(),
-        Err(error) => return findings.problem("postgres", error.to_string()),
+        Err(error) => {
+            let error = CliError::database(&config.database, error);
+            return findings.problem("postgres", error.to_string());
+        }
     };
     if catalog
         .iter()

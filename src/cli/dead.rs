@@ -3,6 +3,7 @@
 //! Works through the dead in pages, the latest first, and only on those that were dead when it began: a job that is
 //! retried and dies again at once is not retried for ever.
 
+use super::act::{Act, confirm_purge};
 use super::job::requeue;
 use super::output::{age, brief, table};
 use super::store::{OnQueue, Store};
@@ -13,7 +14,6 @@ use crate::queue::Queue;
 use crate::queue::admit::flow_of;
 use clap::Subcommand;
 use serde_json::{Value, json};
-use std::io::IsTerminal;
 use std::time::Duration;
 
 const EXAMPLES: &str = "\
@@ -93,13 +93,6 @@ struct Dead {
     history: History,
 }
 
-/// What to do with the dead that were chosen.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Act {
-    Retry,
-    Purge,
-}
-
 /// Runs one of them.
 ///
 /// # Errors
@@ -112,10 +105,7 @@ pub async fn run(args: Args, global: &Global) -> Result<Report, CliError> {
         }
         Command::Retry(chosen) => act(Act::Retry, &chosen, global).await,
         Command::Purge { chosen, yes } => {
-            if chosen.all && !yes && std::io::stdin().is_terminal() {
-                let message = "this removes jobs for good: say so with --yes";
-                return Err(CliError::Usage(message.to_owned()));
-            }
+            confirm_purge(chosen.all, yes)?;
             act(Act::Purge, &chosen, global).await
         }
     }
@@ -183,10 +173,7 @@ async fn act(what: Act, chosen: &Chosen, global: &Global) -> Result<Report, CliE
     } else {
         act_on_ids(what, &store, &chosen.ids).await?
     };
-    let word = match what {
-        Act::Retry => "retried",
-        Act::Purge => "purged",
-    };
+    let word = what.word();
     let failure =
         (!missing.is_empty()).then(|| format!("not among the dead: {}", missing.join(", ")));
     let json = json!({word: changed, "missing": missing});

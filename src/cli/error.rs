@@ -1,7 +1,7 @@
 //! Why a command failed: a word for programs, a sentence for people, an exit code for shells.
 
 use crate::catalog::CatalogError;
-use crate::config::ConfigError;
+use crate::config::{ConfigError, DatabaseConfig};
 use crate::daemon::DaemonError;
 use crate::db::DbError;
 use crate::queue::QueueError;
@@ -45,7 +45,15 @@ pub enum CliError {
     /// Redis failed after it was reached.
     #[error(transparent)]
     Queue(#[from] QueueError),
-    /// Postgres failed.
+    /// Postgres is not there, or turns us away.
+    #[error("can't reach Postgres at {url}: {cause}; set [database] url or TIDEGATE_DATABASE__URL")]
+    Postgres {
+        /// Its URL without the password.
+        url: String,
+        /// What went wrong.
+        cause: DbError,
+    },
+    /// Postgres failed after it was reached.
     #[error(transparent)]
     Database(#[from] DbError),
     /// Anything else, under a stable word.
@@ -75,6 +83,15 @@ impl CliError {
         Self::Failed { code, message }
     }
 
+    /// An error of the database that `config` names.
+    pub fn database(config: &DatabaseConfig, cause: DbError) -> Self {
+        if cause.is_dependency() {
+            let url = config.url.redacted_url();
+            return Self::Postgres { url, cause };
+        }
+        Self::Database(cause)
+    }
+
     /// The stable word for programs.
     #[must_use]
     pub const fn code(&self) -> &'static str {
@@ -84,7 +101,7 @@ impl CliError {
             Self::Usage(_) => "usage",
             Self::NotFound(_) => "not_found",
             Self::Redis { .. } | Self::Queue(_) => "redis",
-            Self::Database(_) => "database",
+            Self::Postgres { .. } | Self::Database(_) => "database",
             Self::Failed { code, .. } => code,
         }
     }

@@ -20,8 +20,9 @@ pub struct Args {}
 /// No database is configured, it can't be reached, or the schema can't be changed.
 pub async fn run(_: Args, global: &Global) -> Result<Report, CliError> {
     let config = global.load_config()?;
-    let database = Database::open(&config.database)?;
-    let migrated = db::migrate(&database).await?;
+    let failed = |error| CliError::database(&config.database, error);
+    let database = Database::open(&config.database).map_err(failed)?;
+    let migrated = db::migrate(&database).await.map_err(failed)?;
     database.close().await;
     let text = match migrated.applied {
         0 => format!(

@@ -4,6 +4,7 @@
 //! A command asks the rest of the house and makes a [`Report`]; only this file prints. Must not know how anything is
 //! done. To add a command: a variant of `Command` and its line in `Command::run`.
 
+mod act;
 mod check;
 mod dead;
 mod dev;

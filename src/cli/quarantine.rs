@@ -2,6 +2,7 @@
 //!
 //! Their bytes are anybody's: shown as base64 to programs, escaped to people.
 
+use super::act::{Act, confirm_purge};
 use super::output::{age, brief, table};
 use super::store::{OnQueue, Store};
 use super::{CliError, Global, Report};
@@ -11,7 +12,6 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use clap::Subcommand;
 use serde_json::{Value, json};
-use std::io::IsTerminal;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -76,13 +76,6 @@ struct Chosen {
     filter: Filter,
 }
 
-/// What to do with the entries that were chosen.
-#[derive(Clone, Copy)]
-enum Act {
-    Retry,
-    Purge,
-}
-
 /// Runs one of them.
 ///
 /// # Errors
@@ -92,10 +85,7 @@ pub async fn run(args: Args, global: &Global) -> Result<Report, CliError> {
         Command::List { filter, limit } => list(&filter, limit, global).await,
         Command::Retry(chosen) => act(Act::Retry, &chosen, global).await,
         Command::Purge { chosen, yes } => {
-            if chosen.all && !yes && std::io::stdin().is_terminal() {
-                let message = "this removes entries for good: say so with --yes";
-                return Err(CliError::Usage(message.to_owned()));
-            }
+            confirm_purge(chosen.all, yes)?;
             act(Act::Purge, &chosen, global).await
         }
     }
@@ -167,10 +157,7 @@ async fn act(what: Act, chosen: &Chosen, global: &Global) -> Result<Report, CliE
             changed += act_on(what, &queue, ids).await?;
         }
     }
-    let word = match what {
-        Act::Retry => "retried",
-        Act::Purge => "purged",
-    };
+    let word = what.word();
     let missing = asked.saturating_sub(changed);
     let missing = if chosen.all { 0 } else { missing };
     let failure = (missing > 0).then(|| format!("{missing} not in quarantine"));

@@ -317,7 +317,7 @@ mod tests {
 
     /// The definition that is shipped, with some of its text replaced.
     fn check(from: &str, to: &str, url: &str) -> Result<(), String> {
-        let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("jobs/db.purge-sessions.toml");
+        let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("jobs/db.purge_sessions.toml");
         let text = std::fs::read_to_string(shipped).unwrap();
         assert!(text.contains(from), "{from}");
         let dir = tempfile::tempdir().unwrap();

@@ -77,9 +77,14 @@ pub enum Admission {
 pub fn judge(raw: &[u8], queue: &str, catalog: &Catalog, now_ms: u64, random: [u8; 10]) -> Verdict {
     let mut envelope = match Envelope::parse(raw) {
         Ok(envelope) => envelope,
-        Err(reject) => return Verdict::Rejected { reject, id: None },
+        Err(reject) => {
+            let id = envelope::id_alone(raw);
+            return Verdict::Rejected { reject, id };
+        }
     };
-    if let Err(reject) = fits(&mut envelope, queue, catalog) {
+    if let Err(reject) =
+        within_a_year(&envelope, now_ms).and_then(|()| fits(&mut envelope, queue, catalog))
+    {
         let id = envelope.id;
         return Verdict::Rejected { reject, id };
     }
@@ -97,6 +102,22 @@ pub fn judge(raw: &[u8], queue: &str, catalog: &Catalog, now_ms: u64, random: [u
     } else {
         Verdict::Ready { flow, id, given }
     }
+}
+
+/// Absolute times may be as far ahead as relative ones.
+fn within_a_year(envelope: &Envelope, now_ms: u64) -> Result<(), Reject> {
+    let latest = now_ms.saturating_add(envelope::MAX_AHEAD_MS);
+    let times = [
+        ("run_at", envelope.run_at),
+        ("expires_at", envelope.expires_at),
+    ];
+    for (field, at) in times {
+        if at.is_some_and(|at| at > latest) {
+            let message = format!("{field}: more than a year ahead");
+            return Err(Reject::new(RejectCode::Malformed, message));
+        }
+    }
+    Ok(())
 }
 
 /// Checks an envelope against its inbox and its definition.
@@ -203,6 +224,8 @@ impl Queue {
             .arg(peeked.taken)
             .arg(peeked.entries.len())
             .arg(bytes)
+            .arg(peeked.entries.first().map_or(&[][..], Vec::as_slice))
+            .arg(peeked.entries.last().map_or(&[][..], Vec::as_slice))
             .arg(self.bounds.quarantine_max);
         for verdict in verdicts {
             match verdict {

@@ -14,6 +14,11 @@ const LOOK_FLOWS: usize = 2_000;
 /// The most due jobs promoted in one step.
 const PROMOTE_MAX: usize = 256;
 
+/// The most bytes of their envelopes that a look returns, but for the last one.
+const LOOK_BYTES: usize = 1 << 20;
+/// Times have 13 digits: until the year 2286.
+const TIMES_END_MS: u64 = 10_000_000_000_000;
+
 /// A queue as a daemon sees it when it plans its next step.
 #[derive(Debug)]
 pub struct Look {
@@ -36,9 +41,17 @@ pub struct Look {
 /// A delayed job that is due.
 #[derive(Debug)]
 pub struct Due {
-    id: String,
-    due_ms: u64,
+    id: Vec<u8>,
+    /// As Redis wrote it: what is promoted must still have it.
+    score: String,
     raw: Vec<u8>,
+}
+
+impl Due {
+    /// When it is due, ms; none if nobody of us wrote that.
+    fn due_ms(&self) -> Option<u64> {
+        self.score.parse().ok().filter(|ms| *ms < TIMES_END_MS)
+    }
 }
 
 /// A flow to claim from, and how many at most.
@@ -190,7 +203,7 @@ impl Queue {
         ];
         let keys: Vec<&String> = fixed.into_iter().chain(&k.ready).collect();
         let mut cmd = LOOK.call(keys.into_iter());
-        cmd.arg(LOOK_FLOWS).arg(PROMOTE_MAX);
+        cmd.arg(LOOK_FLOWS).arg(PROMOTE_MAX).arg(LOOK_BYTES);
         let mut reply = Reply::new(LOOK.send(&self.conn, &cmd).await?)?;
         let mut look = Look {
             now_ms: reply.count()?,
@@ -209,8 +222,8 @@ impl Queue {
         let mut due = reply.array()?;
         while !due.is_empty() {
             look.due.push(Due {
-                id: due.text()?,
-                due_ms: due.count()?,
+                id: due.bytes()?,
+                score: due.text()?,
                 raw: due.bytes()?,
             });
         }
@@ -237,8 +250,8 @@ impl Queue {
         let mut flows: Vec<(Flow, u64)> = Vec::new();
         let mut numbers = Vec::with_capacity(due.len());
         for job in due {
-            // A delayed id without a readable envelope is dropped from the set: number 0.
-            let Ok(envelope) = Envelope::parse(&job.raw) else {
+            // What is no job, or has no time, goes to quarantine: number 0.
+            let (Ok(envelope), Some(due_ms)) = (Envelope::parse(&job.raw), job.due_ms()) else {
                 numbers.push(0);
                 continue;
             };
@@ -246,24 +259,33 @@ impl Queue {
             let at = flows.iter().position(|(f, _)| *f == flow);
             numbers.push(at.unwrap_or(flows.len()) + 1);
             if at.is_none() {
-                flows.push((flow, job.due_ms));
+                flows.push((flow, due_ms));
             }
         }
         let k = &self.keys;
         let flow_keys: Vec<String> = flows.iter().map(|(f, _)| k.flow(f)).collect();
-        let fixed = [&k.workers, &k.delayed, &k.jobs];
+        let fixed = [
+            &k.workers,
+            &k.delayed,
+            &k.jobs,
+            &k.meta,
+            &k.quarantine,
+            &k.stats,
+        ];
         let keys: Vec<&String> = fixed
             .into_iter()
             .chain(&k.ready)
             .chain(&flow_keys)
             .collect();
         let mut cmd = PROMOTE.call(keys.into_iter());
-        cmd.arg(incarnation).arg(due.len());
+        cmd.arg(incarnation)
+            .arg(self.bounds.quarantine_max)
+            .arg(due.len());
         for (job, number) in due.iter().zip(&numbers) {
             let priority = number
                 .checked_sub(1)
                 .map_or(0, |n| flows[n].0.priority.index() + 1);
-            cmd.arg(&job.id).arg(job.due_ms).arg(*number).arg(priority);
+            cmd.arg(&job.id).arg(&job.score).arg(*number).arg(priority);
         }
         for (flow, _) in &flows {
             cmd.arg(&*flow.kind);

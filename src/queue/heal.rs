@@ -1,6 +1,12 @@
 //! A key of ours that somebody overwrote with another type: set aside, so that the queue goes on.
 
-use super::{Queue, QueueError};
+use super::reply::Reply;
+use super::script::HEAL;
+use super::{Flow, Queue, QueueError};
+use crate::catalog::Catalog;
+use crate::job::Priority;
+use redis::Value;
+use std::sync::Arc;
 
 /// A key that was set aside.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,47 +20,79 @@ pub struct SetAside {
 }
 
 impl Queue {
-    /// Renames every key that has the wrong type and leaves a note in quarantine. `now_ms` makes the new names unique.
+    /// Renames every key that has the wrong type and leaves a note in quarantine. `now_ms` makes the new names unique;
+    /// the catalogue tells which flows there may be.
     ///
     /// # Errors
     /// Redis failed.
-    pub async fn heal(&self, now_ms: u64) -> Result<Vec<SetAside>, QueueError> {
-        let mut conn = self.conn.clone();
-        let mut found = Vec::new();
+    pub async fn heal(&self, now_ms: u64, catalog: &Catalog) -> Result<Vec<SetAside>, QueueError> {
+        let mut set_aside = Vec::new();
         // The quarantine comes first, because notes about the others go there.
         let mut keys: Vec<(&str, &str)> = self.keys.typed().collect();
         keys.sort_by_key(|(key, _)| *key != self.keys.quarantine);
         for (key, wanted) in keys {
-            let is: String = redis::cmd("TYPE").arg(key).query_async(&mut conn).await?;
-            if is == wanted || is == "none" {
-                continue;
-            }
-            let moved_to = format!("{key}:wrongtype:{now_ms}");
-            redis::cmd("RENAME")
-                .arg(key)
-                .arg(&moved_to)
-                .query_async::<()>(&mut conn)
-                .await?;
-            redis::cmd("XADD")
-                .arg(&self.keys.quarantine)
-                .arg(&["MAXLEN", "~"])
-                .arg(self.bounds.quarantine_max)
-                .arg("*")
-                .arg(&[("at", now_ms.to_string().as_str()), ("code", "wrong_type")])
-                .arg("reason")
-                .arg(format!(
-                    "key {key} was a {is}, not a {wanted}; moved to {moved_to}"
-                ))
-                .arg("raw")
-                .arg(&moved_to)
-                .query_async::<()>(&mut conn)
-                .await?;
-            found.push(SetAside {
-                key: key.to_owned(),
-                found: is,
-                moved_to,
-            });
+            set_aside.extend(self.heal_key(key, wanted, now_ms).await?);
         }
-        Ok(found)
+        for flow in flows(catalog) {
+            let key = self.keys.flow(&flow);
+            set_aside.extend(self.heal_key(&key, "list", now_ms).await?);
+        }
+        self.relist_flows(catalog).await?;
+        Ok(set_aside)
     }
+
+    async fn heal_key(
+        &self,
+        key: &str,
+        wanted: &str,
+        now_ms: u64,
+    ) -> Result<Option<SetAside>, QueueError> {
+        let moved_to = format!("{key}:wrongtype:{now_ms}");
+        let mut cmd = HEAL.call([key, &moved_to, &self.keys.quarantine].into_iter());
+        cmd.arg(wanted).arg(self.bounds.quarantine_max);
+        let answer = HEAL.send(&self.conn, &cmd).await?;
+        let found = Reply::new(Value::Array(vec![answer]))?.text()?;
+        Ok((!found.is_empty()).then(|| SetAside {
+            key: key.to_owned(),
+            found,
+            moved_to,
+        }))
+    }
+
+    /// Makes flows known again that a lost list of flows had made unfindable.
+    async fn relist_flows(&self, catalog: &Catalog) -> Result<(), QueueError> {
+        let mut conn = self.conn.clone();
+        for flow in flows(catalog) {
+            let head: Option<Vec<u8>> = redis::cmd("LINDEX")
+                .arg(self.keys.flow(&flow))
+                .arg(0)
+                .query_async(&mut conn)
+                .await?;
+            let Some(head) = head else { continue };
+            let ready_ms = head
+                .split(|b| *b == b':')
+                .next()
+                .and_then(|digits| std::str::from_utf8(digits).ok()?.parse::<u64>().ok())
+                .unwrap_or(0);
+            redis::cmd("ZADD")
+                .arg(&self.keys.ready[flow.priority.index()])
+                .arg("NX")
+                .arg(ready_ms)
+                .arg(&*flow.kind)
+                .query_async::<()>(&mut conn)
+                .await?;
+        }
+        Ok(())
+    }
+}
+
+fn flows(catalog: &Catalog) -> impl Iterator<Item = Flow> {
+    let of_kind = |kind: &Arc<str>| {
+        let kind = Arc::clone(kind);
+        Priority::ALL.map(move |priority| Flow {
+            priority,
+            kind: Arc::clone(&kind),
+        })
+    };
+    catalog.iter().flat_map(move |spec| of_kind(&spec.kind))
 }

@@ -89,11 +89,11 @@ impl Keys {
         format!("{}{name}", self.base)
     }
 
-    /// Every fixed key with the type it must have.
+    /// Every fixed key with the type it must have; `number` is a string that holds an integer.
     pub fn typed(&self) -> impl Iterator<Item = (&str, &'static str)> {
         let fixed = [
             (&self.inbox, "list"),
-            (&self.taken, "string"),
+            (&self.taken, "number"),
             (&self.jobs, "hash"),
             (&self.meta, "hash"),
             (&self.ids, "zset"),

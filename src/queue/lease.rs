@@ -114,7 +114,7 @@ impl Queue {
     /// Redis failed, or a key has the wrong type.
     pub async fn sweep_running(&self, cursor: u64) -> Result<(u64, Vec<RunningEntry>), QueueError> {
         let mut conn = self.conn.clone();
-        let (next, pairs): (u64, Vec<(String, String)>) = redis::cmd("HSCAN")
+        let (next, pairs): (u64, Vec<(Vec<u8>, Vec<u8>)>) = redis::cmd("HSCAN")
             .arg(&self.keys.running)
             .arg(cursor)
             .arg("COUNT")
@@ -123,7 +123,10 @@ impl Queue {
             .await?;
         let entries = pairs
             .into_iter()
-            .map(|(id, token)| RunningEntry { id, token })
+            .map(|(id, token)| RunningEntry {
+                id: lossy(id),
+                token: lossy(token),
+            })
             .collect();
         Ok((next, entries))
     }
@@ -148,6 +151,11 @@ impl Queue {
             .map(|(job, meta)| (job.unwrap_or_default(), meta.unwrap_or_default()))
             .collect())
     }
+}
+
+/// What we wrote is ASCII; what others wrote to private storage must not stop a sweep.
+fn lossy(bytes: Vec<u8>) -> String {
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 /// Tells which incarnations are dead. A heartbeat must have stood still for a lease by Redis time *and* for a lease on

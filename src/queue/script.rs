@@ -2,7 +2,7 @@
 
 use super::QueueError;
 use super::connection::Connection;
-use redis::{Cmd, Value};
+use redis::{Arg, Cmd, Value};
 use std::sync::LazyLock;
 
 /// A script and its digest.
@@ -23,6 +23,7 @@ macro_rules! scripts {
 
 scripts! {
     PEEK = "peek.lua",
+    HEAL = "heal.lua",
     ADMIT = "admit.lua",
     LOOK = "look.lua",
     PROMOTE = "promote.lua",
@@ -52,19 +53,26 @@ impl Script {
         cmd
     }
 
-    /// Sends a call. A server that lost its scripts (restart, failover, flush) is given this one again.
+    /// Sends a call. A server that lost its scripts (restart, failover, flush) is sent this one along with the call.
     pub(super) async fn send(&self, conn: &Connection, cmd: &Cmd) -> Result<Value, QueueError> {
         let mut conn = conn.clone();
         match cmd.query_async::<Value>(&mut conn).await {
             Err(e) if e.code() == Some("NOSCRIPT") => {
-                redis::cmd("SCRIPT")
-                    .arg("LOAD")
-                    .arg(self.source)
-                    .query_async::<()>(&mut conn)
-                    .await?;
-                Ok(cmd.query_async(&mut conn).await?)
+                Ok(self.whole(cmd).query_async(&mut conn).await?)
             }
             other => Ok(other?),
         }
+    }
+
+    /// The same call with the source in place of its digest.
+    fn whole(&self, cmd: &Cmd) -> Cmd {
+        let mut whole = redis::cmd("EVAL");
+        whole.arg(self.source);
+        for arg in cmd.args_iter().skip(2) {
+            if let Arg::Simple(bytes) = arg {
+                whole.arg(bytes);
+            }
+        }
+        whole
     }
 }

@@ -109,7 +109,12 @@ fn unrun(context: &QueueContext, settlement: &Settlement, kind: &Arc<str>) {
 
 /// Sets aside keys of the wrong type and says so.
 pub(super) async fn heal(context: &QueueContext) {
-    match context.queue.heal(clock::unix_ms()).await {
+    let registry = context.shared.registry.load_full();
+    let healed = context
+        .queue
+        .heal(clock::unix_ms(), &registry.catalog)
+        .await;
+    match healed {
         Ok(set_aside) => {
             for key in set_aside {
                 let what = format!("{} was a {}, moved to {}", key.key, key.found, key.moved_to);

@@ -12,6 +12,7 @@ mod handler;
 mod health;
 mod http;
 mod purge;
+mod queue;
 mod stack;
 mod support;
 mod systemd;

@@ -4,7 +4,7 @@ use super::super::job::{view, view_text, when};
 use super::super::store::Store;
 use super::super::{CliError, Report};
 use super::gate::Health;
-use super::{Reason, Workers, bullets, slots};
+use super::{Reason, Workers, bullets, slots, whereabouts};
 use crate::job::{Envelope, Priority};
 use crate::queue::Queue;
 use crate::queue::admit::flow_of;
@@ -19,12 +19,15 @@ const NEVER_SHED: &str = "cache.invalidate";
 /// # Errors
 /// There is no such job, or Redis failed.
 pub(super) async fn explain(store: &Store, id: &str, health: &Health) -> Result<Report, CliError> {
-    let (queue, found) = store.find(id).await.map_err(|error| match error {
-        CliError::NotFound(message) => CliError::NotFound(format!(
-            "{id:?} is neither a known queue nor a job: {message}"
-        )),
-        other => other,
-    })?;
+    let (queue, found) = match store.find(id).await {
+        Err(CliError::NotFound(message)) => {
+            let hints = whereabouts(store).await?;
+            return Err(CliError::NotFound(
+                format!("{message}\n{hints}").trim_end().to_owned(),
+            ));
+        }
+        other => other?,
+    };
     let view = view(store, &queue, id, &found, false);
     let scene = Scene {
         counts: queue.counts().await?,

@@ -8,7 +8,7 @@ mod job;
 
 use super::output::age;
 use super::queues::{self, oldest_age};
-use super::store::Store;
+use super::store::{OnQueue, Store};
 use super::{CliError, Global, Report};
 use crate::job::Priority;
 use crate::queue::inspect::Counts;
@@ -30,6 +30,8 @@ pub struct Args {
     /// A queue, or the id of a job [default: every queue]
     #[arg(value_name = "QUEUE|JOB")]
     target: Option<String>,
+    #[command(flatten)]
+    on: OnQueue,
 }
 
 /// One thing that holds work back.
@@ -64,7 +66,7 @@ impl Reason {
 /// # Errors
 /// There is no such queue or job, or configuration or Redis.
 pub async fn run(args: Args, global: &Global) -> Result<Report, CliError> {
-    let store = Store::open(global, None).await?;
+    let store = Store::open(global, args.on.queue.as_deref()).await?;
     let published = board::read_health(&store.conn, &store.config.redis.prefix).await?;
     let health = Health::read(published.as_deref(), store.config.gate.mode);
     let Some(target) = args.target else {
@@ -103,7 +105,7 @@ fn headline(name: &str, counts: &Counts, workers: usize) -> String {
     let oldest = oldest_age(counts).map_or_else(String::new, |ms| format!(", oldest {}", age(ms)));
     format!(
         "queue {name}: {waiting} waiting{oldest}, {} delayed, {} running, {} in the inbox, {} dead, \
-         {} in quarantine; {workers} daemons\n",
+         {} in quarantine; daemons: {workers}\n",
         counts.delayed, counts.running, counts.inbox, counts.dead, counts.quarantine
     )
 }
@@ -192,6 +194,26 @@ impl Workers {
             Reason::new("no_daemon", message)
         })
     }
+}
+
+/// Where a job that is not known may still be: what waits for admission, and what was refused it.
+async fn whereabouts(store: &Store) -> Result<String, CliError> {
+    let mut hints = Vec::new();
+    for queue in store.queues() {
+        let counts = queue.counts().await?;
+        if counts.inbox + counts.quarantine == 0 {
+            continue;
+        }
+        let workers = Workers::of(&queue, store).await?;
+        hints.push(format!(
+            "{} has {} in its inbox, {} in quarantine, daemons: {}",
+            queue.name,
+            counts.inbox,
+            counts.quarantine,
+            workers.alive.len()
+        ));
+    }
+    Ok(hints.join("; "))
 }
 
 /// The classes that a state leaves less than all slots, with what it leaves them.

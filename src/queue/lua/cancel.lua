@@ -11,14 +11,24 @@ if redis.call('HEXISTS', running, id) == 1 then
   redis.call('HSET', cancels, id, '1')
   return 'asked'
 end
+-- Redis does not roll back: a key of the wrong type must show before the first write.
+for _, key in ipairs({meta, tomb, stats}) do redis.call('HLEN', key) end
+for _, key in ipairs({delayed, ids}) do redis.call('ZCARD', key) end
+redis.call('LLEN', recent)
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
--- An entry in a flow can't be found cheaply: a tombstone makes the claim drop it.
-if redis.call('ZREM', delayed, id) == 0 then redis.call('HINCRBY', tomb, id, 1) end
+-- An entry in a flow can't be found cheaply: a tombstone makes the claim drop those that are not younger than this.
+if redis.call('ZREM', delayed, id) == 0 then
+  local count = tonumber(string.match(redis.call('HGET', tomb, id) or '', '^(%d+):') or 0)
+  redis.call('HSET', tomb, id, string.format('%d:%d', count + 1, now))
+end
+redis.call('HDEL', cancels, id)
 redis.call('HDEL', jobs, id)
 redis.call('HDEL', meta, id)
-if ARGV[3] == '1' then redis.call('ZADD', ids, now + ARGV[4], id) end
-redis.call('LPUSH', recent, ARGV[2])
-redis.call('LTRIM', recent, 0, ARGV[5] - 1)
-redis.call('HINCRBY', stats, 'cancelled', 1)
+if ARGV[3] == '1' and tonumber(ARGV[4]) > 0 then redis.call('ZADD', ids, now + ARGV[4], id) end
+if tonumber(ARGV[5]) > 0 then
+  redis.call('LPUSH', recent, ARGV[2])
+  redis.call('LTRIM', recent, 0, ARGV[5] - 1)
+end
+redis.pcall('HINCRBY', stats, 'cancelled', 1)
 return 'cancelled'

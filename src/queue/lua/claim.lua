@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- Takes jobs from the given flows in the order of effective class, then ready time, and puts them under a token.
 -- KEYS: workers, running, jobs, meta, tomb, delayed, ready x5, flow...
 -- ARGV: incarnation, claim number, limit, ageing ms, then for each flow: priority number (1..5), kind, allowance
@@ -7,15 +8,30 @@ local workers, running, jobs, meta, tomb, delayed = unpack(KEYS, 1, 6)
 local FIRST_READY, FIRST_FLOW = 7, 12
 local limit, aging = tonumber(ARGV[3]), tonumber(ARGV[4])
 if not redis.call('ZSCORE', workers, ARGV[1]) then return redis.error_reply('LEASE lost') end
+-- Redis does not roll back: a key of the wrong type must show before the first write.
+for _, key in ipairs({running, jobs, meta}) do redis.call('HLEN', key) end
+for k = FIRST_READY, FIRST_FLOW - 1 do redis.call('ZCARD', KEYS[k]) end
+local stoned = redis.call('HLEN', tomb) > 0
+local troubled = redis.call('HLEN', meta) > 0
+local due = redis.call('ZRANGE', delayed, 0, 0, 'WITHSCORES')
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
+
+-- The ready time of an entry; 0 for one that nobody of us wrote, so that it is taken, found to be no job, and dropped.
+local function ready_of(entry)
+  return tonumber(string.match(entry, '^(%d%d%d%d%d%d%d%d%d%d%d%d%d):')) or 0
+end
+
+local function head_of(key)
+  local head = redis.call('LINDEX', key, 0)
+  return head and ready_of(head)
+end
 
 local flows = {}
 for f = 1, #KEYS - FIRST_FLOW + 1 do
   local at = 4 + (f - 1) * 3
-  local head = redis.call('LINDEX', KEYS[FIRST_FLOW + f - 1], 0)
   flows[f] = {key = KEYS[FIRST_FLOW + f - 1], class = tonumber(ARGV[at + 1]), kind = ARGV[at + 2],
-    allow = tonumber(ARGV[at + 3]), head = head and tonumber(string.sub(head, 1, 13))}
+    allow = tonumber(ARGV[at + 3]), head = head_of(KEYS[FIRST_FLOW + f - 1])}
 end
 
 local function rank(flow, ready)
@@ -43,7 +59,7 @@ local function run_length(flow, second, most)
   if not second then return most end
   local chunk = redis.call('LRANGE', flow.key, 1, math.min(most, 64) - 1)
   for i, entry in ipairs(chunk) do
-    local ready = tonumber(string.sub(entry, 1, 13))
+    local ready = ready_of(entry)
     local class = rank(flow, ready)
     if class > second.rank or (class == second.rank and ready > second.head) then return i end
   end
@@ -62,12 +78,11 @@ while #picked < limit do
   end
   best.allow = best.allow - #entries
   best.touched = true
-  local head = redis.call('LINDEX', best.key, 0)
-  best.head = head and tonumber(string.sub(head, 1, 13))
+  best.head = head_of(best.key)
 end
 
-local due = redis.call('ZRANGE', delayed, 0, 0, 'WITHSCORES')
-local out = {now, due[2] and math.floor(tonumber(due[2])) or -1}
+local next_due = tonumber(due[2] or -1)
+local out = {now, next_due < 1e13 and math.floor(math.max(next_due, -1)) or -1}
 for f, flow in ipairs(flows) do
   local ready = KEYS[FIRST_READY + flow.class - 1]
   if not flow.head then
@@ -83,17 +98,24 @@ if #picked == 0 then return out end
 local ids = {}
 for i, entry in ipairs(picked) do ids[i] = string.sub(entry, 15) end
 local raws = redis.call('HMGET', jobs, unpack(ids))
-local metas = redis.call('EXISTS', meta) == 1 and redis.call('HMGET', meta, unpack(ids)) or {}
-local stones = redis.call('EXISTS', tomb) == 1 and redis.call('HMGET', tomb, unpack(ids)) or {}
-local prefix, tokens, left = ARGV[1] .. ':' .. ARGV[2] .. ':', {}, {}
+local metas = troubled and redis.call('HMGET', meta, unpack(ids)) or {}
+local prefix, tokens = ARGV[1] .. ':' .. ARGV[2] .. ':', {}
+
+-- Whether a cancelled job left this entry behind.
+local function left_behind(entry, id)
+  local count, at = string.match(stoned and redis.call('HGET', tomb, id) or '', '^(%d+):(%d+)$')
+  if not count or ready_of(entry) > tonumber(at) then return false end
+  if tonumber(count) > 1 then
+    redis.call('HSET', tomb, id, string.format('%d:%s', count - 1, at))
+  else
+    redis.call('HDEL', tomb, id)
+  end
+  return true
+end
+
 for i, id in ipairs(ids) do
-  if stones[i] then left[id] = left[id] or tonumber(stones[i]) end
-  if left[id] and left[id] > 0 then
-    -- A cancelled job left this entry behind.
-    left[id] = left[id] - 1
-    if left[id] > 0 then redis.call('HSET', tomb, id, left[id]) else redis.call('HDEL', tomb, id) end
-  elseif raws[i] then
-    local ready = string.sub(picked[i], 1, 13)
+  if not left_behind(picked[i], id) and raws[i] then
+    local ready = string.format('%013d', ready_of(picked[i]))
     tokens[#tokens + 1] = id
     tokens[#tokens + 1] = prefix .. ready
     local at = #out

@@ -1,8 +1,15 @@
 -- The public way in for clients that want an answer. Pushes to the inbox what is new; version 1.
 -- KEYS: inbox, jobs, ids, running, delayed, dead
 -- ARGV: for each job: its id or '', its envelope (which holds the same id)
--- Out:  for each job: 'created', or the state of the first of that id: 'pending' 'running' 'delayed' 'dead' 'done'
+-- Out:  for each job: 'created', or the state of the first of that id: 'pending' 'running' 'delayed' 'dead' 'done';
+--       error REFUSED, and nothing is done, if an argument is missing or an envelope is larger than 393216 bytes
 local inbox, jobs, ids, running, delayed, dead = unpack(KEYS)
+if #KEYS ~= 6 or #ARGV % 2 ~= 0 then return redis.error_reply('REFUSED 6 keys, then pairs of id and envelope') end
+for i = 2, #ARGV, 2 do
+  if #ARGV[i] > 393216 then return redis.error_reply('REFUSED envelope ' .. i / 2 .. ' is larger than 393216 bytes') end
+end
+-- Redis does not roll back: a key of the wrong type must show before the first write.
+redis.call('LLEN', inbox)
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 local out, entries, reserved = {}, {}, {}

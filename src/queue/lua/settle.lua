@@ -30,10 +30,19 @@ if batch > 0 then
   end
 end
 
+-- Redis does not roll back: a key of the wrong type must show before the first write.
+for _, key in ipairs({jobs, meta, stats, settled}) do redis.call('HLEN', key) end
+for _, key in ipairs({delayed, dead, ids, unpack(KEYS, FIRST_READY, FIRST_FLOW - 1)}) do redis.call('ZCARD', key) end
+for k = FIRST_FLOW, #KEYS do redis.call('LLEN', KEYS[k]) end
+redis.call('LLEN', recent)
+redis.call('XLEN', quarantine)
+local asked = redis.call('HLEN', cancels) > 0
+
 local wanted = {}
 for i = 1, n do wanted[i] = ARGV[HEAD + (i - 1) * WIDTH + 1] end
 local held = redis.call('HMGET', running, unpack(wanted))
 local stale, ended, over_now, finished, with_meta, records, counts = {}, {}, {}, {}, {}, {}, {}
+local handed_back, remembered, not_again = {}, 0, {}
 for i = 1, n do
   local at = HEAD + (i - 1) * WIDTH
   local id, token, verb, a, b, c = ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], ARGV[at + 4], ARGV[at + 5], ARGV[at + 6]
@@ -45,7 +54,10 @@ for i = 1, n do
     if verb == 'd' then
       finished[#finished + 1] = id
       if a ~= '' then records[#records + 1] = a end
-      if b == '1' then redis.call('ZADD', ids, now + ARGV[5], id) end
+      if b == '1' and tonumber(ARGV[5]) > 0 then
+        redis.call('ZADD', ids, now + ARGV[5], id)
+        remembered = remembered + 1
+      end
       if c == '1' then with_meta[#with_meta + 1] = id end
     elseif verb == 'r' then
       redis.call('ZADD', delayed, now + a, id)
@@ -54,10 +66,10 @@ for i = 1, n do
       redis.call('HSET', meta, id, a)
       redis.call('ZADD', dead, now, id)
     elseif verb == 'h' then
-      local ready = string.match(token, ':(%d+)$')
-      local flow = KEYS[FIRST_FLOW + tonumber(a) - 1]
-      redis.call('LPUSH', flow, ready .. ':' .. id)
-      redis.call('ZADD', KEYS[FIRST_READY + tonumber(b) - 1], ready, ARGV[HEAD + n * (WIDTH + 1) + tonumber(a)])
+      local f = tonumber(a)
+      local back = handed_back[f]
+      if not back then back = {ready = KEYS[FIRST_READY + tonumber(b) - 1]}; handed_back[f] = back end
+      back[#back + 1] = string.format('%013d:%s', string.match(token, ':(%d+)$') or now, id)
       if c ~= '' then redis.call('HSET', meta, id, c) end
     elseif verb == 'q' then
       local raw = redis.call('HGET', jobs, id) or ''
@@ -65,21 +77,48 @@ for i = 1, n do
       finished[#finished + 1] = id
       with_meta[#with_meta + 1] = id
     end
+    if verb ~= 'r' and verb ~= 'h' then not_again[#not_again + 1] = id end
     local counter = ARGV[HEAD + n * WIDTH + i]
     counts[counter] = (counts[counter] or 0) + 1
   end
 end
-if #ended > 0 then
-  redis.call('HDEL', running, unpack(ended))
-  if redis.call('EXISTS', cancels) == 1 then redis.call('HDEL', cancels, unpack(ended)) end
+
+-- Puts jobs back where they stood: before what became ready later, behind what became ready earlier.
+local function put_back(flow, back, kind)
+  local newest, order = '', {}
+  for i, entry in ipairs(back) do
+    order[i] = {string.sub(entry, 1, 13), i, entry}
+    newest = order[i][1] > newest and order[i][1] or newest
+  end
+  -- More than a few hundred can't have been put back before them just now.
+  local older = 0
+  for i, entry in ipairs(redis.call('LRANGE', flow, 0, 499)) do
+    local ready = string.sub(entry, 1, 13)
+    if ready >= newest then break end
+    order[#order + 1] = {ready, n + i, entry}
+    older = i
+  end
+  table.sort(order, function(x, y) return x[1] < y[1] or (x[1] == y[1] and x[2] < y[2]) end)
+  if older > 0 then redis.call('LPOP', flow, older) end
+  local entries = {}
+  for i = #order, 1, -1 do entries[#entries + 1] = order[i][3] end
+  redis.call('LPUSH', flow, unpack(entries))
+  redis.call('ZADD', back.ready, tonumber(order[1][1]) or 0, kind)
 end
+
+for f, back in pairs(handed_back) do
+  put_back(KEYS[FIRST_FLOW + f - 1], back, ARGV[HEAD + n * (WIDTH + 1) + f])
+end
+if #ended > 0 then redis.call('HDEL', running, unpack(ended)) end
+-- A request to end a job outlives a delivery that did not end it.
+if asked and #not_again > 0 then redis.call('HDEL', cancels, unpack(not_again)) end
 if #finished > 0 then redis.call('HDEL', jobs, unpack(finished)) end
 if #with_meta > 0 then redis.call('HDEL', meta, unpack(with_meta)) end
 if #records > 0 and tonumber(ARGV[4]) > 0 then
   redis.call('LPUSH', recent, unpack(records))
   redis.call('LTRIM', recent, 0, ARGV[4] - 1)
 end
-for counter, count in pairs(counts) do redis.call('HINCRBY', stats, counter, count) end
+for counter, count in pairs(counts) do redis.pcall('HINCRBY', stats, counter, count) end
 -- The dead set is bounded: the oldest give way, at most a few hundred per call.
 local over = math.min(redis.call('ZCARD', dead) - ARGV[3], 500)
 if over > 0 then
@@ -87,7 +126,12 @@ if over > 0 then
   for i = 1, #popped, 2 do gone[#gone + 1] = popped[i] end
   redis.call('HDEL', jobs, unpack(gone))
   redis.call('HDEL', meta, unpack(gone))
-  redis.call('HINCRBY', stats, 'dead_dropped', #gone)
+  redis.pcall('HINCRBY', stats, 'dead_dropped', #gone)
+end
+-- Ids whose time of being remembered is over go, at least as fast as new ones come.
+if remembered > 0 then
+  local over = redis.call('ZRANGE', ids, '(1', now, 'BYSCORE', 'LIMIT', 0, remembered + 16)
+  if #over > 0 then redis.call('ZREM', ids, unpack(over)) end
 end
 if batch > 0 then redis.call('HSET', settled, incarnation, batch .. '|' .. table.concat(stale, ',')) end
 return {'ok', now, unpack(stale)}

@@ -1,0 +1,11 @@
+//! The queue's scripts, through the calls a daemon makes, on a real Redis.
+
+mod admission;
+mod hostile;
+mod lease;
+mod model;
+mod operators;
+mod order;
+mod rig;
+mod settlement;
+mod trouble;
