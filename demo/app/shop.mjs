@@ -8,7 +8,7 @@ import { isSigned } from "./signature.mjs";
 
 const PRIORITIES = ["critical", "high", "normal", "low", "bulk"];
 /** How long packing a parcel takes. */
-const PACKING_MS = 15;
+const PACKING_MS = 50;
 
 /** Builds the app. `redis` is an ioredis client, `db` a pool of node-postgres, `secret` is shared with Tidegate. */
 export function buildShop({ redis, db, secret }) {

@@ -1,7 +1,7 @@
 // Scene 3: the service behind an HTTP job is down for a while.
 
 const MAILS = 80;
-const DOWN_MS = 4000;
+const DOWN_MS = 5000;
 
 export const title = `Trouble: the mail service is down for ${DOWN_MS / 1000} s, and ${MAILS} mails are to be sent`;
 export const look = "retries, then an open breaker: no more attempts are wasted; then a trial, a ramp, and all is sent";

@@ -4,7 +4,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { CATEGORIES } from "./seed.mjs";
 
 const RESOURCE = "postgres:primary";
-const LOCKED_MS = 7500;
+const LOCKED_MS = 9000;
 const TRAFFIC_EVERY_MS = 250;
 const TRAFFIC = { critical: 1, low: 1, bulk: 2 };
 const KINDS = { "order.confirm": "critical", "search.refresh": "low", "stats.rollup": "bulk" };
