@@ -32,7 +32,7 @@ async function main() {
   const daemon = await Daemon.watch(TIDEGATE_ADMIN_URL, flags.log);
   const stage = new Stage({ shop, shopUrl, daemon, db, newClient, screen });
 
-  screen.print("Tidegate runs the jobs of a small shop: about a minute, four scenes.");
+  screen.print("Tidegate runs the jobs of a small shop: four scenes, under a minute.");
   screen.print(`   Everything is private and goes away afterwards. The daemon's log: ${flags.log}`);
   try {
     await seed.play(stage);

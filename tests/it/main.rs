@@ -7,6 +7,7 @@ mod architecture;
 mod cache;
 mod daemon;
 mod database;
+mod dev;
 mod exec;
 mod handler;
 mod health;
