@@ -63,9 +63,8 @@ async function sumUp(stage) {
   screen.print();
   screen.note(`purged rows  ${number(stage.purged)}`);
   screen.note(`cache reads  ${stage.hits} hits, ${stage.misses} misses`);
-  for (const event of [...daemon.eventsOf("gate"), ...daemon.eventsOf("breaker")].sort((a, b) => a.at - b.at)) {
-    screen.event(event);
-  }
+  const changes = [...daemon.eventsOf("gate"), ...daemon.eventsOf("breaker")];
+  changes.sort((a, b) => a.at - b.at).forEach((event) => screen.event(event));
   const pushed = Object.values(shop.enqueued).reduce((sum, n) => sum + n, 0);
   const [enqueued, done, , dead] = total;
   stage.expect(enqueued === pushed && done + dead === pushed, `${pushed} jobs pushed, ${done} done, ${dead} dead, none lost`);

@@ -82,7 +82,7 @@ export class Screen {
 function told({ event, resource, from, to, signal, value, reason, kind, error, handler }) {
   switch (event) {
     case "gate":
-      return `gate of ${resource}: ${from} → ${to}  (${signal} ${value === undefined ? "missing" : Math.round(value)})`;
+      return `gate of ${resource}: ${from} → ${to}  (${signal} ${value == null ? "missing" : Math.round(value)})`;
     case "breaker":
       return `breaker of ${handler} × ${resource}: ${from} → ${to}  (${reason})`;
     case "job_dead":

@@ -12,7 +12,8 @@ const PACKING_MS = 50;
 
 /** Builds the app. `redis` is an ioredis client, `db` a pool of node-postgres, `secret` is shared with Tidegate. */
 export function buildShop({ redis, db, secret }) {
-  const app = Fastify({ logger: false });
+  // Tidegate keeps connections open for the next job; without this, closing would wait for it to let go of them.
+  const app = Fastify({ logger: false, forceCloseConnections: true });
   const shop = {
     app,
     /** Jobs enqueued, by kind. */
@@ -63,7 +64,8 @@ function visitorRoutes(app, { shop, redis, db }) {
   });
 
   app.post("/receipts", async (request) => {
-    const jobs = Array.from({ length: request.body.count }, (_, n) => ({ kind: "receipt.hash", args: { parcel: n + 1 } }));
+    const parcels = Array.from({ length: request.body.count }, (_, n) => n + 1);
+    const jobs = parcels.map((parcel) => ({ kind: "receipt.hash", args: { parcel } }));
     await shop.send(jobs);
     return { enqueued: jobs.length };
   });
@@ -109,8 +111,10 @@ function visitorRoutes(app, { shop, redis, db }) {
   // What goes on in a shop all day: one kind that must not wait and two that may.
   app.post("/traffic", async (request) => {
     const { critical = 0, low = 0, bulk = 0 } = request.body;
-    const counts = [["order.confirm", critical], ["search.refresh", low], ["stats.rollup", bulk]];
-    const jobs = counts.flatMap(([kind, count]) => Array.from({ length: count }, (_, n) => ({ kind, args: { n: n + 1 } })));
+    const counts = { "order.confirm": critical, "search.refresh": low, "stats.rollup": bulk };
+    const jobs = Object.entries(counts).flatMap(([kind, count]) =>
+      Array.from({ length: count }, (_, n) => ({ kind, args: { n: n + 1 } })),
+    );
     await shop.send(jobs);
     return { enqueued: jobs.length };
   });

@@ -12,7 +12,9 @@ export const PRODUCTS = 2_000;
 export async function play({ db, screen }) {
   const begun = Date.now();
   await db.query(`
-    create table sessions (id bigint not null, user_id bigint not null, created_at timestamptz not null, data text not null);
+    create table sessions (
+      id bigint not null, user_id bigint not null, created_at timestamptz not null, data text not null
+    );
     insert into sessions
       select n, n % 9973, now() - make_interval(days => case when n % ${KEPT_OF} = 0 then 1 else 60 end, secs => n),
              repeat(md5(n::text), 3)

@@ -13,7 +13,9 @@ const CLOSED = { bulk: ["overloaded", "critical"], low: ["critical"] };
 /** A job claimed before the gate closed may still begin this much later. */
 const CLAIMED_BEFORE_MS = 500;
 
-export const title = `Pressure: a migration locks \`products\` for ${LOCKED_MS / 1000} s; cache warms wait for it and hold every connection`;
+const LOCKED_S = LOCKED_MS / 1000;
+
+export const title = `Pressure: a migration locks a table for ${LOCKED_S} s; jobs that wait for it hold every connection`;
 export const look = "low and bulk stop, critical goes on; after the migration all of them catch up";
 
 export async function play(stage) {
@@ -87,14 +89,19 @@ async function told(stage) {
 }
 
 function check(stage) {
-  const begun = (name, [from, to]) =>
-    stage.shop.carriedOut.filter((job) => KINDS[job.kind] === name && job.at > from + CLAIMED_BEFORE_MS && job.at < to).length;
+  const begun = (name, [from, to]) => {
+    const isIn = (job) => KINDS[job.kind] === name && job.at > from + CLAIMED_BEFORE_MS && job.at < to;
+    return stage.shop.carriedOut.filter(isIn).length;
+  };
   const changes = stage.daemon.eventsOf("gate", RESOURCE);
   for (const name of ["low", "bulk"]) {
     const spans = closedSpans(changes, CLOSED[name]);
     const seconds = spans.reduce((sum, [from, to]) => sum + (to - from) / 1000, 0);
     const during = spans.reduce((sum, span) => sum + begun(name, span), 0);
-    stage.expect(spans.length > 0 && during === 0, `the gate was closed for ${name} for ${seconds.toFixed(1)} s, and none began in that time`);
+    stage.expect(
+      spans.length > 0 && during === 0,
+      `the gate was closed for ${name} for ${seconds.toFixed(1)} s, and none began in that time`,
+    );
   }
   const closed = closedSpans(changes, CLOSED.bulk);
   const critical = closed.reduce((sum, span) => sum + begun("critical", span), 0);
