@@ -67,7 +67,8 @@ async function sumUp(stage) {
   changes.sort((a, b) => a.at - b.at).forEach((event) => screen.event(event));
   const pushed = Object.values(shop.enqueued).reduce((sum, n) => sum + n, 0);
   const [enqueued, done, , dead] = total;
-  stage.expect(enqueued === pushed && done + dead === pushed, `${pushed} jobs pushed, ${done} done, ${dead} dead, none lost`);
+  const isWhole = enqueued === pushed && done + dead === pushed;
+  stage.expect(isWhole, `${pushed} jobs pushed, ${done} done, ${dead} dead, none lost`);
 }
 
 function verdict({ screen, failures }) {

@@ -7,7 +7,9 @@ const READ = 200;
 const CHANGED = 10;
 const KEPT = SESSIONS / KEPT_OF;
 
-export const title = `Maintenance: ${number(SESSIONS - KEPT)} expired sessions go while caches are warmed and invalidated`;
+const EXPIRED = number(SESSIONS - KEPT);
+
+export const title = `Maintenance: ${EXPIRED} expired sessions go while caches are warmed and invalidated`;
 export const look = "rows that go in batches, and cache hits that turn into misses and hits again";
 
 export async function play(stage) {

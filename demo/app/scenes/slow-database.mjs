@@ -15,7 +15,7 @@ const CLAIMED_BEFORE_MS = 500;
 
 const LOCKED_S = LOCKED_MS / 1000;
 
-export const title = `Pressure: a migration locks a table for ${LOCKED_S} s; jobs that wait for it hold every connection`;
+export const title = `Pressure: a migration locks a table for ${LOCKED_S} s; jobs that wait hold every connection`;
 export const look = "low and bulk stop, critical goes on; after the migration all of them catch up";
 
 export async function play(stage) {
