@@ -17,6 +17,15 @@ pub fn unix_ms() -> u64 {
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
+/// Wall-clock time in microseconds since the Unix epoch: comparable between processes of one machine, for benchmarks.
+#[must_use]
+pub fn unix_us() -> u64 {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or(Duration::ZERO);
+    u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
+}
+
 /// A monotonic reading, for measuring how long something took on this machine.
 #[must_use]
 pub fn monotonic() -> Instant {

@@ -5,6 +5,7 @@
 //! done. To add a command: a variant of `Command` and its line in `Command::run`.
 
 mod act;
+mod bench;
 mod check;
 mod dead;
 mod dev;
@@ -71,6 +72,8 @@ enum Command {
     Explain(explain::Args),
     /// Run the daemon with a private Redis and Postgres, alone or beside a command
     Dev(dev::Args),
+    /// Measure what this machine does: enqueue, drain and pickup, with every guarantee on
+    Bench(bench::Args),
 }
 
 impl Command {
@@ -86,6 +89,7 @@ impl Command {
             Self::Quarantine(args) => quarantine::run(args, global).await,
             Self::Explain(args) => explain::run(args, global).await,
             Self::Dev(args) => dev::run(args, global).await,
+            Self::Bench(args) => bench::run(args, global).await,
         }
     }
 }

@@ -358,6 +358,7 @@ fn start_services(
             breakers: Arc::clone(&parts.shared.breakers),
             metrics: Arc::clone(&parts.shared.metrics),
             database: parts.deps.database.clone(),
+            successes: Arc::clone(&parts.shared.successes),
         },
         stop.clone(),
     ));

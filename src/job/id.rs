@@ -39,6 +39,12 @@ impl JobId {
         Self(Arc::from(&*uuid.hyphenated().encode_lower(&mut text)))
     }
 
+    /// The id as text, shared.
+    #[must_use]
+    pub fn shared(&self) -> Arc<str> {
+        Arc::clone(&self.0)
+    }
+
     /// The id as text.
     #[must_use]
     pub fn as_str(&self) -> &str {

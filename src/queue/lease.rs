@@ -114,7 +114,8 @@ impl Queue {
     /// Redis failed, or a key has the wrong type.
     pub async fn sweep_running(&self, cursor: u64) -> Result<(u64, Vec<RunningEntry>), QueueError> {
         let mut conn = self.conn.clone();
-        let (next, pairs): (u64, Vec<(Vec<u8>, Vec<u8>)>) = redis::cmd("HSCAN")
+        type Pairs = Vec<(Vec<u8>, Vec<u8>)>;
+        let (next, pairs): (u64, Pairs) = redis::cmd("HSCAN")
             .arg(&self.keys.running)
             .arg(cursor)
             .arg("COUNT")

@@ -3,8 +3,9 @@
 use super::reply::Reply;
 use super::script::SETTLE;
 use super::{Flow, Queue, QueueError, millis};
-use crate::job::{History, JobId, Priority, Reject};
+use crate::job::{History, Priority, Reject};
 use std::fmt::Write;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The most endings in one call.
@@ -15,10 +16,10 @@ const RECORD_ERROR_BYTES: usize = 400;
 /// How one delivery ended.
 #[derive(Debug)]
 pub struct Settlement {
-    /// The job.
-    pub id: JobId,
+    /// The job, as it is stored.
+    pub id: Arc<str>,
     /// The token of the delivery.
-    pub token: std::sync::Arc<str>,
+    pub token: Arc<str>,
     /// What is to become of it.
     pub ending: Ending,
 }
@@ -190,7 +191,7 @@ impl Queue {
             .arg(self.bounds.quarantine_max)
             .arg(settlements.len());
         for s in settlements {
-            cmd.arg(s.id.as_str()).arg(&*s.token);
+            cmd.arg(&*s.id).arg(&*s.token);
             s.ending.write(&mut cmd, &flows);
         }
         for s in settlements {

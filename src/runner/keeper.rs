@@ -5,12 +5,13 @@ use super::lease::Lease;
 use super::report;
 use crate::catalog::Catalog;
 use crate::clock;
-use crate::job::{Envelope, History, JobId};
+use crate::job::{Envelope, History};
 use crate::queue::admit::flow_of;
 use crate::queue::lease::{Heartbeat, RunningEntry, Watch};
 use crate::queue::settle::Ending;
 use crate::queue::{QueueError, Settlement};
 use crate::telemetry::events::{self, JobRef};
+use crate::telemetry::metrics::UNKNOWN_KIND;
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -158,50 +159,53 @@ impl Keeper {
         let stored = self.context.queue.stored(&ids).await?;
         let registry = self.context.shared.registry.load_full();
         let now_ms = clock::unix_ms();
-        let settlements: Vec<Settlement> = entries
+        let (kinds, settlements): (Vec<Arc<str>>, Vec<Settlement>) = entries
             .iter()
             .zip(stored)
-            .filter_map(|(entry, (raw, meta))| {
-                Some(Settlement {
-                    id: JobId::parse(&entry.id).ok()?,
+            .map(|(entry, (raw, meta))| {
+                let crashed_ms = crashed.then_some(now_ms);
+                let (kind, ending) = rescued(&registry.catalog, &raw, &meta, crashed_ms);
+                let settlement = Settlement {
+                    id: entry.id.as_str().into(),
                     token: entry.token.as_str().into(),
-                    ending: rescued(&registry.catalog, &raw, &meta, crashed.then_some(now_ms)),
-                })
+                    ending,
+                };
+                (kind, settlement)
             })
-            .collect();
-        if settlements.is_empty() {
-            return Ok(());
-        }
-        let settled = self
-            .context
-            .queue
-            .settle(incarnation, 0, &settlements)
-            .await?;
+            .unzip();
+        let queue = &self.context.queue;
+        let settled = queue.settle(incarnation, 0, &settlements).await?;
         self.context.nudge();
         let returned = settlements.len() - settled.stale.len();
         if returned > 0 {
             let owner = entries[0].owner().map_or("", |(owner, _)| owner);
-            events::recovered(&self.context.queue.name, owner, returned);
+            events::recovered(&queue.name, owner, returned);
         }
-        for (index, settlement) in settlements.iter().enumerate() {
+        for (index, (kind, settlement)) in kinds.iter().zip(&settlements).enumerate() {
             if !settled.stale.contains(&index) {
-                self.report(settlement);
+                self.report(kind, settlement);
             }
         }
         Ok(())
     }
 
-    fn report(&self, settlement: &Settlement) {
+    fn report(&self, kind: &Arc<str>, settlement: &Settlement) {
+        let metrics = self.context.telemetry(kind).metrics;
         match &settlement.ending {
-            Ending::HandedBack { flow, .. } => {
-                self.context.telemetry(&flow.kind).metrics.recovered(1);
-            }
+            Ending::HandedBack { .. } => metrics.recovered(1),
             Ending::Dead { history, .. } => {
-                let job = JobRef::bare(&settlement.id, "", &self.context.queue.name);
+                metrics.poisoned(1);
+                metrics.dead(1);
+                let job = JobRef::bare(&settlement.id, kind, &self.context.queue.name);
                 let alert = events::job_poison(job, history.crashes);
                 self.context.shared.alerts.raise(alert);
             }
-            Ending::Finished { .. } | Ending::Later { .. } | Ending::Quarantined(_) => {}
+            Ending::Quarantined(reject) => {
+                metrics.quarantined(1);
+                let reason = reject.to_string();
+                events::job_quarantined(&self.context.queue.name, &settlement.id, &reason);
+            }
+            Ending::Finished { .. } | Ending::Later { .. } => {}
         }
     }
 
@@ -215,33 +219,39 @@ impl Keeper {
     }
 }
 
-/// What becomes of a job that nobody executes. `crashed_ms` is when its daemon was found dead, if it was.
-fn rescued(catalog: &Catalog, raw: &[u8], meta: &[u8], crashed_ms: Option<u64>) -> Ending {
-    let Ok(envelope) = Envelope::parse(raw) else {
-        let message = "what is stored can't be read".to_owned();
-        return Ending::Quarantined(crate::job::Reject::new(
-            crate::job::RejectCode::Malformed,
-            message,
-        ));
+/// The kind of a job that nobody executes, and what becomes of it. `crashed_ms` is when its daemon was found dead, if it
+/// was.
+fn rescued(
+    catalog: &Catalog,
+    raw: &[u8],
+    meta: &[u8],
+    crashed_ms: Option<u64>,
+) -> (Arc<str>, Ending) {
+    let envelope = match Envelope::parse(raw) {
+        Ok(envelope) => envelope,
+        Err(reject) => return (UNKNOWN_KIND.into(), Ending::Quarantined(reject)),
     };
+    let flow = flow_of(&envelope, catalog);
+    let kind = Arc::clone(&flow.kind);
     let mut history: Option<History> = serde_json::from_slice(meta).ok();
     if let Some(now_ms) = crashed_ms {
         let history = history.get_or_insert_default();
         history.crash(now_ms, "the daemon that ran it died");
         if history.crashes >= POISON_CRASHES {
-            return Ending::Dead {
+            let ending = Ending::Dead {
                 history: history.clone(),
                 counter: "poisoned",
             };
+            return (kind, ending);
         }
     }
-    Ending::HandedBack {
-        flow: flow_of(&envelope, catalog),
+    let ending = Ending::HandedBack {
+        flow,
         history,
-        counter: if crashed_ms.is_some() {
-            "recovered"
-        } else {
-            "handed_back"
+        counter: match crashed_ms {
+            Some(_) => "recovered",
+            None => "handed_back",
         },
-    }
+    };
+    (kind, ending)
 }

@@ -96,7 +96,7 @@ fn unrun(context: &QueueContext, settlement: &Settlement, kind: &Arc<str>) {
         Ending::Quarantined(reject) => {
             context.telemetry(kind).metrics.quarantined(1);
             let reason = reject.to_string();
-            events::job_quarantined(&context.queue.name, settlement.id.as_str(), &reason);
+            events::job_quarantined(&context.queue.name, &settlement.id, &reason);
         }
         Ending::Finished { .. } => {
             let job = JobRef::bare(&settlement.id, kind, &context.queue.name);

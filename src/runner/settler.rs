@@ -129,7 +129,7 @@ async fn settle_batch(context: &QueueContext, batch: u64, ended: Vec<Ended>) {
             } => {
                 let ending = ending_of(&delivery, &outcome, took, now_ms, rand::random());
                 let settlement = Settlement {
-                    id: delivery.job.id.clone(),
+                    id: delivery.job.id.shared(),
                     token: Arc::clone(&delivery.job.token),
                     ending,
                 };
@@ -147,7 +147,7 @@ async fn settle_batch(context: &QueueContext, batch: u64, ended: Vec<Ended>) {
         }
         None => (0..settlements.len()).collect(),
     };
-    let held = settlements.iter().map(|s| (s.id.as_str(), &*s.token));
+    let held = settlements.iter().map(|s| (&*s.id, &*s.token));
     context.inflight.let_go(held);
     report::settled(context, now_ms, &settlements, &reports, &stale);
 }

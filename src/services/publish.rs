@@ -8,7 +8,7 @@ use crate::policy::gate::share;
 use crate::queue::board;
 use crate::queue::connection::Connection;
 use crate::runner::breakers::Breakers;
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, Successes};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,6 +35,8 @@ pub struct Board {
     pub metrics: Arc<Metrics>,
     /// The pool whose use is shown.
     pub database: Option<Database>,
+    /// Successes not logged one by one.
+    pub successes: Arc<Successes>,
 }
 
 /// Publishes at every interval.
@@ -47,6 +49,7 @@ pub async fn run(board: Board, stop: CancellationToken) {
             () = stop.cancelled() => return,
             _ = interval.tick() => {}
         }
+        board.successes.tick(clock::unix_ms());
         let view = Arc::clone(&board.view.borrow());
         board.gauge(&view);
         let text = json(&view, &board.breakers).to_string();

@@ -31,7 +31,6 @@ pub async fn run(context: Arc<QueueContext>, dead_age: Duration, stop: Cancellat
 }
 
 async fn tidy(context: &QueueContext, dead_age: Duration) -> Result<(), QueueError> {
-    context.shared.successes.tick(clock::unix_ms());
     bury_old(context, dead_age).await?;
     release_understood(context).await
 }

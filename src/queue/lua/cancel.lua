@@ -19,8 +19,9 @@ local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 -- An entry in a flow can't be found cheaply: a tombstone makes the claim drop those that are not younger than this.
 if redis.call('ZREM', delayed, id) == 0 then
-  local count = tonumber(string.match(redis.call('HGET', tomb, id) or '', '^(%d+):') or 0)
-  redis.call('HSET', tomb, id, string.format('%d:%d', count + 1, now))
+  local count, at = string.match(redis.call('HGET', tomb, id) or '', '^(%d+):(%d+)$')
+  -- An entry after an earlier tombstone of the same millisecond bears the next one.
+  redis.call('HSET', tomb, id, string.format('%d:%d', (count or 0) + 1, math.max(now, (at or 0) + 1)))
 end
 redis.call('HDEL', cancels, id)
 redis.call('HDEL', jobs, id)

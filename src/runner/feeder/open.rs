@@ -1,7 +1,7 @@
 //! From a claimed entry to a run, or to what becomes of it instead.
 
 use super::Feeder;
-use crate::job::{History, JobId};
+use crate::job::History;
 use crate::queue::claim::{RawDelivery, Unfit};
 use crate::queue::settle::{Ending, Record};
 use crate::queue::{Flow, Settlement};
@@ -36,7 +36,7 @@ impl Feeder {
         let run = self
             .prepare(raw, flow, now_ms, &stop)
             .map_err(|ending| Settlement {
-                id: JobId::parse(&raw.id).unwrap_or_else(|_| JobId::mint(0, [0; 10])),
+                id: raw.id.as_str().into(),
                 token: Arc::clone(&token),
                 ending,
             })?;

@@ -1,7 +1,7 @@
 //! What happens to a single job.
 
 use super::{ms, whole_ms};
-use crate::job::{Job, JobId};
+use crate::job::Job;
 use crate::telemetry::alerts::{Alert, AlertName};
 use crate::telemetry::clip;
 use std::time::Duration;
@@ -27,9 +27,9 @@ pub struct JobRef<'a> {
 impl<'a> JobRef<'a> {
     /// A job of which only this much is known.
     #[must_use]
-    pub fn bare(id: &'a JobId, kind: &'a str, queue: &'a str) -> Self {
+    pub fn bare(id: &'a str, kind: &'a str, queue: &'a str) -> Self {
         Self {
-            id: id.as_str(),
+            id,
             kind,
             queue,
             priority: None,

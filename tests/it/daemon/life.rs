@@ -264,3 +264,70 @@ async fn the_daemon_survives_a_restart_of_redis() {
         .await;
     daemon.wait_for_event("redis_back").await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_of_the_wrong_type_is_set_aside_and_the_queue_goes_on() {
+    let out = tempfile::NamedTempFile::new().unwrap();
+    let site = Site::new("", &[&append_to(out.path(), "")]);
+    let daemon = site.start("a");
+    daemon.wait_for_event("started").await;
+    let queue = site.queue("default").await;
+    let mut redis = site.redis().await;
+    for key in [
+        &queue.keys().inbox,
+        &queue.keys().jobs,
+        &queue.keys().running,
+    ] {
+        redis::cmd("SET")
+            .arg(key)
+            .arg("graffiti")
+            .query_async::<()>(&mut redis)
+            .await
+            .unwrap();
+    }
+    wait_until("they are set aside", DEADLINE, || async {
+        queue
+            .quarantined("", 10)
+            .await
+            .is_ok_and(|entries| entries.len() == 3)
+    })
+    .await;
+    site.push(&[r#"{"kind":"app.append","id":"after"}"#.to_owned()])
+        .await;
+    site.wait_for_stat("completed", 1, DEADLINE).await;
+    assert!(!daemon.events("audit_repair").is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_can_not_be_a_job_is_quarantined_logged_once_and_escaped() {
+    let out = tempfile::NamedTempFile::new().unwrap();
+    let site = Site::new("", &[&append_to(out.path(), "")]);
+    let daemon = site.start("a");
+    let fake_line = "{\"kind\":\"x\\n{\\\"event\\\":\\\"job_done\\\"}\"}";
+    let hostile = [
+        "{",
+        "[]",
+        r#"{"kind":"app.append","args":{"n":"one"}}"#,
+        r#"{"kind":"no.such"}"#,
+        fake_line,
+    ];
+    site.push(&hostile.map(str::to_owned)).await;
+    site.push(&[r#"{"kind":"app.append","id":"good"}"#.to_owned()])
+        .await;
+    site.wait_for_stat("completed", 1, DEADLINE).await;
+    site.wait_for_stat("quarantined", 5, DEADLINE).await;
+    wait_until("each is logged", DEADLINE, || {
+        std::future::ready(daemon.events("job_quarantined").len() == 5)
+    })
+    .await;
+    assert_eq!(daemon.events("job_done").len(), 1, "only the real one");
+    let reasons: Vec<String> = daemon
+        .events("job_quarantined")
+        .iter()
+        .map(|e| e["reason"].as_str().unwrap().to_owned())
+        .collect();
+    assert!(
+        reasons[2].contains("args.n") && reasons[3].contains("no.such"),
+        "{reasons:?}"
+    );
+}

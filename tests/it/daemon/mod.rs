@@ -4,3 +4,4 @@ mod crash;
 mod gate;
 mod life;
 mod process;
+mod purge;

@@ -36,6 +36,20 @@ async fn of_two_that_admit_the_same_entries_one_is_told_so() {
 }
 
 #[tokio::test]
+async fn entries_that_look_the_same_are_told_apart_by_what_was_taken_before() {
+    let rig = Rig::new().await;
+    rig.push(&vec![r#"{"kind":"app.a","args":{"n":1}}"#; 600])
+        .await;
+    let peeked = rig.queue.peek().await.unwrap();
+    let (verdicts, repeated) = (rig.judge(&peeked), rig.judge(&peeked));
+    rig.queue.admit(ME, &peeked, &verdicts).await.unwrap();
+    let again = rig.queue.admit(ME, &peeked, &repeated).await.unwrap();
+    assert!(matches!(again, Admission::Moved));
+    let left: usize = rig.redis("LLEN", &[&rig.queue.keys().inbox]).await;
+    assert_eq!(left + peeked.entries.len(), 600);
+}
+
+#[tokio::test]
 async fn many_admitters_at_once_lose_and_double_nothing() {
     let rig = Rig::new().await;
     let entries: Vec<String> = (0..3_000).map(|n| envelope("app.a", n, "")).collect();
@@ -234,7 +248,7 @@ async fn a_waker_sees_the_entry_and_takes_nothing() {
         .unwrap();
     let entry = envelope("app.a", 1, "");
     let (peeked, ()) = tokio::join!(waker.wait(), async {
-        rig.push(&[entry.clone()]).await;
+        rig.push(std::slice::from_ref(&entry)).await;
     });
     let mut entries = peeked.unwrap().entries;
     if entries.is_empty() {

@@ -5,7 +5,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
-use tidegate::job::{JobId, Priority};
+use tidegate::job::Priority;
 use tidegate::queue::admit::flow_of;
 use tidegate::queue::claim::RawDelivery;
 use tidegate::queue::operate::{Cancelled, Enqueued};
@@ -63,7 +63,7 @@ async fn each_job_is_in_one_place_and_none_is_lost() {
 }
 
 async fn round(seed: u64) {
-    let window = seed % 2 == 0;
+    let window = seed.is_multiple_of(2);
     let rig = Rig::with(|c| {
         if !window {
             c.dedupe.window = Duration::ZERO;
@@ -395,7 +395,7 @@ impl World {
             for entry in entries {
                 if entry.owner().unwrap().0 == dead.incarnation {
                     back.push(Settlement {
-                        id: JobId::parse(&entry.id).unwrap(),
+                        id: entry.id.as_str().into(),
                         ending: handed_back(self.live[&entry.id].1.clone()),
                         token: entry.token.into(),
                     });
@@ -412,7 +412,7 @@ impl World {
             assert_eq!(settled.stale, Vec::<usize>::new());
         }
         for entry in back {
-            self.live.get_mut(entry.id.as_str()).unwrap().0 = Place::Waiting;
+            self.live.get_mut(&*entry.id).unwrap().0 = Place::Waiting;
         }
         let held = dead.held.into_iter().chain(dead.past);
         self.daemons[daemon].past.extend(held);

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use tidegate::catalog::{self, Catalog};
 use tidegate::config::{self, Config, Secret, Sources};
-use tidegate::job::{History, JobId, Priority};
+use tidegate::job::{History, Priority};
 use tidegate::queue::admit::judge;
 use tidegate::queue::claim::RawDelivery;
 use tidegate::queue::connection::{self, Connection};
@@ -264,7 +264,7 @@ pub fn failures(attempts: u32) -> History {
 
 pub fn settlement(job: &RawDelivery, ending: Ending) -> Settlement {
     Settlement {
-        id: JobId::parse(&job.id).unwrap(),
+        id: job.id.as_str().into(),
         token: job.token.as_str().into(),
         ending,
     }
