@@ -189,8 +189,8 @@ mod tests {
         ];
         assert_eq!(
             table(&["name", "n"], &rows),
-            "name                n\n\
-             a                   7\n\
+            "name                 n\n\
+             a                    7\n\
              b\\u001b[2J\\u000a  1000\n"
         );
     }

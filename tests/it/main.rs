@@ -5,6 +5,7 @@
 mod admin;
 mod architecture;
 mod cache;
+mod cli;
 mod daemon;
 mod database;
 mod dev;

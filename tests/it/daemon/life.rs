@@ -1,10 +1,28 @@
 //! From start to stop.
 
-use super::process::{Site, append_to};
+use super::process::{Process, Site, append_to};
 use crate::support::{DEADLINE, wait_until};
 use rustix::process::Signal;
 use std::fs;
 use std::time::Duration;
+use tidegate::queue::Queue;
+
+/// A daemon that runs one job which sleeps for so many seconds.
+async fn napping(settings: &str, seconds: u32) -> (Site, Process, Queue) {
+    let job = format!(
+        "kind = \"app.nap\"\nhandler = \"exec\"\n[exec]\ncommand = [\"/bin/sleep\", \"{seconds}\"]"
+    );
+    let site = Site::new(settings, &[&job]);
+    let daemon = site.start("a");
+    site.push(&[r#"{"kind":"app.nap","id":"nap"}"#.to_owned()])
+        .await;
+    let queue = site.queue("default").await;
+    wait_until("it runs", DEADLINE, || async {
+        queue.counts().await.unwrap().running == 1
+    })
+    .await;
+    (site, daemon, queue)
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_pushed_by_a_plain_rpush_is_run() {
@@ -25,18 +43,7 @@ async fn a_job_pushed_by_a_plain_rpush_is_run() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sigterm_drains_and_exits_0_leaving_no_lease() {
-    let site = Site::new(
-        "",
-        &["kind = \"app.nap\"\nhandler = \"exec\"\n[exec]\ncommand = [\"/bin/sleep\", \"1\"]"],
-    );
-    let mut daemon = site.start("a");
-    site.push(&[r#"{"kind":"app.nap","id":"nap"}"#.to_owned()])
-        .await;
-    let queue = site.queue("default").await;
-    wait_until("it runs", DEADLINE, || async {
-        queue.counts().await.unwrap().running == 1
-    })
-    .await;
+    let (_site, mut daemon, queue) = napping("", 1).await;
     daemon.signal(Signal::TERM);
     assert!(daemon.wait().await.success());
     let counts = queue.counts().await.unwrap();
@@ -47,18 +54,7 @@ async fn sigterm_drains_and_exits_0_leaving_no_lease() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn past_the_drain_deadline_jobs_are_handed_back_without_burning_an_attempt() {
-    let site = Site::new(
-        "[daemon]\ndrain_timeout = \"100ms\"\n",
-        &["kind = \"app.nap\"\nhandler = \"exec\"\n[exec]\ncommand = [\"/bin/sleep\", \"60\"]"],
-    );
-    let mut daemon = site.start("a");
-    site.push(&[r#"{"kind":"app.nap","id":"nap"}"#.to_owned()])
-        .await;
-    let queue = site.queue("default").await;
-    wait_until("it runs", DEADLINE, || async {
-        queue.counts().await.unwrap().running == 1
-    })
-    .await;
+    let (_site, mut daemon, queue) = napping("[daemon]\ndrain_timeout = \"100ms\"\n", 60).await;
     daemon.signal(Signal::TERM);
     assert!(daemon.wait().await.success());
     let found = queue.find("nap").await.unwrap().unwrap();
@@ -72,18 +68,7 @@ async fn past_the_drain_deadline_jobs_are_handed_back_without_burning_an_attempt
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_signal_hands_back_now() {
-    let site = Site::new(
-        "[daemon]\ndrain_timeout = \"60s\"\n",
-        &["kind = \"app.nap\"\nhandler = \"exec\"\n[exec]\ncommand = [\"/bin/sleep\", \"60\"]"],
-    );
-    let mut daemon = site.start("a");
-    site.push(&[r#"{"kind":"app.nap","id":"nap"}"#.to_owned()])
-        .await;
-    let queue = site.queue("default").await;
-    wait_until("it runs", DEADLINE, || async {
-        queue.counts().await.unwrap().running == 1
-    })
-    .await;
+    let (_site, mut daemon, queue) = napping("[daemon]\ndrain_timeout = \"60s\"\n", 60).await;
     daemon.signal(Signal::TERM);
     daemon.wait_for_event("stopping").await;
     daemon.signal(Signal::TERM);

@@ -3,5 +3,5 @@
 mod crash;
 mod gate;
 mod life;
-mod process;
+pub mod process;
 mod purge;
