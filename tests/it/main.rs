@@ -8,6 +8,7 @@ mod cache;
 mod cli;
 mod daemon;
 mod database;
+mod dev;
 mod exec;
 mod handler;
 mod health;
