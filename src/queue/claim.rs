@@ -81,6 +81,8 @@ pub struct Claimed {
 pub struct RawDelivery {
     /// Number of its flow in the claim, from 0.
     pub flow: usize,
+    /// The class of that flow. Its definition's may have changed since admission.
+    pub priority: Priority,
     /// When it became ready, ms.
     pub ready_ms: u64,
     /// Its id.
@@ -161,7 +163,7 @@ impl RawDelivery {
             id,
             kind: Arc::clone(&spec.kind),
             queue: Arc::clone(&queue.name),
-            priority: flow_of(&envelope, catalog).priority,
+            priority: self.priority,
             args: given_args,
             attempt: history.as_ref().map_or(0, |h| h.attempts) + 1,
             max_attempts: envelope.max_attempts.unwrap_or(spec.retry.max_attempts),
@@ -338,6 +340,9 @@ impl Queue {
             let flow = usize::try_from(reply.count()?.saturating_sub(1)).unwrap_or(usize::MAX);
             let ready_ms = reply.count()?;
             jobs.push(RawDelivery {
+                priority: flows
+                    .get(flow)
+                    .map_or_else(Priority::default, |f| f.flow.priority),
                 flow,
                 ready_ms,
                 id: reply.text()?,

@@ -177,7 +177,9 @@ async fn a_bad_reload_keeps_the_old_definitions_and_a_good_one_releases_the_quar
     let site = Site::new("", &[&append_to(out.path(), "")]);
     let daemon = site.start("a");
     daemon.wait_for_event("started").await;
-    site.push(&[r#"{"kind":"app.new","id":"n"}"#.to_owned()])
+    // An absolute time must not keep it from coming back.
+    let now = tidegate::clock::unix_ms();
+    site.push(&[format!(r#"{{"kind":"app.new","id":"n","run_at":{now}}}"#)])
         .await;
     site.wait_for_stat("quarantined", 1, DEADLINE).await;
     site.write_job("new.toml", "kind = \"app.new\"\nhandler = \"nonsense\"");
@@ -201,6 +203,41 @@ async fn a_bad_reload_keeps_the_old_definitions_and_a_good_one_releases_the_quar
         .unwrap()
         .unwrap();
     assert_eq!(found.state, "done");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_priority_changed_by_a_reload_leaves_waiting_jobs_in_their_lane() {
+    let job = |priority: &str| {
+        format!(
+            "kind = \"app.true\"\nhandler = \"exec\"\npriority = \"{priority}\"\n[exec]\ncommand = [\"/bin/true\"]"
+        )
+    };
+    let site = Site::new("", &[&job("low")]);
+    let daemon = site.start("a");
+    daemon.wait_for_event("started").await;
+    daemon.signal(Signal::TSTP);
+    daemon.wait_for_event("quiet").await;
+    let queue = site.queue("default").await;
+    site.push(&[r#"{"kind":"app.true","id":"before"}"#.to_owned()])
+        .await;
+    wait_until("it waits as low", DEADLINE, || async {
+        queue.counts().await.unwrap().lanes[3] == 1
+    })
+    .await;
+    site.write_job("0.toml", &job("high"));
+    daemon.signal(Signal::HUP);
+    daemon.wait_for_event("reloaded").await;
+    daemon.signal(Signal::TSTP);
+    site.wait_for_stat("completed", 1, DEADLINE).await;
+    // The slot comes back to the class it was taken from, so that neither class is closed by a wrong count.
+    site.push(&[
+        r#"{"kind":"app.true","id":"after"}"#.to_owned(),
+        r#"{"kind":"app.true","id":"low","priority":"low"}"#.to_owned(),
+    ])
+    .await;
+    site.wait_for_stat("completed", 3, DEADLINE).await;
+    daemon.wait_for_event("job_done").await;
+    assert_eq!(daemon.events("job_done")[0]["priority"], "low");
 }
 
 #[tokio::test(flavor = "multi_thread")]
