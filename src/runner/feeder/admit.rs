@@ -48,6 +48,7 @@ impl Feeder {
         );
         match admitted? {
             Admission::Done { duplicates, .. } => {
+                self.claim_came_first(&verdicts, peeked.now_ms);
                 report_admission(&self.context, &verdicts, &duplicates)
             }
             Admission::Moved => self.next_look = clock::monotonic(),
@@ -55,6 +56,18 @@ impl Feeder {
         claimed?;
         self.inbox = next?.filter(|peeked| !peeked.entries.is_empty());
         Ok(())
+    }
+
+    /// The two calls may overtake each other, when a script had to be sent anew: then the claim found flows empty that
+    /// hold jobs since.
+    fn claim_came_first(&mut self, verdicts: &[Verdict], now_ms: u64) {
+        for verdict in verdicts {
+            if let Verdict::Ready { flow, .. } = verdict
+                && self.found_empty.contains(flow)
+            {
+                self.heads.arrived(flow, now_ms);
+            }
+        }
     }
 
     /// What the verdicts say about flows and due times, before Redis confirms it: a claim that finds less does no harm.

@@ -19,6 +19,7 @@ const CLAIM_FLOWS: usize = 32;
 impl Feeder {
     /// Claims what may run now; true if something came.
     pub(super) async fn claim(&mut self, incarnation: &Arc<str>) -> Result<bool, QueueError> {
+        self.found_empty.clear();
         if self.phase() != Phase::Running || self.heads.is_empty() {
             return Ok(false);
         }
@@ -103,8 +104,12 @@ impl Feeder {
     async fn take_in(&mut self, allowed: &[FlowAllowance], claimed: Claimed) -> bool {
         self.redis_clock.set(claimed.now_ms);
         self.next_due_ms = claimed.next_due_ms;
-        for (f, head) in allowed.iter().zip(&claimed.heads) {
+        let taken = count_by_flow(Some(&claimed), allowed.len());
+        for ((f, head), taken) in allowed.iter().zip(&claimed.heads).zip(taken) {
             self.heads.seen(&f.flow, *head);
+            if head.is_none() && taken == 0 {
+                self.found_empty.push(f.flow.clone());
+            }
         }
         self.context.progress.look(clock::monotonic(), None);
         let came = !claimed.jobs.is_empty();

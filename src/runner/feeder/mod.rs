@@ -14,7 +14,7 @@ use super::stop::StopReason;
 use crate::clock;
 use crate::config::RedisConfig;
 use crate::queue::wake::Waker;
-use crate::queue::{Peeked, QueueError};
+use crate::queue::{Flow, Peeked, QueueError};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, mpsc, watch};
@@ -44,6 +44,8 @@ pub struct Feeder {
     phase: watch::Receiver<Phase>,
     slots_freed: Arc<Notify>,
     heads: Heads,
+    /// Flows in which the last claim found nothing.
+    found_empty: Vec<Flow>,
     inbox: Option<Peeked>,
     waiting: Option<Waiting>,
     waker: Option<Waker>,
@@ -92,6 +94,7 @@ impl Feeder {
             settler,
             phase,
             heads: Heads::default(),
+            found_empty: Vec::new(),
             inbox: None,
             waiting: None,
             waker: None,

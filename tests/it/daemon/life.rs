@@ -353,3 +353,47 @@ async fn what_can_not_be_a_job_is_quarantined_logged_once_and_escaped() {
         "{reasons:?}"
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_quiet_daemon_admits_but_claims_nothing_until_it_is_woken() {
+    let out = tempfile::NamedTempFile::new().unwrap();
+    let site = Site::new("", &[&append_to(out.path(), "")]);
+    let daemon = site.start("a");
+    daemon.wait_for_event("started").await;
+    daemon.signal(Signal::TSTP);
+    daemon.wait_for_event("quiet").await;
+    site.push(&[r#"{"kind":"app.append","id":"later"}"#.to_owned()])
+        .await;
+    site.wait_for_stat("admitted", 1, DEADLINE).await;
+    let queue = site.queue("default").await;
+    assert_eq!(queue.find("later").await.unwrap().unwrap().state, "pending");
+    daemon.signal(Signal::TSTP);
+    site.wait_for_stat("completed", 1, DEADLINE).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_first_job_does_not_wait_for_a_poll_whatever_the_server_forgot() {
+    // A Redis of its own: no other test has taught it the scripts.
+    let dir = tempfile::tempdir().unwrap();
+    let options = tidegate::stack::RedisOptions::new(dir.path().join("redis"));
+    let redis = tidegate::stack::PrivateRedis::start(options).unwrap();
+    let out = tempfile::NamedTempFile::new().unwrap();
+    let site = Site::on(
+        &redis.url(),
+        "[daemon]\npoll = \"10s\"\n",
+        &[&append_to(out.path(), "")],
+    );
+    let daemon = site.start("a");
+    daemon.wait_for_event("started").await;
+    for n in 1..=3 {
+        redis::cmd("SCRIPT")
+            .arg("FLUSH")
+            .query_async::<()>(&mut site.redis().await)
+            .await
+            .unwrap();
+        site.push(&[format!(r#"{{"kind":"app.append","id":"j{n}"}}"#)])
+            .await;
+        site.wait_for_stat("completed", n, Duration::from_secs(5))
+            .await;
+    }
+}

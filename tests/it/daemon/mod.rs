@@ -1,6 +1,7 @@
 //! The daemon as a whole, on real servers.
 
 mod crash;
+mod embedded;
 mod gate;
 mod life;
 pub mod process;

@@ -1,0 +1,121 @@
+//! The daemon inside another program, with handlers of its own.
+
+use super::process::Site;
+use crate::support::DEADLINE;
+use futures::future::BoxFuture;
+use serde_json::json;
+use std::sync::Arc;
+use std::time::Duration;
+use tidegate::catalog;
+use tidegate::daemon::Daemon;
+use tidegate::handlers::{Context, Handler, HandlerKind};
+use tidegate::job::{Failure, Outcome};
+use tokio_util::sync::CancellationToken;
+
+/// Does what its job's arguments say.
+struct Obedient;
+
+impl Handler for Obedient {
+    fn run<'a>(&'a self, ctx: &'a Context) -> BoxFuture<'a, Outcome> {
+        Box::pin(async move {
+            match ctx.job.args["do"].as_str() {
+                Some("panic") => panic!("told to"),
+                Some("retry_after") if ctx.job.attempt == 1 => {
+                    let mut failure = Failure::new("busy");
+                    failure.retry_after = Some(Duration::from_millis(30));
+                    Outcome::Failed(failure)
+                }
+                Some("wait") => {
+                    ctx.stop.cancelled().await;
+                    Outcome::Interrupted {
+                        reason: "asked to".to_owned(),
+                    }
+                }
+                _ => Outcome::Done(Some(json!("ok"))),
+            }
+        })
+    }
+}
+
+const OBEDIENT: HandlerKind = HandlerKind {
+    name: "test.obedient",
+    check: |_, _| Ok(()),
+    build: |_, _| Ok(Arc::new(Obedient)),
+};
+
+const JOB: &str = "kind = \"app.obey\"\nhandler = \"test.obedient\"\n[retry]\nmax_attempts = 2\nstrategy = \"fixed\"\nbase = \"1h\"\n[args]\ndo = { type = \"string\" }\n";
+
+async fn start(site: &Site) -> Daemon {
+    let catalog = catalog::load(&site.path("jobs"), &["test.obedient"]).unwrap();
+    Daemon::start(site.config.clone(), catalog, &[OBEDIENT])
+        .await
+        .unwrap()
+}
+
+fn job(id: &str, what: &str) -> String {
+    format!(r#"{{"kind":"app.obey","id":"{id}","args":{{"do":"{what}"}}}}"#)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_panicking_handler_is_a_failed_attempt_and_no_dead_daemon() {
+    let site = Site::new("[daemon]\nconcurrency = 1\n", &[JOB]);
+    let daemon = start(&site).await;
+    site.push(&[job("p", "panic"), job("after", "work")]).await;
+    site.wait_for_stat("completed", 1, DEADLINE).await;
+    let queue = site.queue("default").await;
+    let found = queue.find("p").await.unwrap().unwrap();
+    assert_eq!(
+        (found.state.as_str(), found.history.attempts),
+        ("delayed", 1)
+    );
+    let error = &found.history.errors[0].error;
+    assert!(
+        error.contains("panicked") && error.contains("told to"),
+        "{error}"
+    );
+    daemon.stop(Duration::ZERO, CancellationToken::new()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_handler_can_ask_when_to_be_retried() {
+    let site = Site::new("", &[JOB]);
+    let daemon = start(&site).await;
+    // The policy would wait for an hour.
+    site.push(&[job("r", "retry_after")]).await;
+    site.wait_for_stat("completed", 1, DEADLINE).await;
+    daemon.stop(Duration::ZERO, CancellationToken::new()).await;
+    let found = site
+        .queue("default")
+        .await
+        .find("r")
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(found.finished.unwrap().attempts, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancelled_job_is_told_to_stop_and_ends_as_cancelled() {
+    let site = Site::new("[daemon]\npoll = \"100ms\"\n", &[JOB]);
+    let daemon = start(&site).await;
+    site.push(&[job("w", "wait")]).await;
+    let queue = site.queue("default").await;
+    crate::support::wait_until("it runs", DEADLINE, || async {
+        queue.counts().await.unwrap().running == 1
+    })
+    .await;
+    let record = tidegate::queue::settle::Record {
+        id: "w",
+        kind: "app.obey",
+        priority: tidegate::job::Priority::Normal,
+        state: "cancelled",
+        attempts: 0,
+        at_ms: 0,
+        duration_ms: 0,
+    };
+    let answer = queue.cancel(&record, true).await.unwrap();
+    assert_eq!(answer, tidegate::queue::operate::Cancelled::Asked);
+    site.wait_for_stat("cancelled", 1, DEADLINE).await;
+    assert_eq!(queue.find("w").await.unwrap().unwrap().state, "cancelled");
+    daemon.stop(Duration::ZERO, CancellationToken::new()).await;
+}
