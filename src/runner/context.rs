@@ -121,6 +121,11 @@ impl QueueContext {
     }
 
     /// Asks for the queue to be tidied soon: definitions may have come that understand more.
+    /// Wakes the feeder: deliveries were let go, and it may have waited for that.
+    pub fn wake(&self) {
+        self.nudge.signal.notify_one();
+    }
+
     pub fn request_upkeep(&self) {
         self.upkeep.notify_one();
     }
