@@ -35,7 +35,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -95,6 +95,7 @@ impl Daemon {
             metrics,
             successes: Arc::new(Successes::new(config.log.successes_per_second)),
             alerts,
+            suspect_turn: Arc::new(Semaphore::new(1)),
         };
         let queues = queues(&config, &conn, &shared);
         let parts = Arc::new(Parts {

@@ -15,7 +15,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 
 /// How many jobs of a class a definition may run at once, by the health of what it touches.
 pub type Gate = Arc<dyn Fn(&JobSpec, Priority, usize) -> usize + Send + Sync>;
@@ -37,6 +37,8 @@ pub struct Shared {
     pub successes: Arc<Successes>,
     /// Where alerts go.
     pub alerts: Alerts,
+    /// One permit: jobs that crashed their daemons twice run one at a time.
+    pub suspect_turn: Arc<Semaphore>,
 }
 
 /// One queue at work.
