@@ -303,7 +303,7 @@ fn queues(config: &Config, conn: &Connection, shared: &Shared) -> Vec<Arc<QueueC
         let limit = own.and_then(|q| q.concurrency);
         Arc::new(QueueContext::new(
             Queue::new(name, conn.clone(), config),
-            limit.unwrap_or(config.daemon.concurrency),
+            limit,
             config.daemon.lease,
             config.daemon.poll,
             shared.clone(),

@@ -45,8 +45,7 @@ pub struct Shared {
 pub struct QueueContext {
     /// The queue.
     pub queue: Queue,
-    /// How many of its jobs may run at once here.
-    pub limit: usize,
+    own_limit: Option<usize>,
     /// Silence after which a daemon is dead.
     pub lease_time: Duration,
     /// The longest time between looks.
@@ -76,11 +75,11 @@ pub struct KindTelemetry {
 }
 
 impl QueueContext {
-    /// A queue about to work.
+    /// A queue about to work. Without a limit of its own, it may use every slot of the daemon.
     #[must_use]
     pub fn new(
         queue: Queue,
-        limit: usize,
+        own_limit: Option<usize>,
         lease_time: Duration,
         poll: Duration,
         shared: Shared,
@@ -88,7 +87,7 @@ impl QueueContext {
         Self {
             lease: Lease::new(Arc::clone(&queue.name)),
             queue,
-            limit,
+            own_limit,
             lease_time,
             poll,
             shared,
@@ -99,6 +98,12 @@ impl QueueContext {
             upkeep: Notify::new(),
             kinds: Mutex::default(),
         }
+    }
+
+    /// How many of its jobs may run at once here.
+    #[must_use]
+    pub fn limit(&self) -> usize {
+        self.own_limit.unwrap_or_else(|| self.shared.slots.total())
     }
 
     /// Where the reports of a kind go.
@@ -116,6 +121,11 @@ impl QueueContext {
         made
     }
 
+    /// Wakes the feeder: deliveries were let go, and it may have waited for that.
+    pub fn wake(&self) {
+        self.nudge.signal.notify_one();
+    }
+
     /// Tells the feeder that jobs came to a flow in another way than by it.
     pub fn nudge(&self) {
         self.nudge.look.store(true, Ordering::Release);
@@ -123,11 +133,6 @@ impl QueueContext {
     }
 
     /// Asks for the queue to be tidied soon: definitions may have come that understand more.
-    /// Wakes the feeder: deliveries were let go, and it may have waited for that.
-    pub fn wake(&self) {
-        self.nudge.signal.notify_one();
-    }
-
     pub fn request_upkeep(&self) {
         self.upkeep.notify_one();
     }

@@ -94,10 +94,11 @@ impl Feeder {
     /// they stay bounded when settling is slow.
     fn reserve(&self, asks: &[Ask]) -> Reserved {
         let context = &self.context;
-        let bound = context.limit * 2 + CLAIM_MAX;
+        let limit = context.limit();
+        let bound = limit * 2 + CLAIM_MAX;
         let most = bound.saturating_sub(context.inflight.len()).min(CLAIM_MAX);
         let slots = &context.shared.slots;
-        slots.reserve(&context.queue.name, context.limit, most, asks)
+        slots.reserve(&context.queue.name, limit, most, asks)
     }
 
     /// Takes in what a claim brought; true if there was anything.

@@ -397,3 +397,31 @@ async fn the_first_job_does_not_wait_for_a_poll_whatever_the_server_forgot() {
             .await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reload_takes_over_concurrency_and_names_what_needs_a_restart() {
+    let nap = "kind = \"app.nap\"\nhandler = \"exec\"\n[exec]\ncommand = [\"/bin/sleep\", \"60\"]";
+    let site = Site::new("[daemon]\nconcurrency = 1\n", &[nap]);
+    let daemon = site.start("a");
+    let nap = r#"{"kind":"app.nap"}"#.to_owned();
+    site.push(&[nap.clone(), nap]).await;
+    let queue = site.queue("default").await;
+    let running = |n: u64| {
+        let queue = &queue;
+        wait_until("they run", DEADLINE, move || async move {
+            queue.counts().await.unwrap().running == n
+        })
+    };
+    running(1).await;
+    let path = site.path("tidegate.toml");
+    let text = fs::read_to_string(&path).unwrap();
+    let more = "concurrency = 2\nlease = \"20s\"\n[aging]\nafter = \"90s\"";
+    fs::write(&path, text.replace("concurrency = 1", more)).unwrap();
+    daemon.signal(Signal::HUP);
+    running(2).await;
+    daemon.wait_for_event("reload_incomplete").await;
+    assert_eq!(
+        daemon.events("reload_incomplete")[0]["sections"],
+        "daemon, aging"
+    );
+}
