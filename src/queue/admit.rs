@@ -5,6 +5,7 @@ use super::script::{ADMIT, PEEK};
 use super::{Flow, Queue, QueueError};
 use crate::catalog::Catalog;
 use crate::job::{Envelope, JobId, Reject, RejectCode, args, envelope, history};
+use std::fmt::Write;
 
 /// The most entries looked at in one step.
 pub const PEEK_ENTRIES: usize = 256;
@@ -227,35 +228,40 @@ impl Queue {
             .arg(peeked.entries.first().map_or(&[][..], Vec::as_slice))
             .arg(peeked.entries.last().map_or(&[][..], Vec::as_slice))
             .arg(self.bounds.quarantine_max);
-        for verdict in verdicts {
-            match verdict {
-                Verdict::Ready { flow, id, given } => {
-                    let number = flows.iter().position(|f| *f == flow).map_or(0, |n| n + 1);
-                    cmd.arg(number)
-                        .arg(id.as_str())
-                        .arg(flow.priority.index() + 1)
-                        .arg(u8::from(*given));
-                }
-                Verdict::Delayed {
-                    due_ms, id, given, ..
-                } => {
-                    cmd.arg("d")
-                        .arg(id.as_str())
-                        .arg(*due_ms)
-                        .arg(u8::from(*given));
-                }
-                Verdict::Rejected { reject, id } => {
-                    cmd.arg("q")
-                        .arg(id.as_ref().map_or("", JobId::as_str))
-                        .arg(reject.code.as_str())
-                        .arg(history::cut(&reject.message, REASON_BYTES));
-                }
-            }
-        }
         for flow in flows {
-            cmd.arg(&*flow.kind);
+            cmd.arg(&*flow.kind).arg(flow.priority.index() + 1);
+        }
+        let mut verb = String::with_capacity(8);
+        for verdict in verdicts {
+            verb.clear();
+            verdict.write_verb(&mut verb, flows);
+            cmd.arg(&verb);
+            match verdict {
+                Verdict::Ready { id, .. } => cmd.arg(id.as_str()),
+                Verdict::Delayed { due_ms, id, .. } => cmd.arg(id.as_str()).arg(*due_ms),
+                Verdict::Rejected { reject, id } => cmd
+                    .arg(id.as_ref().map_or("", JobId::as_str))
+                    .arg(reject.code.as_str())
+                    .arg(history::cut(&reject.message, REASON_BYTES)),
+            };
         }
         cmd
+    }
+}
+
+impl Verdict {
+    /// The verb of the script, as its header lists them.
+    fn write_verb(&self, verb: &mut String, flows: &[&Flow]) {
+        let given = |given: &bool| if *given { "g" } else { "" };
+        // Writing to a String can't fail.
+        let _ = match self {
+            Self::Ready { flow, given: g, .. } => {
+                let number = flows.iter().position(|f| *f == flow).map_or(0, |n| n + 1);
+                write!(verb, "{number}{}", given(g))
+            }
+            Self::Delayed { given: g, .. } => write!(verb, "d{}", given(g)),
+            Self::Rejected { .. } => write!(verb, "q"),
+        };
     }
 }
 

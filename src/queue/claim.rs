@@ -16,7 +16,8 @@ const PROMOTE_MAX: usize = 256;
 
 /// The most bytes of their envelopes that a look returns, but for the last one.
 const LOOK_BYTES: usize = 1 << 20;
-/// Times have 13 digits: until the year 2286.
+/// Times have this many digits in entries of flows: until the year 2286.
+const READY_DIGITS: usize = 13;
 const TIMES_END_MS: u64 = 10_000_000_000_000;
 
 /// A queue as a daemon sees it when it plans its next step.
@@ -332,30 +333,52 @@ impl Queue {
         let now_ms = reply.count()?;
         let next_due_ms = reply.maybe()?;
         let mut heads = Vec::with_capacity(flows.len());
-        for _ in flows {
-            heads.push(reply.maybe()?);
-        }
-        let mut jobs = Vec::new();
-        while !reply.is_empty() {
-            let flow = usize::try_from(reply.count()?.saturating_sub(1)).unwrap_or(usize::MAX);
-            let ready_ms = reply.count()?;
-            jobs.push(RawDelivery {
-                priority: flows
-                    .get(flow)
-                    .map_or_else(Priority::default, |f| f.flow.priority),
-                flow,
-                ready_ms,
-                id: reply.text()?,
-                raw: reply.bytes()?,
-                history: reply.bytes()?,
-                token: format!("{incarnation}:{number}:{ready_ms:013}"),
-            });
+        let mut stand = reply.array()?;
+        while !stand.is_empty() {
+            heads.push(stand.maybe()?);
         }
         Ok(Claimed {
             now_ms,
             next_due_ms,
             heads,
-            jobs,
+            jobs: read_jobs(&mut reply, flows, &format!("{incarnation}:{number}:"))?,
         })
     }
+}
+
+/// The jobs of a claim: which flows they came from, in rows, then the jobs, then the histories of those that have one.
+fn read_jobs(
+    reply: &mut Reply,
+    flows: &[FlowAllowance],
+    token_prefix: &str,
+) -> Result<Vec<RawDelivery>, QueueError> {
+    let (mut rows, mut taken, mut histories) = (reply.array()?, reply.array()?, reply.array()?);
+    // Lua counts from 1.
+    let number = |n: u64| usize::try_from(n.saturating_sub(1)).unwrap_or(usize::MAX);
+    let mut jobs = Vec::with_capacity(taken.len() / 2);
+    while !rows.is_empty() {
+        let flow = number(rows.count()?);
+        let priority = flows.get(flow).map(|f| f.flow.priority).unwrap_or_default();
+        for _ in 0..rows.count()? {
+            let (entry, raw) = (taken.text()?, taken.bytes()?);
+            let (ready, id) = entry.split_at_checked(READY_DIGITS).unwrap_or_default();
+            jobs.push(RawDelivery {
+                flow,
+                priority,
+                // Digits, unless somebody else wrote them.
+                ready_ms: ready.parse().unwrap_or(0),
+                token: format!("{token_prefix}{ready}"),
+                id: id.get(1..).unwrap_or_default().to_owned(),
+                raw,
+                history: Vec::new(),
+            });
+        }
+    }
+    while !histories.is_empty() {
+        let (index, history) = (number(histories.count()?), histories.bytes()?);
+        if let Some(job) = jobs.get_mut(index) {
+            job.history = history;
+        }
+    }
+    Ok(jobs)
 }

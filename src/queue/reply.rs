@@ -16,6 +16,10 @@ impl Reply {
         }
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.0.len() == 0
     }

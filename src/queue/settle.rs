@@ -155,11 +155,15 @@ impl Queue {
     fn settle_cmd(&self, incarnation: &str, batch: u64, settlements: &[Settlement]) -> redis::Cmd {
         let k = &self.keys;
         let mut flows: Vec<&Flow> = Vec::new();
+        let mut counters: Vec<&str> = Vec::new();
         for s in settlements {
             if let Ending::HandedBack { flow, .. } = &s.ending
                 && !flows.contains(&flow)
             {
                 flows.push(flow);
+            }
+            if !counters.contains(&s.ending.counter()) {
+                counters.push(s.ending.counter());
             }
         }
         let flow_keys: Vec<String> = flows.iter().map(|f| k.flow(f)).collect();
@@ -189,52 +193,59 @@ impl Queue {
             .arg(self.bounds.recent_max)
             .arg(millis(self.bounds.dedupe_window))
             .arg(self.bounds.quarantine_max)
-            .arg(settlements.len());
-        for s in settlements {
-            cmd.arg(&*s.id).arg(&*s.token);
-            s.ending.write(&mut cmd, &flows);
-        }
-        for s in settlements {
-            cmd.arg(s.ending.counter());
-        }
+            .arg(settlements.len())
+            .arg(counters.len())
+            .arg(&counters);
         for flow in &flows {
             cmd.arg(&*flow.kind);
+        }
+        for s in settlements {
+            cmd.arg(&*s.id).arg(&*s.token);
+            s.ending.write(&mut cmd, &counters, &flows);
         }
         cmd
     }
 }
 
 impl Ending {
-    /// The verb and its three arguments, as the script's header lists them.
-    fn write(&self, cmd: &mut redis::Cmd, flows: &[&Flow]) {
+    /// The verb and its arguments, as the script's header lists them.
+    fn write(&self, cmd: &mut redis::Cmd, counters: &[&str], flows: &[&Flow]) {
         let json = |h: &History| serde_json::to_string(h).unwrap_or_default();
+        let counter = counters.iter().position(|c| *c == self.counter());
+        // There are few counters: their numbers stay within ASCII.
+        let counter = counter.and_then(|n| u8::try_from(n).ok()).unwrap_or(0) + b'1';
         match self {
             Self::Finished {
                 record,
                 given,
                 history,
                 ..
-            } => cmd
-                .arg("d")
-                .arg(record)
-                .arg(u8::from(*given))
-                .arg(u8::from(*history)),
-            Self::Later { delay, history, .. } => {
-                cmd.arg("r").arg(millis(*delay)).arg(json(history)).arg("")
+            } => {
+                let flags: &[u8] = match (given, history) {
+                    (false, false) => b"",
+                    (true, false) => b"g",
+                    (false, true) => b"h",
+                    (true, true) => b"gh",
+                };
+                let verb = [&[b'd', counter], flags].concat();
+                cmd.arg(verb).arg(record)
             }
-            Self::Dead { history, .. } => cmd.arg("x").arg(json(history)).arg("").arg(""),
+            Self::Later { delay, history, .. } => cmd
+                .arg(&[b'r', counter])
+                .arg(millis(*delay))
+                .arg(json(history)),
+            Self::Dead { history, .. } => cmd.arg(&[b'x', counter]).arg(json(history)),
             Self::HandedBack { flow, history, .. } => {
                 let number = flows.iter().position(|f| *f == flow).map_or(0, |n| n + 1);
-                cmd.arg("h")
+                cmd.arg(&[b'h', counter])
                     .arg(number)
                     .arg(flow.priority.index() + 1)
                     .arg(history.as_ref().map_or_else(String::new, json))
             }
             Self::Quarantined(reject) => cmd
-                .arg("q")
+                .arg(&[b'q', counter])
                 .arg(reject.code.as_str())
-                .arg(&reject.message)
-                .arg(""),
+                .arg(&reject.message),
         };
     }
 

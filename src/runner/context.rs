@@ -62,11 +62,10 @@ pub struct QueueContext {
     pub resolved_claim: AtomicU64,
     nudge: Nudge,
     upkeep: Notify,
-    kinds: Mutex<HashMap<Arc<str>, KindTelemetry>>,
+    kinds: Mutex<HashMap<Arc<str>, Arc<KindTelemetry>>>,
 }
 
 /// Where the reports of one kind in one queue go.
-#[derive(Clone)]
 pub struct KindTelemetry {
     /// Counters and histograms.
     pub metrics: KindMetrics,
@@ -108,16 +107,16 @@ impl QueueContext {
 
     /// Where the reports of a kind go.
     #[must_use]
-    pub fn telemetry(&self, kind: &Arc<str>) -> KindTelemetry {
+    pub fn telemetry(&self, kind: &Arc<str>) -> Arc<KindTelemetry> {
         let mut kinds = self.kinds.lock();
         if let Some(found) = kinds.get(kind) {
-            return found.clone();
+            return Arc::clone(found);
         }
-        let made = KindTelemetry {
+        let made = Arc::new(KindTelemetry {
             metrics: self.shared.metrics.kind(&self.queue.name, kind),
             successes: self.shared.successes.kind(kind),
-        };
-        kinds.insert(Arc::clone(kind), made.clone());
+        });
+        kinds.insert(Arc::clone(kind), Arc::clone(&made));
         made
     }
 

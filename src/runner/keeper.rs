@@ -190,7 +190,8 @@ impl Keeper {
     }
 
     fn report(&self, kind: &Arc<str>, settlement: &Settlement) {
-        let metrics = self.context.telemetry(kind).metrics;
+        let telemetry = self.context.telemetry(kind);
+        let metrics = &telemetry.metrics;
         match &settlement.ending {
             Ending::HandedBack { .. } => metrics.recovered(1),
             Ending::Dead { history, .. } => {

@@ -61,7 +61,8 @@ fn ran(
     ending: &Ending,
 ) {
     let job: &Job = &delivery.job;
-    let KindTelemetry { metrics, successes } = context.telemetry(&job.kind);
+    let kind = context.telemetry(&job.kind);
+    let KindTelemetry { metrics, successes } = &*kind;
     metrics.observe_duration(outcome, took);
     match (outcome, ending) {
         (Outcome::Done(_), _) => {

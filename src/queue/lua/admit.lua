@@ -2,14 +2,15 @@
 -- Moves the entries just peeked out of the inbox, each to where Rust decided, if nobody else took any meanwhile.
 -- KEYS: inbox, taken, workers, jobs, ids, delayed, quarantine, stats, tomb, ready x5, flow...
 -- ARGV: incarnation, expected taken, entries, bytes of them, first entry, last entry, quarantine max,
---       then for each entry: verb, a, b, given
---         verb = flow number (from 1): a = id,  b = priority number (1..5), given = '1' if the app gave the id
---         verb = 'd' delayed:          a = id,  b = due ms,                 given as above
---         verb = 'q' quarantine:       a = its id or '', b = code, given = reason
---       after them the kind of each flow
+--       then for each flow: its kind, its priority number (1..5),
+--       then for each entry: verb, its id or '', arguments
+--         a verb is a flow number (from 1) for an entry that may run now, or 'd' or 'q'; followed by 'g' if the app
+--         gave the id
+--         'd' delayed: due ms
+--         'q' quarantine: code, reason
 -- Out:  {'ok', now_ms, duplicates, number of each duplicate entry...} or {'moved'}; error LEASE if not registered
 local inbox, taken_key, workers, jobs, ids, delayed, quarantine, stats, tomb = unpack(KEYS, 1, 9)
-local FIRST_READY, FIRST_FLOW, HEAD = 10, 15, 7
+local FIRST_READY, FIRST_FLOW, HEAD, GIVEN = 10, 15, 7, string.byte('g')
 local n = tonumber(ARGV[3])
 if not redis.call('ZSCORE', workers, ARGV[1]) then return redis.error_reply('LEASE lost') end
 if (redis.call('GET', taken_key) or '0') ~= ARGV[2] then return {'moved'} end
@@ -28,7 +29,7 @@ local stones = redis.call('HLEN', tomb) > 0
 
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
-local payloads, pushes, seen, duplicates, quarantined = {}, {}, {}, {}, 0
+local payloads, seen, duplicates, quarantined = {}, {}, {}, 0
 
 -- Whether a given id is taken: by a live job, by one remembered, or earlier in this batch.
 local function taken(id)
@@ -49,33 +50,46 @@ local function earliest(id)
   return stone and tonumber(string.match(stone, ':(%d+)$')) + 1 or 0
 end
 
+-- The entries for each flow, found by either form of its verb.
+local lists, of_verb = {}, {}
+for f = 1, #KEYS - FIRST_FLOW + 1 do
+  lists[f] = {}
+  of_verb[tostring(f)], of_verb[f .. 'g'] = lists[f], lists[f]
+end
+
+local stamp, at = string.format('%013d:', now), HEAD + 2 * #lists
 for i = 1, n do
-  local at = HEAD + (i - 1) * 4
-  local verb, a, b, given = ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], ARGV[at + 4]
-  if verb == 'q' then
-    if a ~= '' and redis.call('ZSCORE', ids, a) == '1' then redis.call('ZREM', ids, a) end
-    redis.call('XADD', quarantine, 'MAXLEN', '~', ARGV[7], '*', 'at', now, 'code', b, 'reason', given, 'raw', raws[i])
+  local verb, id = ARGV[at + 1], ARGV[at + 2]
+  local list = of_verb[verb]
+  local letter = not list and string.sub(verb, 1, 1)
+  if letter == 'q' then
+    if id ~= '' and redis.call('ZSCORE', ids, id) == '1' then redis.call('ZREM', ids, id) end
+    redis.call('XADD', quarantine, 'MAXLEN', '~', ARGV[7], '*', 'at', now, 'code', ARGV[at + 3],
+      'reason', ARGV[at + 4], 'raw', raws[i])
     quarantined = quarantined + 1
-  elseif given == '1' and taken(a) then
+    at = at + 4
+  elseif string.byte(verb, -1) == GIVEN and taken(id) then
     duplicates[#duplicates + 1] = i
+    at = at + (list and 2 or 3)
   else
-    payloads[#payloads + 1] = a
+    payloads[#payloads + 1] = id
     payloads[#payloads + 1] = raws[i]
-    if verb == 'd' then
-      redis.call('ZADD', delayed, math.max(tonumber(b), earliest(a)), a)
+    if list then
+      list[#list + 1] = stones and string.format('%013d:%s', math.max(now, earliest(id)), id) or stamp .. id
+      at = at + 2
     else
-      local f = tonumber(verb)
-      local list = pushes[f]
-      if not list then list = {priority = tonumber(b)}; pushes[f] = list end
-      list[#list + 1] = string.format('%013d:%s', math.max(now, earliest(a)), a)
+      redis.call('ZADD', delayed, math.max(tonumber(ARGV[at + 3]), earliest(id)), id)
+      at = at + 3
     end
   end
 end
 if #payloads > 0 then redis.call('HSET', jobs, unpack(payloads)) end
-local first_kind = HEAD + n * 4
-for f, list in pairs(pushes) do
-  redis.call('RPUSH', KEYS[FIRST_FLOW + f - 1], unpack(list))
-  redis.call('ZADD', KEYS[FIRST_READY + list.priority - 1], 'NX', now, ARGV[first_kind + f])
+for f, list in ipairs(lists) do
+  if #list > 0 then
+    local kind, priority = ARGV[HEAD + 2 * f - 1], tonumber(ARGV[HEAD + 2 * f])
+    redis.call('RPUSH', KEYS[FIRST_FLOW + f - 1], unpack(list))
+    redis.call('ZADD', KEYS[FIRST_READY + priority - 1], 'NX', now, kind)
+  end
 end
 redis.call('LTRIM', inbox, n, -1)
 redis.call('INCRBY', taken_key, n)

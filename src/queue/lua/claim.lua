@@ -2,8 +2,8 @@
 -- Takes jobs from the given flows in the order of effective class, then ready time, and puts them under a token.
 -- KEYS: workers, running, jobs, meta, tomb, delayed, ready x5, flow...
 -- ARGV: incarnation, claim number, limit, ageing ms, then for each flow: priority number (1..5), kind, allowance
--- Out:  {now_ms, next due ms or -1, head ready ms of each flow or -1..., then for each job: flow number, ready ms, id,
---       envelope, meta or ''}; error LEASE if not registered
+-- Out:  {now_ms, next due ms or -1, {head ready ms of each flow or -1...}, {flow number, jobs of it in a row, ...},
+--       {entry, envelope, ... for each job}, {job number, history, ... where it has one}}; error LEASE if not registered
 local workers, running, jobs, meta, tomb, delayed = unpack(KEYS, 1, 6)
 local FIRST_READY, FIRST_FLOW = 7, 12
 local limit, aging = tonumber(ARGV[3]), tonumber(ARGV[4])
@@ -82,7 +82,8 @@ while #picked < limit do
 end
 
 local next_due = tonumber(due[2] or -1)
-local out = {now, next_due < 1e13 and math.floor(math.max(next_due, -1)) or -1}
+local heads, rows, taken, histories = {}, {}, {}, {}
+local out = {now, next_due < 1e13 and math.floor(math.max(next_due, -1)) or -1, heads, rows, taken, histories}
 for f, flow in ipairs(flows) do
   local ready = KEYS[FIRST_READY + flow.class - 1]
   if not flow.head then
@@ -91,7 +92,7 @@ for f, flow in ipairs(flows) do
     redis.call('ZADD', ready, flow.head, flow.kind)
   end
   flow.number = f
-  out[#out + 1] = flow.head or -1
+  heads[f] = flow.head or -1
 end
 if #picked == 0 then return out end
 
@@ -99,11 +100,10 @@ local ids = {}
 for i, entry in ipairs(picked) do ids[i] = string.sub(entry, 15) end
 local raws = redis.call('HMGET', jobs, unpack(ids))
 local metas = troubled and redis.call('HMGET', meta, unpack(ids)) or {}
-local prefix, tokens = ARGV[1] .. ':' .. ARGV[2] .. ':', {}
 
 -- Whether a cancelled job left this entry behind.
 local function left_behind(entry, id)
-  local count, at = string.match(stoned and redis.call('HGET', tomb, id) or '', '^(%d+):(%d+)$')
+  local count, at = string.match(redis.call('HGET', tomb, id) or '', '^(%d+):(%d+)$')
   if not count or ready_of(entry) > tonumber(at) then return false end
   if tonumber(count) > 1 then
     redis.call('HSET', tomb, id, string.format('%d:%s', count - 1, at))
@@ -113,15 +113,20 @@ local function left_behind(entry, id)
   return true
 end
 
-for i, id in ipairs(ids) do
-  if not left_behind(picked[i], id) and raws[i] then
-    local ready = string.format('%013d', ready_of(picked[i]))
-    tokens[#tokens + 1] = id
-    tokens[#tokens + 1] = prefix .. ready
-    local at = #out
-    out[at + 1], out[at + 2], out[at + 3], out[at + 4], out[at + 5] =
-      origin[i].number, ready, id, raws[i], metas[i] or ''
+local prefix, tokens, n, flow = ARGV[1] .. ':' .. ARGV[2] .. ':', {}, 0, nil
+for i, entry in ipairs(picked) do
+  local id, raw = ids[i], raws[i]
+  if not (stoned and left_behind(entry, id)) and raw then
+    tokens[n + 1], tokens[n + 2] = id, prefix .. string.sub(entry, 1, 13)
+    taken[n + 1], taken[n + 2] = entry, raw
+    n = n + 2
+    if origin[i] ~= flow then
+      flow = origin[i]
+      rows[#rows + 1], rows[#rows + 2] = flow.number, 0
+    end
+    rows[#rows] = rows[#rows] + 1
+    if metas[i] then histories[#histories + 1], histories[#histories + 2] = n / 2, metas[i] end
   end
 end
-if #tokens > 0 then redis.call('HSET', running, unpack(tokens)) end
+if n > 0 then redis.call('HSET', running, unpack(tokens)) end
 return out

@@ -33,6 +33,6 @@ while #entries < max_entries and bytes < max_bytes do
     if bytes >= max_bytes then break end
   end
   if #chunk < step then break end
-  step = math.min(step * 2, 16)
+  step = math.min(step * 2, 32)
 end
 return {taken, now, unpack(entries)}

@@ -2,18 +2,20 @@
 -- Ends deliveries, each only if its token is still the one under which the job runs.
 -- KEYS: workers, running, jobs, meta, delayed, dead, recent, stats, ids, settled, quarantine, cancels, ready x5, flow...
 -- ARGV: incarnation, batch number (0: not replayed), dead max, recent max, id window ms, quarantine max, items,
---       then for each: id, token, verb, a, b, c
---         'd' finished (done, expired, cancelled): a = record for the ring, b = '1' if the id is to be remembered,
---             c = '1' if it has a history
---         'r' again later: a = delay ms, b = history
---         'x' dead: a = history
---         'h' back to the head of its flow: a = flow number, b = priority number, c = history or '' to leave it
---         'q' quarantine: a = code, b = reason
---       after them a counter name for each item, then the kind of each flow
+--       number of counters, counter..., kind of each flow..., then for each item: id, token, verb, arguments
+--         a verb is a letter, the number of a counter as a character from '1' on, and for 'd' perhaps flags
+--         'd' finished (done, expired, cancelled): record for the ring; flag 'g': the id is to be remembered,
+--             flag 'h': it has a history
+--         'r' again later: delay ms, history
+--         'x' dead: history
+--         'h' back to where it stood: flow number, priority number, history or '' to leave it
+--         'q' quarantine: code, reason
 -- Out:  {'ok' | 'applied' | 'old', now_ms, number of each stale item...}; error LEASE if not registered
 local workers, running, jobs, meta, delayed, dead, recent, stats, ids, settled, quarantine, cancels = unpack(KEYS, 1, 12)
-local FIRST_READY, FIRST_FLOW, HEAD, WIDTH = 13, 18, 7, 6
+local FIRST_READY, FIRST_FLOW, FIRST_COUNTER = 13, 18, 9
+local ARGUMENTS = {d = 1, r = 2, x = 1, h = 3, q = 2}
 local incarnation, batch, n = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[7])
+local first_kind = FIRST_COUNTER + tonumber(ARGV[8])
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 if not redis.call('ZSCORE', workers, incarnation) then return redis.error_reply('LEASE lost') end
@@ -38,47 +40,63 @@ redis.call('LLEN', recent)
 redis.call('XLEN', quarantine)
 local asked = redis.call('HLEN', cancels) > 0
 
-local wanted = {}
-for i = 1, n do wanted[i] = ARGV[HEAD + (i - 1) * WIDTH + 1] end
+local wanted, starts, start = {}, {}, first_kind + #KEYS - FIRST_FLOW + 1
+for i = 1, n do
+  wanted[i], starts[i] = ARGV[start], start
+  start = start + 3 + ARGUMENTS[string.sub(ARGV[start + 2], 1, 1)]
+end
 local held = redis.call('HMGET', running, unpack(wanted))
 local stale, ended, over_now, finished, with_meta, records, counts = {}, {}, {}, {}, {}, {}, {}
-local handed_back, remembered, not_again = {}, 0, {}
+local handed_back, remembered, not_again = {}, {}, {}
+
+-- What each verb does with a job that is still under its token; its arguments start at `at`.
+local act = {}
+
+function act.d(id, at, verb)
+  finished[#finished + 1] = id
+  records[#records + 1] = ARGV[at]
+  if string.find(verb, 'g', 3, true) then remembered[#remembered + 1] = id end
+  if string.find(verb, 'h', 3, true) then with_meta[#with_meta + 1] = id end
+end
+
+function act.r(id, at)
+  redis.call('ZADD', delayed, now + ARGV[at], id)
+  redis.call('HSET', meta, id, ARGV[at + 1])
+end
+
+function act.x(id, at)
+  redis.call('HSET', meta, id, ARGV[at])
+  redis.call('ZADD', dead, now, id)
+end
+
+function act.h(id, at, _, token)
+  local f = tonumber(ARGV[at])
+  local back = handed_back[f]
+  if not back then back = {ready = KEYS[FIRST_READY + tonumber(ARGV[at + 1]) - 1]}; handed_back[f] = back end
+  back[#back + 1] = string.format('%013d:%s', string.match(token, ':(%d+)$') or now, id)
+  if ARGV[at + 2] ~= '' then redis.call('HSET', meta, id, ARGV[at + 2]) end
+end
+
+function act.q(id, at)
+  local raw = redis.call('HGET', jobs, id) or ''
+  redis.call('XADD', quarantine, 'MAXLEN', '~', ARGV[6], '*', 'at', now, 'code', ARGV[at], 'reason', ARGV[at + 1],
+    'raw', raw)
+  finished[#finished + 1] = id
+  with_meta[#with_meta + 1] = id
+end
+
 for i = 1, n do
-  local at = HEAD + (i - 1) * WIDTH
-  local id, token, verb, a, b, c = ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], ARGV[at + 4], ARGV[at + 5], ARGV[at + 6]
+  local id, at = wanted[i], starts[i]
+  local token, verb = ARGV[at + 1], ARGV[at + 2]
   if held[i] ~= token or over_now[id] then
     stale[#stale + 1] = i
   else
     ended[#ended + 1] = id
     over_now[id] = true
-    if verb == 'd' then
-      finished[#finished + 1] = id
-      if a ~= '' then records[#records + 1] = a end
-      if b == '1' and tonumber(ARGV[5]) > 0 then
-        redis.call('ZADD', ids, now + ARGV[5], id)
-        remembered = remembered + 1
-      end
-      if c == '1' then with_meta[#with_meta + 1] = id end
-    elseif verb == 'r' then
-      redis.call('ZADD', delayed, now + a, id)
-      redis.call('HSET', meta, id, b)
-    elseif verb == 'x' then
-      redis.call('HSET', meta, id, a)
-      redis.call('ZADD', dead, now, id)
-    elseif verb == 'h' then
-      local f = tonumber(a)
-      local back = handed_back[f]
-      if not back then back = {ready = KEYS[FIRST_READY + tonumber(b) - 1]}; handed_back[f] = back end
-      back[#back + 1] = string.format('%013d:%s', string.match(token, ':(%d+)$') or now, id)
-      if c ~= '' then redis.call('HSET', meta, id, c) end
-    elseif verb == 'q' then
-      local raw = redis.call('HGET', jobs, id) or ''
-      redis.call('XADD', quarantine, 'MAXLEN', '~', ARGV[6], '*', 'at', now, 'code', a, 'reason', b, 'raw', raw)
-      finished[#finished + 1] = id
-      with_meta[#with_meta + 1] = id
-    end
-    if verb ~= 'r' and verb ~= 'h' then not_again[#not_again + 1] = id end
-    local counter = ARGV[HEAD + n * WIDTH + i]
+    local letter = string.sub(verb, 1, 1)
+    act[letter](id, at + 3, verb, token)
+    if asked and letter ~= 'r' and letter ~= 'h' then not_again[#not_again + 1] = id end
+    local counter = string.byte(verb, 2)
     counts[counter] = (counts[counter] or 0) + 1
   end
 end
@@ -107,18 +125,20 @@ local function put_back(flow, back, kind)
 end
 
 for f, back in pairs(handed_back) do
-  put_back(KEYS[FIRST_FLOW + f - 1], back, ARGV[HEAD + n * (WIDTH + 1) + f])
+  put_back(KEYS[FIRST_FLOW + f - 1], back, ARGV[first_kind + f - 1])
 end
 if #ended > 0 then redis.call('HDEL', running, unpack(ended)) end
 -- A request to end a job outlives a delivery that did not end it.
-if asked and #not_again > 0 then redis.call('HDEL', cancels, unpack(not_again)) end
+if #not_again > 0 then redis.call('HDEL', cancels, unpack(not_again)) end
 if #finished > 0 then redis.call('HDEL', jobs, unpack(finished)) end
 if #with_meta > 0 then redis.call('HDEL', meta, unpack(with_meta)) end
 if #records > 0 and tonumber(ARGV[4]) > 0 then
   redis.call('LPUSH', recent, unpack(records))
   redis.call('LTRIM', recent, 0, ARGV[4] - 1)
 end
-for counter, count in pairs(counts) do redis.pcall('HINCRBY', stats, counter, count) end
+for counter, count in pairs(counts) do
+  redis.pcall('HINCRBY', stats, ARGV[FIRST_COUNTER + counter - string.byte('1')], count)
+end
 -- The dead set is bounded: the oldest give way, at most a few hundred per call.
 local over = math.min(redis.call('ZCARD', dead) - ARGV[3], 500)
 if over > 0 then
@@ -129,8 +149,9 @@ if over > 0 then
   redis.pcall('HINCRBY', stats, 'dead_dropped', #gone)
 end
 -- Ids whose time of being remembered is over go, at least as fast as new ones come.
-if remembered > 0 then
-  local over = redis.call('ZRANGE', ids, '(1', now, 'BYSCORE', 'LIMIT', 0, remembered + 16)
+if #remembered > 0 and tonumber(ARGV[5]) > 0 then
+  for _, id in ipairs(remembered) do redis.call('ZADD', ids, now + ARGV[5], id) end
+  local over = redis.call('ZRANGE', ids, '(1', now, 'BYSCORE', 'LIMIT', 0, #remembered + 16)
   if #over > 0 then redis.call('ZREM', ids, unpack(over)) end
 end
 if batch > 0 then redis.call('HSET', settled, incarnation, batch .. '|' .. table.concat(stale, ',')) end

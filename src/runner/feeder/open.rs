@@ -44,7 +44,8 @@ impl Feeder {
         if turn.is_some() {
             hold(turn);
         }
-        let metrics = self.context.telemetry(&flow.kind).metrics;
+        let telemetry = self.context.telemetry(&flow.kind);
+        let metrics = &telemetry.metrics;
         metrics.started(1);
         metrics.observe_wait(Duration::from_millis(now_ms.saturating_sub(raw.ready_ms)));
         Ok(run)
