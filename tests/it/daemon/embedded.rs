@@ -144,3 +144,21 @@ async fn a_job_whose_handler_does_not_let_go_is_handed_back_and_not_taken_for_a_
         ("pending", 0)
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn how_long_redis_takes_is_measured_by_script() {
+    let site = Site::new("", &[JOB]);
+    let daemon = start(&site).await;
+    site.push(&[job("m", "work")]).await;
+    site.wait_for_stat("completed", 1, DEADLINE).await;
+    let metrics = std::sync::Arc::clone(daemon.metrics());
+    daemon.stop(Duration::ZERO, CancellationToken::new()).await;
+    let text = metrics.encode().unwrap();
+    for op in ["look", "admit", "claim", "settle", "heartbeat"] {
+        let count = text.lines().any(|line| {
+            line.starts_with("tidegate_redis_command_duration_seconds_count")
+                && line.contains(&format!("op=\"{op}\""))
+        });
+        assert!(count, "{op} is missing in {text}");
+    }
+}
