@@ -162,3 +162,22 @@ async fn how_long_redis_takes_is_measured_by_script() {
         assert!(count, "{op} is missing in {text}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_was_set_aside_is_counted() {
+    let site = Site::new("", &[JOB]);
+    let daemon = start(&site).await;
+    let queue = site.queue("default").await;
+    redis::cmd("SET")
+        .arg(&queue.keys().running)
+        .arg("graffiti")
+        .query_async::<()>(&mut site.redis().await)
+        .await
+        .unwrap();
+    let count = "tidegate_audit_repairs_total{queue=\"default\"} 1";
+    crate::support::wait_until("it is counted", DEADLINE, || {
+        std::future::ready(daemon.metrics().encode().unwrap().contains(count))
+    })
+    .await;
+    daemon.stop(Duration::ZERO, CancellationToken::new()).await;
+}
