@@ -298,11 +298,13 @@ pub fn queue_names(config: &Config, catalog: &Catalog) -> BTreeSet<String> {
 
 fn queues(config: &Config, conn: &Connection, shared: &Shared) -> Vec<Arc<QueueContext>> {
     let names = queue_names(config, &shared.registry.load().catalog);
+    let metrics = Arc::clone(&shared.metrics);
+    let observe = Arc::new(move |op, took| metrics.redis_command(op, took));
     let context = |name: &str| {
         let own = config.queue.iter().find(|q| q.name == name);
         let limit = own.and_then(|q| q.concurrency);
         Arc::new(QueueContext::new(
-            Queue::new(name, conn.clone(), config),
+            Queue::new(name, conn.clone(), config).observed_by(Arc::clone(&observe) as _),
             limit,
             config.daemon.lease,
             config.daemon.poll,

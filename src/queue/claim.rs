@@ -207,7 +207,7 @@ impl Queue {
         let keys: Vec<&String> = fixed.into_iter().chain(&k.ready).collect();
         let mut cmd = LOOK.call(keys.into_iter());
         cmd.arg(LOOK_FLOWS).arg(PROMOTE_MAX).arg(LOOK_BYTES);
-        let mut reply = Reply::new(LOOK.send(&self.conn, &cmd).await?)?;
+        let mut reply = Reply::new(LOOK.send(self, &cmd).await?)?;
         let mut look = Look {
             now_ms: reply.count()?,
             next_due_ms: reply.maybe()?,
@@ -293,7 +293,7 @@ impl Queue {
         for (flow, _) in &flows {
             cmd.arg(&*flow.kind);
         }
-        PROMOTE.send(&self.conn, &cmd).await?;
+        PROMOTE.send(self, &cmd).await?;
         Ok(flows)
     }
 
@@ -329,7 +329,7 @@ impl Queue {
                 .arg(&*f.flow.kind)
                 .arg(f.allowance);
         }
-        let mut reply = Reply::new(CLAIM.send(&self.conn, &cmd).await?)?;
+        let mut reply = Reply::new(CLAIM.send(self, &cmd).await?)?;
         let now_ms = reply.count()?;
         let next_due_ms = reply.maybe()?;
         let mut heads = Vec::with_capacity(flows.len());

@@ -144,3 +144,40 @@ async fn a_job_whose_handler_does_not_let_go_is_handed_back_and_not_taken_for_a_
         ("pending", 0)
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn how_long_redis_takes_is_measured_by_script() {
+    let site = Site::new("", &[JOB]);
+    let daemon = start(&site).await;
+    site.push(&[job("m", "work")]).await;
+    site.wait_for_stat("completed", 1, DEADLINE).await;
+    let metrics = std::sync::Arc::clone(daemon.metrics());
+    daemon.stop(Duration::ZERO, CancellationToken::new()).await;
+    let text = metrics.encode().unwrap();
+    for op in ["look", "admit", "claim", "settle", "heartbeat"] {
+        let count = text.lines().any(|line| {
+            line.starts_with("tidegate_redis_command_duration_seconds_count")
+                && line.contains(&format!("op=\"{op}\""))
+        });
+        assert!(count, "{op} is missing in {text}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_was_set_aside_is_counted() {
+    let site = Site::new("", &[JOB]);
+    let daemon = start(&site).await;
+    let queue = site.queue("default").await;
+    redis::cmd("SET")
+        .arg(&queue.keys().running)
+        .arg("graffiti")
+        .query_async::<()>(&mut site.redis().await)
+        .await
+        .unwrap();
+    let count = "tidegate_audit_repairs_total{queue=\"default\"} 1";
+    crate::support::wait_until("it is counted", DEADLINE, || {
+        std::future::ready(daemon.metrics().encode().unwrap().contains(count))
+    })
+    .await;
+    daemon.stop(Duration::ZERO, CancellationToken::new()).await;
+}
