@@ -152,11 +152,12 @@ impl Daemon {
         self.runner.set_quiet(quiet);
     }
 
-    /// Why the claim loops do not turn, if they do not: what the watchdog goes by.
+    /// Whether the claim loops turn and all their helpers live: what the watchdog goes by.
     ///
     /// # Errors
-    /// Names the queue whose loop is stuck.
+    /// Names what does not.
     pub fn is_live(&self) -> Result<(), String> {
+        self.runner.is_whole()?;
         self.parts.is_live()
     }
 

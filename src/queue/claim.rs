@@ -130,7 +130,10 @@ impl Delivery {
 #[derive(Debug)]
 pub enum Unfit {
     /// Its time to start had passed.
-    Expired,
+    Expired {
+        /// Whether the app gave its id.
+        given: bool,
+    },
     /// What is stored is no job any more.
     Rejected(Reject),
 }
@@ -147,7 +150,8 @@ impl RawDelivery {
             .as_ref()
             .is_some_and(|h| h.attempts + h.crashes + h.snoozes > 0);
         if !started && expiry(&envelope, self.ready_ms).is_some_and(|at| at < now_ms) {
-            return Err(Unfit::Expired);
+            let given = envelope.id.is_some();
+            return Err(Unfit::Expired { given });
         }
         let reject = |code, message: String| Unfit::Rejected(Reject::new(code, message));
         let spec = catalog.get(&envelope.kind).ok_or_else(|| {

@@ -102,6 +102,19 @@ impl Runner {
         &self.queues
     }
 
+    /// Whether everything that should run does.
+    ///
+    /// # Errors
+    /// A task that only a defect can end has ended.
+    pub fn is_whole(&self) -> Result<(), String> {
+        let settlers = self.settlers.iter().map(|(_, task)| task);
+        let mut tasks = self.feeders.iter().chain(settlers).chain(&self.keepers);
+        if self.workers.is_finished() || tasks.any(JoinHandle::is_finished) {
+            return Err("a task of the runner ended by itself".to_owned());
+        }
+        Ok(())
+    }
+
     /// Stops claiming new jobs, or goes on with it; admission goes on in either case.
     pub fn set_quiet(&self, quiet: bool) {
         let phase = if quiet { Phase::Quiet } else { Phase::Running };

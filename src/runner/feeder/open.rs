@@ -105,7 +105,7 @@ fn is_suspect(history: Option<&History>) -> bool {
 fn unfit_ending(unfit: Unfit, raw: &RawDelivery, flow: &Flow, now_ms: u64) -> Ending {
     match unfit {
         Unfit::Rejected(reject) => Ending::Quarantined(reject),
-        Unfit::Expired => {
+        Unfit::Expired { given } => {
             let record = Record {
                 id: &raw.id,
                 kind: &flow.kind,
@@ -118,7 +118,7 @@ fn unfit_ending(unfit: Unfit, raw: &RawDelivery, flow: &Flow, now_ms: u64) -> En
             Ending::Finished {
                 record: record.encode(None),
                 counter: "expired",
-                given: true,
+                given,
                 history: !raw.history.is_empty(),
             }
         }
