@@ -35,7 +35,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -95,6 +95,7 @@ impl Daemon {
             metrics,
             successes: Arc::new(Successes::new(config.log.successes_per_second)),
             alerts,
+            suspect_turn: Arc::new(Semaphore::new(1)),
         };
         let queues = queues(&config, &conn, &shared);
         let parts = Arc::new(Parts {
@@ -151,11 +152,12 @@ impl Daemon {
         self.runner.set_quiet(quiet);
     }
 
-    /// Why the claim loops do not turn, if they do not: what the watchdog goes by.
+    /// Whether the claim loops turn and all their helpers live: what the watchdog goes by.
     ///
     /// # Errors
-    /// Names the queue whose loop is stuck.
+    /// Names what does not.
     pub fn is_live(&self) -> Result<(), String> {
+        self.runner.is_whole()?;
         self.parts.is_live()
     }
 
@@ -297,12 +299,14 @@ pub fn queue_names(config: &Config, catalog: &Catalog) -> BTreeSet<String> {
 
 fn queues(config: &Config, conn: &Connection, shared: &Shared) -> Vec<Arc<QueueContext>> {
     let names = queue_names(config, &shared.registry.load().catalog);
+    let metrics = Arc::clone(&shared.metrics);
+    let observe = Arc::new(move |op, took| metrics.redis_command(op, took));
     let context = |name: &str| {
         let own = config.queue.iter().find(|q| q.name == name);
         let limit = own.and_then(|q| q.concurrency);
         Arc::new(QueueContext::new(
-            Queue::new(name, conn.clone(), config),
-            limit.unwrap_or(config.daemon.concurrency),
+            Queue::new(name, conn.clone(), config).observed_by(Arc::clone(&observe) as _),
+            limit,
             config.daemon.lease,
             config.daemon.poll,
             shared.clone(),

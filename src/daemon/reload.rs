@@ -4,13 +4,19 @@ use super::{DaemonError, Parts};
 use crate::catalog::Catalog;
 use crate::config::Config;
 use crate::runner::Registry;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-/// Sections that are read once, at the start.
-const AT_START: [&str; 9] = [
+/// Sections that are read once, at the start; of `daemon` all but the concurrency.
+const AT_START: [&str; 14] = [
     "redis",
     "database",
+    "daemon",
     "queue",
+    "queues",
+    "aging",
+    "dedupe",
+    "cache",
     "gate",
     "breaker",
     "admin",
@@ -54,18 +60,21 @@ pub(super) fn apply(parts: &Parts, config: Config, catalog: Catalog) -> Result<(
 
 fn changed_at_start(old: &Config, new: &Config) -> Vec<&'static str> {
     // Secrets serialize as stars, so that a change of one alone goes unnoticed here: it takes a restart all the same.
-    let [old, new] = [old, new].map(|c| serde_json::to_value(c).unwrap_or_default());
+    let [old, new] = [old, new].map(|c| {
+        let mut config = serde_json::to_value(c).unwrap_or_default();
+        config["daemon"]["concurrency"].take();
+        config
+    });
     let differs = |section: &&'static str| old.get(*section) != new.get(*section);
     AT_START.into_iter().filter(differs).collect()
 }
 
 fn unserved_queues(parts: &Parts, catalog: &Catalog) -> Vec<String> {
     let served = |queue: &str| parts.queues.iter().any(|c| &*c.queue.name == queue);
-    let mut unserved: Vec<String> = catalog
+    let unserved: BTreeSet<String> = catalog
         .iter()
         .filter(|spec| !served(&spec.queue))
         .map(|spec| spec.queue.to_string())
         .collect();
-    unserved.dedup();
-    unserved
+    unserved.into_iter().collect()
 }

@@ -155,7 +155,7 @@ impl Queue {
     /// Redis failed, or a key has the wrong type.
     pub async fn peek(&self) -> Result<Peeked, QueueError> {
         let cmd = self.peek_cmd();
-        read_peek(PEEK.send(&self.conn, &cmd).await?)
+        read_peek(PEEK.send(self, &cmd).await?)
     }
 
     pub(super) fn peek_cmd(&self) -> redis::Cmd {
@@ -181,7 +181,7 @@ impl Queue {
     ) -> Result<Admission, QueueError> {
         let flows = distinct_flows(verdicts);
         let cmd = self.admit_cmd(incarnation, peeked, verdicts, &flows);
-        let mut reply = Reply::new(ADMIT.send(&self.conn, &cmd).await?)?;
+        let mut reply = Reply::new(ADMIT.send(self, &cmd).await?)?;
         if reply.text()? == "moved" {
             return Ok(Admission::Moved);
         }

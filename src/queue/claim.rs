@@ -82,6 +82,8 @@ pub struct Claimed {
 pub struct RawDelivery {
     /// Number of its flow in the claim, from 0.
     pub flow: usize,
+    /// The class of that flow. Its definition's may have changed since admission.
+    pub priority: Priority,
     /// When it became ready, ms.
     pub ready_ms: u64,
     /// Its id.
@@ -128,7 +130,10 @@ impl Delivery {
 #[derive(Debug)]
 pub enum Unfit {
     /// Its time to start had passed.
-    Expired,
+    Expired {
+        /// Whether the app gave its id.
+        given: bool,
+    },
     /// What is stored is no job any more.
     Rejected(Reject),
 }
@@ -145,7 +150,8 @@ impl RawDelivery {
             .as_ref()
             .is_some_and(|h| h.attempts + h.crashes + h.snoozes > 0);
         if !started && expiry(&envelope, self.ready_ms).is_some_and(|at| at < now_ms) {
-            return Err(Unfit::Expired);
+            let given = envelope.id.is_some();
+            return Err(Unfit::Expired { given });
         }
         let reject = |code, message: String| Unfit::Rejected(Reject::new(code, message));
         let spec = catalog.get(&envelope.kind).ok_or_else(|| {
@@ -162,7 +168,7 @@ impl RawDelivery {
             id,
             kind: Arc::clone(&spec.kind),
             queue: Arc::clone(&queue.name),
-            priority: flow_of(&envelope, catalog).priority,
+            priority: self.priority,
             args: given_args,
             attempt: history.as_ref().map_or(0, |h| h.attempts) + 1,
             max_attempts: envelope.max_attempts.unwrap_or(spec.retry.max_attempts),
@@ -205,7 +211,7 @@ impl Queue {
         let keys: Vec<&String> = fixed.into_iter().chain(&k.ready).collect();
         let mut cmd = LOOK.call(keys.into_iter());
         cmd.arg(LOOK_FLOWS).arg(PROMOTE_MAX).arg(LOOK_BYTES);
-        let mut reply = Reply::new(LOOK.send(&self.conn, &cmd).await?)?;
+        let mut reply = Reply::new(LOOK.send(self, &cmd).await?)?;
         let mut look = Look {
             now_ms: reply.count()?,
             next_due_ms: reply.maybe()?,
@@ -291,7 +297,7 @@ impl Queue {
         for (flow, _) in &flows {
             cmd.arg(&*flow.kind);
         }
-        PROMOTE.send(&self.conn, &cmd).await?;
+        PROMOTE.send(self, &cmd).await?;
         Ok(flows)
     }
 
@@ -328,7 +334,7 @@ impl Queue {
                 .arg(&*f.flow.kind)
                 .arg(f.allowance);
         }
-        let mut reply = Reply::new(CLAIM.send(&self.conn, &cmd).await?)?;
+        let mut reply = Reply::new(CLAIM.send(self, &cmd).await?)?;
         let now_ms = reply.count()?;
         let next_due_ms = reply.maybe()?;
         let mut heads = Vec::with_capacity(flows.len());
@@ -340,7 +346,7 @@ impl Queue {
             now_ms,
             next_due_ms,
             heads,
-            jobs: read_jobs(&mut reply, &format!("{incarnation}:{number}:"))?,
+            jobs: read_jobs(&mut reply, flows, &format!("{incarnation}:{number}:"))?,
         })
     }
 }
@@ -353,18 +359,24 @@ pub fn claim_number(number: u64) -> String {
 }
 
 /// The jobs of a claim: which flows they came from, in rows, then the jobs, then the histories of those that have one.
-fn read_jobs(reply: &mut Reply, token_prefix: &str) -> Result<Vec<RawDelivery>, QueueError> {
+fn read_jobs(
+    reply: &mut Reply,
+    flows: &[FlowAllowance],
+    token_prefix: &str,
+) -> Result<Vec<RawDelivery>, QueueError> {
     let (mut rows, mut taken, mut histories) = (reply.array()?, reply.array()?, reply.array()?);
     // Lua counts from 1.
     let number = |n: u64| usize::try_from(n.saturating_sub(1)).unwrap_or(usize::MAX);
     let mut jobs = Vec::with_capacity(taken.len() / 2);
     while !rows.is_empty() {
         let flow = number(rows.count()?);
+        let priority = flows.get(flow).map(|f| f.flow.priority).unwrap_or_default();
         for _ in 0..rows.count()? {
             let (entry, raw) = (taken.text()?, taken.bytes()?);
             let (ready, id) = entry.split_at_checked(READY_DIGITS).unwrap_or_default();
             jobs.push(RawDelivery {
                 flow,
+                priority,
                 // Digits, unless somebody else wrote them.
                 ready_ms: ready.parse().unwrap_or(0),
                 token: format!("{token_prefix}{ready}"),

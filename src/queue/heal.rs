@@ -50,7 +50,7 @@ impl Queue {
         let moved_to = format!("{key}:wrongtype:{now_ms}");
         let mut cmd = HEAL.call([key, &moved_to, &self.keys.quarantine].into_iter());
         cmd.arg(wanted).arg(self.bounds.quarantine_max);
-        let answer = HEAL.send(&self.conn, &cmd).await?;
+        let answer = HEAL.send(self, &cmd).await?;
         let found = Reply::new(Value::Array(vec![answer]))?.text()?;
         Ok((!found.is_empty()).then(|| SetAside {
             key: key.to_owned(),

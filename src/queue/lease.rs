@@ -55,7 +55,7 @@ impl Queue {
         cmd.arg(incarnation)
             .arg(u8::from(register))
             .arg(WORKERS_MAX);
-        let mut reply = Reply::new(HEARTBEAT.send(&self.conn, &cmd).await?)?;
+        let mut reply = Reply::new(HEARTBEAT.send(self, &cmd).await?)?;
         let now_ms = reply.count()?;
         let mut workers = Vec::new();
         while !reply.is_empty() {
@@ -105,7 +105,7 @@ impl Queue {
     async fn remove_worker(&self, incarnation: &str, seen: &str) -> Result<bool, QueueError> {
         let mut cmd = FENCE.call([&self.keys.workers, &self.keys.settled].into_iter());
         cmd.arg(incarnation).arg(seen);
-        Ok(FENCE.send(&self.conn, &cmd).await? == Value::Int(1))
+        Ok(FENCE.send(self, &cmd).await? == Value::Int(1))
     }
 
     /// One bounded step through everything that runs; `cursor` is 0 at first, and 0 again when the sweep is through.

@@ -26,6 +26,7 @@ pub use settle::{Settled, Settlement};
 
 use crate::config::Config;
 use connection::Connection;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -79,6 +80,17 @@ pub struct Queue {
     keys: Arc<Keys>,
     conn: Connection,
     bounds: Bounds,
+    observer: Option<Observer>,
+}
+
+/// Hears of every call of a script: its name, and how long the answer took.
+#[derive(Clone)]
+struct Observer(Arc<dyn Fn(&'static str, Duration) + Send + Sync>);
+
+impl fmt::Debug for Observer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Observer")
+    }
 }
 
 impl Queue {
@@ -96,7 +108,15 @@ impl Queue {
                 dedupe_window: config.dedupe.window,
                 aging_after: config.aging.after,
             },
+            observer: None,
         }
+    }
+
+    /// The same queue, with somebody who hears of every call of a script: its name, and how long the answer took.
+    #[must_use]
+    pub fn observed_by(mut self, hear: Arc<dyn Fn(&'static str, Duration) + Send + Sync>) -> Self {
+        self.observer = Some(Observer(hear));
+        self
     }
 
     /// One class up per this much waiting.

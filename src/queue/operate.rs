@@ -50,7 +50,7 @@ impl Queue {
             for (id, envelope) in chunk {
                 cmd.arg(*id).arg(envelope.as_slice());
             }
-            let mut reply = Reply::new(ENQUEUE.send(&self.conn, &cmd).await?)?;
+            let mut reply = Reply::new(ENQUEUE.send(self, &cmd).await?)?;
             while !reply.is_empty() {
                 answers.push(match reply.text()? {
                     word if word == "created" => Enqueued::Created,
@@ -77,7 +77,7 @@ impl Queue {
             .arg(u8::from(given))
             .arg(millis(self.bounds.dedupe_window))
             .arg(self.bounds.recent_max);
-        Ok(match text(CANCEL.send(&self.conn, &cmd).await?)?.as_str() {
+        Ok(match text(CANCEL.send(self, &cmd).await?)?.as_str() {
             "cancelled" => Cancelled::Done,
             "asked" => Cancelled::Asked,
             "dead" => Cancelled::Dead,
@@ -107,7 +107,7 @@ impl Queue {
         cmd.arg(id)
             .arg(&*flow.kind)
             .arg(history.unwrap_or_default());
-        Ok(text(REQUEUE.send(&self.conn, &cmd).await?)? != "no")
+        Ok(text(REQUEUE.send(self, &cmd).await?)? != "no")
     }
 
     /// Removes dead jobs for good; returns how many there were. At most [`BURY_MAX`] a call.
@@ -118,7 +118,7 @@ impl Queue {
         let k = &self.keys;
         let mut cmd = BURY.call([&k.dead, &k.jobs, &k.meta, &k.stats].into_iter());
         cmd.arg(ids);
-        count(BURY.send(&self.conn, &cmd).await?)
+        count(BURY.send(self, &cmd).await?)
     }
 
     /// Puts quarantined entries back into the inbox; returns how many. At most [`RELEASE_MAX`] a call.
@@ -128,7 +128,7 @@ impl Queue {
     pub async fn release(&self, ids: &[String]) -> Result<u64, QueueError> {
         let mut cmd = RELEASE.call([&self.keys.quarantine, &self.keys.inbox].into_iter());
         cmd.arg(ids);
-        count(RELEASE.send(&self.conn, &cmd).await?)
+        count(RELEASE.send(self, &cmd).await?)
     }
 
     /// Removes quarantined entries for good; returns how many there were.

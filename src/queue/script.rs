@@ -1,41 +1,44 @@
 //! The scripts, compiled in, and how one is called.
 
-use super::QueueError;
 use super::connection::Connection;
+use super::{Queue, QueueError};
+use crate::clock;
 use redis::{Arg, Cmd, Value};
 use std::sync::LazyLock;
 
 /// A script and its digest.
 #[derive(Debug)]
 pub(crate) struct Script {
+    name: &'static str,
     source: &'static str,
     sha: LazyLock<String>,
 }
 
 macro_rules! scripts {
-    ($($name:ident = $file:literal),* $(,)?) => {
-        $(pub(super) static $name: Script = Script {
-            source: include_str!(concat!("lua/", $file)),
-            sha: LazyLock::new(|| digest(include_str!(concat!("lua/", $file)))),
+    ($($script:ident = $name:literal),* $(,)?) => {
+        $(pub(super) static $script: Script = Script {
+            name: $name,
+            source: include_str!(concat!("lua/", $name, ".lua")),
+            sha: LazyLock::new(|| digest(include_str!(concat!("lua/", $name, ".lua")))),
         };)*
     };
 }
 
 scripts! {
-    PEEK = "peek.lua",
-    HEAL = "heal.lua",
-    ADMIT = "admit.lua",
-    LOOK = "look.lua",
-    PROMOTE = "promote.lua",
-    CLAIM = "claim.lua",
-    SETTLE = "settle.lua",
-    HEARTBEAT = "heartbeat.lua",
-    FENCE = "fence.lua",
-    ENQUEUE = "enqueue.lua",
-    CANCEL = "cancel.lua",
-    REQUEUE = "requeue.lua",
-    BURY = "bury.lua",
-    RELEASE = "release.lua",
+    PEEK = "peek",
+    HEAL = "heal",
+    ADMIT = "admit",
+    LOOK = "look",
+    PROMOTE = "promote",
+    CLAIM = "claim",
+    SETTLE = "settle",
+    HEARTBEAT = "heartbeat",
+    FENCE = "fence",
+    ENQUEUE = "enqueue",
+    CANCEL = "cancel",
+    REQUEUE = "requeue",
+    BURY = "bury",
+    RELEASE = "release",
 }
 
 fn digest(source: &str) -> String {
@@ -54,7 +57,16 @@ impl Script {
     }
 
     /// Sends a call. A server that lost its scripts (restart, failover, flush) is sent this one along with the call.
-    pub(super) async fn send(&self, conn: &Connection, cmd: &Cmd) -> Result<Value, QueueError> {
+    pub(super) async fn send(&self, queue: &Queue, cmd: &Cmd) -> Result<Value, QueueError> {
+        let started = clock::monotonic();
+        let answer = self.ask(&queue.conn, cmd).await;
+        if let Some(observer) = &queue.observer {
+            (observer.0)(self.name, clock::since(started));
+        }
+        answer
+    }
+
+    async fn ask(&self, conn: &Connection, cmd: &Cmd) -> Result<Value, QueueError> {
         let mut conn = conn.clone();
         match cmd.query_async::<Value>(&mut conn).await {
             Err(e) if e.code() == Some("NOSCRIPT") => {

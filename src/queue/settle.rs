@@ -138,7 +138,7 @@ impl Queue {
     ) -> Result<Settled, QueueError> {
         debug_assert!(settlements.len() <= SETTLE_MAX);
         let cmd = self.settle_cmd(incarnation, batch, settlements);
-        let mut reply = Reply::new(SETTLE.send(&self.conn, &cmd).await?)?;
+        let mut reply = Reply::new(SETTLE.send(self, &cmd).await?)?;
         let word = reply.text()?;
         let now_ms = reply.count()?;
         let mut stale = Vec::new();

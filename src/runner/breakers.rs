@@ -154,11 +154,15 @@ impl Breakers {
 }
 
 impl Passage {
-    /// Tells the breakers how the call went.
-    pub fn record(mut self, outcome: &Outcome, took: Duration) {
+    /// Tells the breakers how the call went. One that used up its timeout counts as slow, whatever it came to.
+    pub fn record(mut self, outcome: &Outcome, took: Duration, timeout: Duration) {
+        let hung = took >= timeout && matches!(outcome, Outcome::Failed(_));
         for call in self.calls.drain(..) {
             let slow = took >= self.breakers.settings.slow_call;
-            let result = judge(outcome, &call.cell.resource, slow);
+            let result = match judge(outcome, &call.cell.resource, slow) {
+                CallResult::NotDependency if hung => CallResult::Success { slow: true },
+                result => result,
+            };
             let change = call.cell.breaker.lock().record(
                 self.breakers.epoch.now_ms(),
                 call.epoch,

@@ -15,7 +15,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 
 /// How many jobs of a class a definition may run at once, by the health of what it touches.
 pub type Gate = Arc<dyn Fn(&JobSpec, Priority, usize) -> usize + Send + Sync>;
@@ -37,14 +37,15 @@ pub struct Shared {
     pub successes: Arc<Successes>,
     /// Where alerts go.
     pub alerts: Alerts,
+    /// One permit: jobs that crashed their daemons twice run one at a time.
+    pub suspect_turn: Arc<Semaphore>,
 }
 
 /// One queue at work.
 pub struct QueueContext {
     /// The queue.
     pub queue: Queue,
-    /// How many of its jobs may run at once here.
-    pub limit: usize,
+    own_limit: Option<usize>,
     /// Silence after which a daemon is dead.
     pub lease_time: Duration,
     /// The longest time between looks.
@@ -73,11 +74,11 @@ pub struct KindTelemetry {
 }
 
 impl QueueContext {
-    /// A queue about to work.
+    /// A queue about to work. Without a limit of its own, it may use every slot of the daemon.
     #[must_use]
     pub fn new(
         queue: Queue,
-        limit: usize,
+        own_limit: Option<usize>,
         lease_time: Duration,
         poll: Duration,
         shared: Shared,
@@ -85,7 +86,7 @@ impl QueueContext {
         Self {
             lease: Lease::new(Arc::clone(&queue.name)),
             queue,
-            limit,
+            own_limit,
             lease_time,
             poll,
             shared,
@@ -96,6 +97,12 @@ impl QueueContext {
             upkeep: Notify::new(),
             kinds: Mutex::default(),
         }
+    }
+
+    /// How many of its jobs may run at once here.
+    #[must_use]
+    pub fn limit(&self) -> usize {
+        self.own_limit.unwrap_or_else(|| self.shared.slots.total())
     }
 
     /// Where the reports of a kind go.
@@ -111,6 +118,11 @@ impl QueueContext {
         });
         kinds.insert(Arc::clone(kind), Arc::clone(&made));
         made
+    }
+
+    /// Wakes the feeder: deliveries were let go, and it may have waited for that.
+    pub fn wake(&self) {
+        self.nudge.signal.notify_one();
     }
 
     /// Tells the feeder that jobs came to a flow in another way than by it.

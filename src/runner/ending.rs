@@ -1,7 +1,7 @@
 //! What is to become of a job, from what its handler said: the one exhaustive match over outcomes. Pure.
 
 use crate::job::{Failure, History, Outcome};
-use crate::policy::retry::Decision;
+use crate::policy::retry::{Decision, MAX_DELAY};
 use crate::queue::Delivery;
 use crate::queue::settle::{Ending, Record};
 use std::time::Duration;
@@ -27,7 +27,7 @@ pub fn ending_of(
             let mut history = delivery.history.clone().unwrap_or_default();
             history.snoozes = history.snoozes.saturating_add(1);
             Ending::Later {
-                delay: *after,
+                delay: (*after).min(MAX_DELAY),
                 history,
                 counter: "snoozed",
             }

@@ -4,6 +4,7 @@ use super::stop::{Stop, StopReason};
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::Arc;
+use tokio::sync::OwnedSemaphorePermit;
 
 /// The deliveries held, by job id.
 #[derive(Debug, Default)]
@@ -15,17 +16,20 @@ pub struct InFlight {
 struct Held {
     token: Arc<str>,
     stop: Stop,
-    /// Two crashes: it runs only while no other such job does.
-    suspect: bool,
+    /// Given back when the delivery is let go.
+    _turn: Option<SuspectTurn>,
 }
+
+/// Leave of a job that crashed its daemon twice to run: there is one at a time, whatever the queue.
+pub type SuspectTurn = OwnedSemaphorePermit;
 
 impl InFlight {
     /// Takes up a delivery.
-    pub fn hold(&self, id: Arc<str>, token: Arc<str>, stop: Stop, suspect: bool) {
+    pub fn hold(&self, id: Arc<str>, token: Arc<str>, stop: Stop, turn: Option<SuspectTurn>) {
         let held = Held {
             token,
             stop,
-            suspect,
+            _turn: turn,
         };
         self.held.lock().insert(id, held);
     }
@@ -44,12 +48,6 @@ impl InFlight {
     #[must_use]
     pub fn holds(&self, id: &str, token: &str) -> bool {
         self.held.lock().get(id).is_some_and(|h| &*h.token == token)
-    }
-
-    /// Whether a job that crashed its daemon twice is held.
-    #[must_use]
-    pub fn has_suspect(&self) -> bool {
-        self.held.lock().values().any(|h| h.suspect)
     }
 
     /// How many are held.
@@ -76,6 +74,11 @@ impl InFlight {
         for held in self.held.lock().values() {
             held.stop.request(reason);
         }
+    }
+
+    /// Lets everything go: whoever ran it is gone.
+    pub fn let_all_go(&self) {
+        self.held.lock().clear();
     }
 
     /// Lets everything go that is held under another incarnation than `current`: it belongs to others.

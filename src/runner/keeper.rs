@@ -210,13 +210,25 @@ impl Keeper {
         }
     }
 
-    /// Hands nothing on to nobody: leaves the list of workers, so that nobody waits for our lease.
+    /// Hands back what nobody settled, and leaves the list of workers, so that nobody waits for our lease.
     async fn leave(&self) {
-        if let Some(incarnation) = self.context.lease.current()
-            && let Err(e) = self.context.queue.deregister(&incarnation).await
-        {
+        let Some(incarnation) = self.context.lease.current() else {
+            return;
+        };
+        if let Err(e) = self.try_leave(&incarnation).await {
             tracing::warn!(queue = &*self.context.queue.name, error = %e, "could not take leave");
         }
+    }
+
+    async fn try_leave(&self, incarnation: &str) -> Result<(), QueueError> {
+        // Who claimed and ran is gone. What is still in our name would be taken for a crash once we are off the list.
+        self.context.inflight.let_all_go();
+        self.context
+            .resolved_claim
+            .store(u64::MAX, Ordering::Release);
+        let swept = self.sweep(incarnation).await;
+        self.context.queue.deregister(incarnation).await?;
+        swept
     }
 }
 

@@ -41,6 +41,8 @@ use tokio_util::sync::CancellationToken;
 const SETTLE_DEADLINE: Duration = Duration::from_secs(5);
 /// How long handlers may take to end after they were told to hand back.
 const HAND_BACK_DEADLINE: Duration = Duration::from_secs(3);
+/// How long it may take to drop those that did not.
+const DROP_DEADLINE: Duration = Duration::from_secs(1);
 
 /// All queues of this daemon at work.
 pub struct Runner {
@@ -100,6 +102,19 @@ impl Runner {
         &self.queues
     }
 
+    /// Whether everything that should run does.
+    ///
+    /// # Errors
+    /// A task that only a defect can end has ended.
+    pub fn is_whole(&self) -> Result<(), String> {
+        let settlers = self.settlers.iter().map(|(_, task)| task);
+        let mut tasks = self.feeders.iter().chain(settlers).chain(&self.keepers);
+        if self.workers.is_finished() || tasks.any(JoinHandle::is_finished) {
+            return Err("a task of the runner ended by itself".to_owned());
+        }
+        Ok(())
+    }
+
     /// Stops claiming new jobs, or goes on with it; admission goes on in either case.
     pub fn set_quiet(&self, quiet: bool) {
         let phase = if quiet { Phase::Quiet } else { Phase::Running };
@@ -121,28 +136,35 @@ impl Runner {
             }
             let _ = tokio::time::timeout(HAND_BACK_DEADLINE, &mut self.workers).await;
         }
-        for feeder in self.feeders {
+        for feeder in &self.feeders {
             feeder.abort();
         }
         // Whatever a handler holds is dropped with the workers, before its job is handed back.
-        self.workers.abort();
-        let settled = async {
-            for (handle, task) in self.settlers {
-                handle.close();
-                let _ = task.await;
-            }
-        };
-        if tokio::time::timeout(SETTLE_DEADLINE, settled)
-            .await
-            .is_err()
-        {
+        if !self.workers.is_finished() {
+            self.workers.abort();
+            let _ = tokio::time::timeout(DROP_DEADLINE, &mut self.workers).await;
+        }
+        let (handles, settlers): (Vec<SettlerHandle>, Vec<_>) = self.settlers.into_iter().unzip();
+        for handle in &handles {
+            handle.close();
+        }
+        if !end(settlers, SETTLE_DEADLINE).await {
             tracing::error!("not everything could be settled; the lease will return the rest");
         }
         self.keepers_stop.cancel();
-        for keeper in self.keepers {
-            let _ = tokio::time::timeout(SETTLE_DEADLINE, keeper).await;
-        }
+        end(self.keepers, SETTLE_DEADLINE).await;
     }
+}
+
+/// Waits for tasks to end, all at once; what has not ended by the deadline is dropped. False if anything was.
+async fn end(tasks: Vec<JoinHandle<()>>, deadline: Duration) -> bool {
+    let aborts: Vec<_> = tasks.iter().map(JoinHandle::abort_handle).collect();
+    let all = futures::future::join_all(tasks);
+    let ended = tokio::time::timeout(deadline, all).await.is_ok();
+    for task in aborts {
+        task.abort();
+    }
+    ended
 }
 
 fn register(

@@ -1,4 +1,4 @@
-//! The flat pipeline around a handler, as tower layers: settle → deadline → panic → breaker → handler.
+//! The flat pipeline around a handler, as tower layers: settle → deadline and breakers → panic → handler.
 
 use super::breakers::Passage;
 use super::registry::Kind;
@@ -51,19 +51,14 @@ impl Service<Task<Run>> for Dispatch {
     }
 
     fn call(&mut self, task: Task<Run>) -> Self::Future {
-        let mut run = task.args;
+        let run = task.args;
         Box::pin(async move {
             events::job_started(&*run.delivery.job);
             let context = Context {
                 job: Arc::clone(&run.delivery.job),
                 stop: run.stop.token().clone(),
             };
-            let started = run.passage.is_some().then(clock::monotonic);
-            let outcome = run.kind.handler.run(&context).await;
-            if let (Some(passage), Some(started)) = (run.passage.take(), started) {
-                passage.record(&outcome, clock::since(started));
-            }
-            Ok(outcome)
+            Ok(run.kind.handler.run(&context).await)
         })
     }
 }
@@ -87,7 +82,8 @@ fn panicked(panic: &Box<dyn Any + Send>) -> AbortError {
     AbortError::new(format!("handler panicked: {text}"))
 }
 
-/// Ends a run at its timeout, or when it is stopped from outside.
+/// Ends a run at its timeout, or when it is stopped from outside, and tells the breakers how the call went. What hangs
+/// until it is dropped is evidence too, so both stand in one layer.
 #[derive(Debug, Clone, Copy)]
 pub struct DeadlineLayer;
 
@@ -118,29 +114,42 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, task: Task<Run>) -> Self::Future {
+    fn call(&mut self, mut task: Task<Run>) -> Self::Future {
         let stop = task.args.stop.clone();
         let timeout = task.args.delivery.timeout;
+        let passage = task.args.passage.take();
+        let started = passage.is_some().then(clock::monotonic);
         let inner = self.inner.call(task);
         Box::pin(async move {
-            let mut inner = std::pin::pin!(inner);
-            // The handler first: one that is done at once costs neither a timer nor a registration.
-            tokio::select! {
-                biased;
-                ended = &mut inner => return ended,
-                () = stop.token().cancelled() => {}
-                () = tokio::time::sleep(timeout) => {
-                    return Ok(Outcome::failed(format!("timed out after {timeout:?}")));
-                }
+            let ended = within(inner, &stop, timeout).await;
+            if let (Some(passage), Some(started), Ok(outcome)) = (passage, started, &ended) {
+                passage.record(outcome, clock::since(started), timeout);
             }
-            if stop.reason() != Some(StopReason::LeaseLost)
-                && let Ok(ended) = tokio::time::timeout(STOP_GRACE, inner).await
-            {
-                return ended;
-            }
-            Ok(stopped(stop.reason()))
+            ended
         })
     }
+}
+
+async fn within<F>(inner: F, stop: &Stop, timeout: Duration) -> Result<Outcome, BoxDynError>
+where
+    F: Future<Output = Result<Outcome, BoxDynError>>,
+{
+    let mut inner = std::pin::pin!(inner);
+    // The handler first: one that is done at once costs neither a timer nor a registration.
+    tokio::select! {
+        biased;
+        ended = &mut inner => return ended,
+        () = stop.token().cancelled() => {}
+        () = tokio::time::sleep(timeout) => {
+            return Ok(Outcome::failed(format!("timed out after {timeout:?}")));
+        }
+    }
+    if stop.reason() != Some(StopReason::LeaseLost)
+        && let Ok(ended) = tokio::time::timeout(STOP_GRACE, inner).await
+    {
+        return ended;
+    }
+    Ok(stopped(stop.reason()))
 }
 
 fn stopped(reason: Option<StopReason>) -> Outcome {

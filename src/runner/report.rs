@@ -121,6 +121,7 @@ pub(super) async fn heal(context: &QueueContext) {
                 let what = format!("{} was a {}, moved to {}", key.key, key.found, key.moved_to);
                 let alert = events::audit_repair(&context.queue.name, &what, 1);
                 context.shared.alerts.raise(alert);
+                context.shared.metrics.audit_repairs(&context.queue.name, 1);
             }
         }
         Err(e) => {

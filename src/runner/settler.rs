@@ -149,6 +149,7 @@ async fn settle_batch(context: &QueueContext, batch: u64, ended: Vec<Ended>) {
     };
     let held = settlements.iter().map(|s| (&*s.id, &*s.token));
     context.inflight.let_go(held);
+    context.wake();
     report::settled(context, now_ms, &settlements, &reports, &stale);
 }
 

@@ -147,16 +147,19 @@ impl Slots {
         taken: &[usize],
     ) {
         let brought: usize = taken.iter().sum();
+        let mut returned = brought < reserved.limit;
         {
             let mut used = self.used.lock();
             for ((ask, allowed), taken) in asks.iter().zip(&reserved.allowances).zip(taken) {
                 let unused = allowed.saturating_sub(*taken);
                 used.sub_kind(&ask.kind, unused);
-                used.classes[ask.class.index()] -= unused;
+                used.sub_class(ask.class, unused);
+                returned |= unused > 0;
             }
             used.sub_queue(queue, reserved.limit.saturating_sub(brought));
         }
-        if brought < reserved.limit {
+        // Allowances may add up to more than the limit: another queue may have found its class or kind full meanwhile.
+        if returned {
             self.wake();
         }
     }
@@ -166,7 +169,7 @@ impl Slots {
         {
             let mut used = self.used.lock();
             used.sub_kind(kind, 1);
-            used.classes[class.index()] -= 1;
+            used.sub_class(class, 1);
             used.sub_queue(queue, 1);
         }
         self.wake();
@@ -190,6 +193,11 @@ impl Used {
         if let Some(of_kind) = self.kinds.get_mut(kind) {
             *of_kind = of_kind.saturating_sub(n);
         }
+    }
+
+    fn sub_class(&mut self, class: Priority, n: usize) {
+        let of_class = &mut self.classes[class.index()];
+        *of_class = of_class.saturating_sub(n);
     }
 
     fn sub_queue(&mut self, queue: &Arc<str>, n: usize) {
@@ -230,6 +238,22 @@ mod tests {
         slots.settle_claim(&queue, &got, &asks, &[0, 0]);
         slots.release(&queue, &asks[0].kind, Priority::Normal);
         assert_eq!(slots.reserve(&queue, 8, 1, &asks).allowances, [1, 1]);
+    }
+
+    #[tokio::test]
+    async fn what_a_claim_kept_from_others_for_a_moment_wakes_them() {
+        let slots = Slots::new(10);
+        let asks = [ask("a", FREE, 8), ask("b", FREE, 8)];
+        let queue: Arc<str> = "q".into();
+        let got = slots.reserve(&queue, 4, FREE, &asks);
+        assert!(!slots.has_room(&ask("c", FREE, 8)), "for a moment");
+        let waiter = slots.waiter();
+        slots.settle_claim(&queue, &got, &asks, &[4, 0]);
+        assert!(slots.has_room(&ask("c", FREE, 8)));
+        let deadline = std::time::Duration::from_secs(5);
+        tokio::time::timeout(deadline, waiter.notified())
+            .await
+            .expect("woken");
     }
 
     #[test]

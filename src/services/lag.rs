@@ -50,7 +50,9 @@ pub async fn run(context: Arc<QueueContext>, objective: Duration, stop: Cancella
             .map_or(0, |ready| counts.now_ms.saturating_sub(ready));
         let age = Duration::from_millis(oldest);
         metrics.queue_oldest_age(name, age);
-        metrics.workers(name, context.shared.slots.busy_in(name), context.limit);
+        // Nothing can pause a queue yet.
+        metrics.queue_paused(name, false);
+        metrics.workers(name, context.shared.slots.busy_in(name), context.limit());
         if age <= objective {
             told = None;
         } else if told.is_none_or(|at| clock::since(at) >= REMIND) {

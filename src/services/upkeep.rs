@@ -1,7 +1,6 @@
 //! Keeps a queue tidy: dead jobs past their age go, quarantined entries that are understood by now come back.
 
 use crate::clock;
-use crate::job::Envelope;
 use crate::queue::QueueError;
 use crate::queue::admit::{Verdict, judge};
 use crate::queue::inspect::Quarantined;
@@ -82,15 +81,12 @@ fn is_understood(context: &QueueContext, entry: &Quarantined) -> bool {
     ) {
         return false;
     }
-    if Envelope::parse(&entry.raw).is_err() {
-        return false;
-    }
     let registry = context.shared.registry.load();
     let verdict = judge(
         &entry.raw,
         &context.queue.name,
         &registry.catalog,
-        0,
+        clock::unix_ms(),
         [0; 10],
     );
     !matches!(verdict, Verdict::Rejected { .. })

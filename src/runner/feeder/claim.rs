@@ -2,14 +2,17 @@
 
 use super::Feeder;
 use crate::clock;
-use crate::queue::{Claimed, Flow, FlowAllowance, QueueError};
+use crate::queue::settle::Ending;
+use crate::queue::{Claimed, Flow, FlowAllowance, QueueError, Settlement};
 use crate::runner::feeder::Phase;
+use crate::runner::pipeline::Run;
 use crate::runner::registry::Registry;
 use crate::runner::settler::Ended;
 use crate::runner::slots::{Ask, Reserved};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use tokio::sync::mpsc::error::SendError;
 
 /// The most jobs of one claim.
 const CLAIM_MAX: usize = 256;
@@ -47,7 +50,7 @@ impl Feeder {
         let slots = &context.shared.slots;
         slots.settle_claim(&context.queue.name, &reserved, &asks, &taken);
         let came = match answer {
-            Ok(claimed) => Ok(self.take_in(&allowed, claimed).await),
+            Ok(claimed) => Ok(self.take_in(incarnation, &allowed, claimed).await),
             Err(e) => Err(e),
         };
         // Only now may the sweep take entries of this claim that we do not hold for lost.
@@ -94,14 +97,20 @@ impl Feeder {
     /// they stay bounded when settling is slow.
     fn reserve(&self, asks: &[Ask]) -> Reserved {
         let context = &self.context;
-        let bound = context.limit * 2 + CLAIM_MAX;
+        let limit = context.limit();
+        let bound = limit * 2 + CLAIM_MAX;
         let most = bound.saturating_sub(context.inflight.len()).min(CLAIM_MAX);
         let slots = &context.shared.slots;
-        slots.reserve(&context.queue.name, context.limit, most, asks)
+        slots.reserve(&context.queue.name, limit, most, asks)
     }
 
     /// Takes in what a claim brought; true if there was anything.
-    async fn take_in(&mut self, allowed: &[FlowAllowance], claimed: Claimed) -> bool {
+    async fn take_in(
+        &mut self,
+        incarnation: &Arc<str>,
+        allowed: &[FlowAllowance],
+        claimed: Claimed,
+    ) -> bool {
         self.redis_clock.set(claimed.now_ms);
         self.next_due_ms = claimed.next_due_ms;
         let taken = count_by_flow(Some(&claimed), allowed.len());
@@ -130,11 +139,39 @@ impl Feeder {
                 }
             }
         }
-        if !runs.is_empty() {
-            // It fails only when the worker is gone: then the sweep hands them back.
-            let _ = self.worker.send(runs).await;
+        // They are held by now: who told everything held to stop before that did not mean these.
+        let may_run = self.phase() != Phase::Stopping
+            && self.context.lease.current().as_ref() == Some(incarnation);
+        if !may_run {
+            self.turn_back(runs);
+        } else if !runs.is_empty()
+            && let Err(SendError(runs)) = self.worker.send(runs).await
+        {
+            self.turn_back(runs);
         }
         came
+    }
+
+    /// Hands back what was claimed too late to be run here.
+    fn turn_back(&self, runs: Vec<Run>) {
+        for Run { delivery, .. } in runs {
+            let job = &delivery.job;
+            let slots = &self.context.shared.slots;
+            slots.release(&job.queue, &job.kind, job.priority);
+            let ending = Ending::HandedBack {
+                flow: delivery.flow(),
+                history: None,
+                counter: "handed_back",
+            };
+            self.settler.send(Ended::Unrun {
+                settlement: Settlement {
+                    id: job.id.shared(),
+                    token: Arc::clone(&job.token),
+                    ending,
+                },
+                kind: Arc::clone(&job.kind),
+            });
+        }
     }
 }
 

@@ -108,10 +108,11 @@ impl Feeder {
         }
     }
 
-    /// Runs until the phase is [`Phase::Stopping`]. Dropping the sender to the worker then ends the worker too.
+    /// Runs until the phase is [`Phase::Stopping`]. Dropping the sender to the worker then ends the worker too. Ends as
+    /// well if the worker is gone: then the loop does not turn any more, which the watchdog sees.
     pub async fn run(mut self) {
         let mut backoff = BACKOFF_MIN;
-        while self.phase() != Phase::Stopping {
+        while self.phase() != Phase::Stopping && !self.worker.is_closed() {
             self.context.progress.turn(clock::monotonic());
             let Some(incarnation) = self.incarnation().await else {
                 continue;

@@ -5,6 +5,7 @@ use crate::job::History;
 use crate::queue::claim::{RawDelivery, Unfit};
 use crate::queue::settle::{Ending, Record};
 use crate::queue::{Flow, Settlement};
+use crate::runner::inflight::SuspectTurn;
 use crate::runner::pipeline::Run;
 use crate::runner::stop::Stop;
 use std::sync::Arc;
@@ -27,21 +28,21 @@ impl Feeder {
     ) -> Result<Run, Settlement> {
         let token: Arc<str> = raw.token.as_str().into();
         let stop = Stop::default();
-        let hold = |suspect| {
+        let hold = |turn| {
             let id: Arc<str> = raw.id.as_str().into();
             let inflight = &self.context.inflight;
-            inflight.hold(id, Arc::clone(&token), stop.clone(), suspect);
+            inflight.hold(id, Arc::clone(&token), stop.clone(), turn);
         };
-        hold(false);
-        let run = self
+        hold(None);
+        let (run, turn) = self
             .prepare(raw, flow, now_ms, &stop)
             .map_err(|ending| Settlement {
                 id: raw.id.as_str().into(),
                 token: Arc::clone(&token),
                 ending,
             })?;
-        if is_suspect(run.delivery.history.as_ref()) {
-            hold(true);
+        if turn.is_some() {
+            hold(turn);
         }
         let telemetry = self.context.telemetry(&flow.kind);
         let metrics = &telemetry.metrics;
@@ -56,7 +57,7 @@ impl Feeder {
         flow: &Flow,
         now_ms: u64,
         stop: &Stop,
-    ) -> Result<Run, Ending> {
+    ) -> Result<(Run, Option<SuspectTurn>), Ending> {
         let context = &self.context;
         let registry = context.shared.registry.load();
         let delivery = raw
@@ -70,9 +71,12 @@ impl Feeder {
         let kind = registry
             .get(&flow.kind)
             .ok_or_else(|| put_off(UNKNOWN_WAIT))?;
-        if is_suspect(delivery.history.as_ref()) && context.inflight.has_suspect() {
-            return Err(put_off(SUSPECT_WAIT));
-        }
+        let turn = if is_suspect(delivery.history.as_ref()) {
+            let turn = Arc::clone(&context.shared.suspect_turn).try_acquire_owned();
+            Some(turn.map_err(|_| put_off(SUSPECT_WAIT))?)
+        } else {
+            None
+        };
         let passage = if kind.breakers.is_empty() {
             None
         } else {
@@ -83,12 +87,13 @@ impl Feeder {
                 counter: "put_off",
             })?)
         };
-        Ok(Run {
+        let run = Run {
             delivery: Arc::new(delivery),
             kind: Arc::clone(kind),
             stop: stop.clone(),
             passage,
-        })
+        };
+        Ok((run, turn))
     }
 }
 
@@ -100,7 +105,7 @@ fn is_suspect(history: Option<&History>) -> bool {
 fn unfit_ending(unfit: Unfit, raw: &RawDelivery, flow: &Flow, now_ms: u64) -> Ending {
     match unfit {
         Unfit::Rejected(reject) => Ending::Quarantined(reject),
-        Unfit::Expired => {
+        Unfit::Expired { given } => {
             let record = Record {
                 id: &raw.id,
                 kind: &flow.kind,
@@ -113,7 +118,7 @@ fn unfit_ending(unfit: Unfit, raw: &RawDelivery, flow: &Flow, now_ms: u64) -> En
             Ending::Finished {
                 record: record.encode(None),
                 counter: "expired",
-                given: true,
+                given,
                 history: !raw.history.is_empty(),
             }
         }

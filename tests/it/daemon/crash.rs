@@ -183,3 +183,41 @@ async fn a_job_that_kills_its_daemon_three_times_is_poison_and_its_neighbours_ar
     last.wait_for_event("job_dead").await;
     assert_eq!(last.events("job_dead")[0]["alert"], "job_poison");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn jobs_with_two_crashes_run_one_at_a_time_whatever_their_queue() {
+    let out = tempfile::NamedTempFile::new().unwrap();
+    let job = |queue: &str| {
+        let file = out.path().display();
+        format!(
+            "kind = \"app.{queue}\"\nqueue = \"{queue}\"\nhandler = \"exec\"\n[exec]\ncommand = [\"/bin/sh\", \"-c\", \"echo start >> {file}; sleep 0.5; echo end >> {file}\"]"
+        )
+    };
+    let site = Site::new("", &[&job("one"), &job("two")]);
+    let mut redis = site.redis().await;
+    let queues = [site.queue("one").await, site.queue("two").await];
+    for queue in &queues {
+        let keys = queue.keys();
+        let entry = format!(r#"{{"kind":"app.{}","id":"s"}}"#, queue.name);
+        redis::pipe()
+            .hset(&keys.meta, "s", r#"{"crashes":2}"#)
+            .rpush(&keys.inbox, entry)
+            .query_async::<()>(&mut redis)
+            .await
+            .unwrap();
+    }
+    let _daemon = site.start("a");
+    for queue in &queues {
+        wait_until("it is done", DEADLINE, || async {
+            queue
+                .counts()
+                .await
+                .unwrap()
+                .stats
+                .contains_key("completed")
+        })
+        .await;
+    }
+    let noted = fs::read_to_string(out.path()).unwrap();
+    assert_eq!(noted, "start\nend\nstart\nend\n");
+}

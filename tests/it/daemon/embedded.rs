@@ -12,6 +12,9 @@ use tidegate::handlers::{Context, Handler, HandlerKind};
 use tidegate::job::{Failure, Outcome};
 use tokio_util::sync::CancellationToken;
 
+/// Longer than a daemon waits at its end for a handler that does not yield.
+const BLOCKED: Duration = Duration::from_secs(6);
+
 /// Does what its job's arguments say.
 struct Obedient;
 
@@ -30,6 +33,10 @@ impl Handler for Obedient {
                     Outcome::Interrupted {
                         reason: "asked to".to_owned(),
                     }
+                }
+                Some("block") => {
+                    std::thread::sleep(BLOCKED);
+                    Outcome::Done(None)
                 }
                 _ => Outcome::Done(Some(json!("ok"))),
             }
@@ -117,5 +124,60 @@ async fn a_cancelled_job_is_told_to_stop_and_ends_as_cancelled() {
     assert_eq!(answer, tidegate::queue::operate::Cancelled::Asked);
     site.wait_for_stat("cancelled", 1, DEADLINE).await;
     assert_eq!(queue.find("w").await.unwrap().unwrap().state, "cancelled");
+    daemon.stop(Duration::ZERO, CancellationToken::new()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_job_whose_handler_does_not_let_go_is_handed_back_and_not_taken_for_a_crash() {
+    let site = Site::new("", &[JOB]);
+    let daemon = start(&site).await;
+    site.push(&[job("b", "block")]).await;
+    let queue = site.queue("default").await;
+    crate::support::wait_until("it runs", DEADLINE, || async {
+        queue.counts().await.unwrap().running == 1
+    })
+    .await;
+    daemon.stop(Duration::ZERO, CancellationToken::new()).await;
+    let found = queue.find("b").await.unwrap().unwrap();
+    assert_eq!(
+        (found.state.as_str(), found.history.crashes),
+        ("pending", 0)
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn how_long_redis_takes_is_measured_by_script() {
+    let site = Site::new("", &[JOB]);
+    let daemon = start(&site).await;
+    site.push(&[job("m", "work")]).await;
+    site.wait_for_stat("completed", 1, DEADLINE).await;
+    let metrics = std::sync::Arc::clone(daemon.metrics());
+    daemon.stop(Duration::ZERO, CancellationToken::new()).await;
+    let text = metrics.encode().unwrap();
+    for op in ["look", "admit", "claim", "settle", "heartbeat"] {
+        let count = text.lines().any(|line| {
+            line.starts_with("tidegate_redis_command_duration_seconds_count")
+                && line.contains(&format!("op=\"{op}\""))
+        });
+        assert!(count, "{op} is missing in {text}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_was_set_aside_is_counted() {
+    let site = Site::new("", &[JOB]);
+    let daemon = start(&site).await;
+    let queue = site.queue("default").await;
+    redis::cmd("SET")
+        .arg(&queue.keys().running)
+        .arg("graffiti")
+        .query_async::<()>(&mut site.redis().await)
+        .await
+        .unwrap();
+    let count = "tidegate_audit_repairs_total{queue=\"default\"} 1";
+    crate::support::wait_until("it is counted", DEADLINE, || {
+        std::future::ready(daemon.metrics().encode().unwrap().contains(count))
+    })
+    .await;
     daemon.stop(Duration::ZERO, CancellationToken::new()).await;
 }

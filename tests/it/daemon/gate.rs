@@ -99,6 +99,20 @@ async fn a_breaker_opens_holds_jobs_unclaimed_and_closes_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_dependency_that_hangs_until_the_timeout_opens_its_breaker() {
+    let settings = "[breaker]\nopen = \"60s\"\n[daemon]\nconcurrency = 4\n";
+    let job = "kind = \"app.hang\"\nhandler = \"exec\"\ntimeout = \"100ms\"\nresources = [\"other:thing\"]\n[retry]\nstrategy = \"fixed\"\nbase = \"50ms\"\n[exec]\ncommand = [\"/bin/sleep\", \"60\"]";
+    let site = Site::new(settings, &[job]);
+    let daemon = site.start("a");
+    let jobs: Vec<String> = (0..20)
+        .map(|n| format!(r#"{{"kind":"app.hang","id":"h{n}"}}"#))
+        .collect();
+    site.push(&jobs).await;
+    daemon.wait_for_event("breaker").await;
+    assert_eq!(daemon.events("breaker")[0]["to"], "open");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_gate_closes_for_what_needs_a_frozen_database_and_opens_again() {
     let dir = tempfile::tempdir_in("/tmp").unwrap();
     let mut postgres = PrivatePostgres::start(PostgresOptions::new(dir.path().join("pg"))).unwrap();

@@ -177,7 +177,9 @@ async fn a_bad_reload_keeps_the_old_definitions_and_a_good_one_releases_the_quar
     let site = Site::new("", &[&append_to(out.path(), "")]);
     let daemon = site.start("a");
     daemon.wait_for_event("started").await;
-    site.push(&[r#"{"kind":"app.new","id":"n"}"#.to_owned()])
+    // An absolute time must not keep it from coming back.
+    let now = tidegate::clock::unix_ms();
+    site.push(&[format!(r#"{{"kind":"app.new","id":"n","run_at":{now}}}"#)])
         .await;
     site.wait_for_stat("quarantined", 1, DEADLINE).await;
     site.write_job("new.toml", "kind = \"app.new\"\nhandler = \"nonsense\"");

@@ -6,3 +6,4 @@ mod gate;
 mod life;
 pub mod process;
 mod purge;
+mod reload;
