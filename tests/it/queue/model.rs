@@ -2,7 +2,7 @@
 
 mod check;
 
-use super::rig::{Rig, done, envelope, failures, flow, handed_back, record, settlement};
+use super::rig::{Rig, done, envelope, failures, handed_back, record, settlement};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,7 +12,7 @@ use tidegate::queue::admit::flow_of;
 use tidegate::queue::claim::RawDelivery;
 use tidegate::queue::operate::{Cancelled, Enqueued};
 use tidegate::queue::settle::Ending;
-use tidegate::queue::{Admission, Flow, Peeked, QueueError, Settlement, Verdict};
+use tidegate::queue::{Admission, Flow, Peeked, Settlement, Verdict};
 
 const DAEMONS: usize = 3;
 const IDS: u32 = 40;
@@ -381,42 +381,5 @@ impl World {
         if dead {
             self.over(&id, false);
         }
-    }
-
-    /// A daemon dies; another one fences it and returns its jobs.
-    async fn crash(&mut self, daemon: usize) {
-        let next = self.born().await;
-        let dead = std::mem::replace(&mut self.daemons[daemon], next);
-        self.rig.queue.deregister(&dead.incarnation).await.unwrap();
-        let refused = self.rig.queue.claim(&dead.incarnation, 1, 1, &[]).await;
-        assert!(matches!(refused, Err(QueueError::LeaseLost)));
-        let by = self.daemons[daemon].incarnation.clone();
-        let (mut cursor, mut back) = (0, Vec::new());
-        loop {
-            let (next, entries) = self.rig.queue.sweep_running(cursor).await.unwrap();
-            for entry in entries {
-                if entry.owner().unwrap().0 == dead.incarnation {
-                    back.push(Settlement {
-                        id: entry.id.as_str().into(),
-                        ending: handed_back(self.live[&entry.id].1.clone()),
-                        token: entry.token.into(),
-                    });
-                }
-            }
-            cursor = next;
-            if cursor == 0 {
-                break;
-            }
-        }
-        assert_eq!(back.len(), dead.held.len());
-        for step in back.chunks(500) {
-            let settled = self.rig.queue.settle(&by, 0, step).await.unwrap();
-            assert_eq!(settled.stale, Vec::<usize>::new());
-        }
-        for entry in back {
-            self.live.get_mut(&*entry.id).unwrap().0 = Place::Waiting;
-        }
-        let held = dead.held.into_iter().chain(dead.past);
-        self.daemons[daemon].past.extend(held);
     }
 }

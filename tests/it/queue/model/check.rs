@@ -1,12 +1,49 @@
-//! What must hold between the steps, and bringing everything to its end.
+//! What must hold between the steps; the death of a daemon; bringing everything to its end.
 
 use super::{Place, World};
-use crate::queue::rig::{done, flow, settlement};
+use crate::queue::rig::{done, flow, handed_back, settlement};
 use std::collections::{BTreeMap, BTreeSet};
 use tidegate::job::Priority;
-use tidegate::queue::Flow;
+use tidegate::queue::{Flow, QueueError, Settlement};
 
 impl World {
+    /// A daemon dies; another one fences it and returns its jobs.
+    pub(super) async fn crash(&mut self, daemon: usize) {
+        let next = self.born().await;
+        let dead = std::mem::replace(&mut self.daemons[daemon], next);
+        self.rig.queue.deregister(&dead.incarnation).await.unwrap();
+        let refused = self.rig.queue.claim(&dead.incarnation, 1, 1, &[]).await;
+        assert!(matches!(refused, Err(QueueError::LeaseLost)));
+        let by = self.daemons[daemon].incarnation.clone();
+        let (mut cursor, mut back) = (0, Vec::new());
+        loop {
+            let (next, entries) = self.rig.queue.sweep_running(cursor).await.unwrap();
+            for entry in entries {
+                if entry.owner().unwrap().0 == dead.incarnation {
+                    back.push(Settlement {
+                        id: entry.id.as_str().into(),
+                        ending: handed_back(self.live[&entry.id].1.clone()),
+                        token: entry.token.into(),
+                    });
+                }
+            }
+            cursor = next;
+            if cursor == 0 {
+                break;
+            }
+        }
+        assert_eq!(back.len(), dead.held.len());
+        for step in back.chunks(500) {
+            let settled = self.rig.queue.settle(&by, 0, step).await.unwrap();
+            assert_eq!(settled.stale, Vec::<usize>::new());
+        }
+        for entry in back {
+            self.live.get_mut(&*entry.id).unwrap().0 = Place::Waiting;
+        }
+        let held = dead.held.into_iter().chain(dead.past);
+        self.daemons[daemon].past.extend(held);
+    }
+
     /// Every job of the model is in Redis in its one place, and nothing else is there.
     pub(super) async fn check(&mut self, seed: u64, step: usize) {
         let keys = self.rig.queue.keys().clone();
