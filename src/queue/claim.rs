@@ -216,7 +216,7 @@ impl Queue {
         };
         let mut cancels = reply.array()?;
         while !cancels.is_empty() {
-            look.cancels.push(cancels.text()?);
+            look.cancels.push(cancels.lossy()?);
             cancels.bytes()?;
         }
         let mut due = reply.array()?;
@@ -230,7 +230,7 @@ impl Queue {
         for priority in Priority::ALL {
             let mut flows = reply.array()?;
             while !flows.is_empty() {
-                let kind = flows.text()?.into();
+                let kind = flows.lossy()?.into();
                 look.heads.push((Flow { priority, kind }, flows.count()?));
             }
         }
@@ -340,7 +340,7 @@ impl Queue {
             jobs.push(RawDelivery {
                 flow,
                 ready_ms,
-                id: reply.text()?,
+                id: reply.lossy()?,
                 raw: reply.bytes()?,
                 history: reply.bytes()?,
                 token: format!("{incarnation}:{number}:{ready_ms:013}"),

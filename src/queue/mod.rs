@@ -48,7 +48,12 @@ pub enum QueueError {
 
 impl From<redis::RedisError> for QueueError {
     fn from(e: redis::RedisError) -> Self {
-        match e.code() {
+        // The error of a pipeline has no code of its own: that of the command which failed first counts.
+        let errors = e.clone().into_server_errors();
+        match errors
+            .as_deref()
+            .and_then(|all| Some(all.first()?.1.code()))
+        {
             Some("LEASE") => Self::LeaseLost,
             Some("WRONGTYPE") => Self::WrongType(e.to_string()),
             _ => Self::Redis(e),
