@@ -144,3 +144,32 @@ async fn a_frozen_redis_kills_nobody_and_nobody_is_said_to_be_dead() {
     let counts = queue.counts().await.unwrap();
     assert_eq!((counts.running, counts.stats["completed"]), (0, 60));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_out_of_memory_is_drained_all_the_same() {
+    let dir = tempfile::tempdir().unwrap();
+    let redis = PrivateRedis::start(RedisOptions::new(dir.path().join("redis"))).unwrap();
+    let site = Site::on(&redis.url(), "[gate]\nmode = \"off\"\n", &[]);
+    let out = site.path("out");
+    site.write_job("append.toml", &append_to(&out, ""));
+    let entries: Vec<String> = (0..100)
+        .map(|n| format!(r#"{{"kind":"app.append","id":"job-{n}"}}"#))
+        .collect();
+    site.push(&entries).await;
+    redis::cmd("CONFIG")
+        .arg(&["SET", "maxmemory", "1"])
+        .query_async::<()>(&mut site.redis().await)
+        .await
+        .unwrap();
+    let refused = redis::cmd("SET")
+        .arg(&["x", "y"])
+        .query_async::<()>(&mut site.redis().await)
+        .await;
+    assert!(refused.is_err(), "the fault is there");
+    let _daemon = site.start("a");
+    wait_until("all ran", SOON, || {
+        std::future::ready(lines(&out).len() == 100)
+    })
+    .await;
+    site.wait_for_stat("completed", 100, SOON).await;
+}
