@@ -92,19 +92,24 @@ async fn one_look_releases_no_more_than_was_quarantined() {
         let counts = queue.counts().await.unwrap();
         counts.quarantine + counts.stats["completed"] == 401
     };
-    new.wait_for_event("released").await;
+    let released = || {
+        let events = new.events("released");
+        events
+            .iter()
+            .map(|e| e["entries"].as_u64().unwrap())
+            .sum::<u64>()
+    };
+    wait_until("all are released", DEADLINE, || {
+        std::future::ready(released() >= 400)
+    })
+    .await;
     wait_until("every entry is judged again", DEADLINE, judged).await;
-    let released: u64 = new
-        .events("released")
-        .iter()
-        .map(|e| e["entries"].as_u64().unwrap())
-        .sum();
-    assert_eq!(released, 400, "each was released once");
     old.signal(Signal::HUP);
     wait_until("all ran", DEADLINE, || {
         std::future::ready(lines(&out).len() == 401)
     })
     .await;
+    assert_eq!(released(), 400, "each was released once");
 }
 
 /// Two daemons under load while their Redis stands still for three leases.
