@@ -323,9 +323,10 @@ impl Queue {
             .chain(&k.ready)
             .chain(&flow_keys)
             .collect();
+        let number = claim_number(number);
         let mut cmd = CLAIM.call(keys.into_iter());
         cmd.arg(incarnation)
-            .arg(number)
+            .arg(&number)
             .arg(limit)
             .arg(millis(self.bounds.aging_after).max(1));
         for f in flows {
@@ -348,6 +349,13 @@ impl Queue {
             jobs: read_jobs(&mut reply, flows, &format!("{incarnation}:{number}:"))?,
         })
     }
+}
+
+/// A claim's number as tokens hold it. So long that a token has more than 64 bytes: Redis then keeps the running jobs in
+/// a hash table even when they are few, where it would else walk through a list of them at each lookup.
+#[must_use]
+pub fn claim_number(number: u64) -> String {
+    format!("{number:020}")
 }
 
 /// The jobs of a claim: which flows they came from, in rows, then the jobs, then the histories of those that have one.

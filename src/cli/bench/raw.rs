@@ -4,6 +4,7 @@ use super::bed::Bed;
 use super::{failed, load};
 use crate::cli::CliError;
 use crate::clock;
+use crate::queue::claim::claim_number;
 use redis::Script;
 use uuid::Uuid;
 
@@ -66,7 +67,13 @@ impl Keys {
         let (mut done, mut number) = (0, 0_u64);
         loop {
             number += 1;
-            let token = format!("00000000-0000-4000-8000-000000000000:{number}");
+            // As long as a daemon's, for that matters to Redis.
+            let token = format!(
+                "{}:{}:{:013}",
+                Uuid::nil().simple(),
+                claim_number(number),
+                0
+            );
             let mut call = claim.key(&self.list);
             call.key(&self.jobs).key(&self.running);
             call.arg(BATCH).arg(&token);

@@ -27,8 +27,14 @@ async fn a_claim_puts_jobs_under_its_token_and_settling_ends_them() {
     rig.put(&[envelope("app.a", 1, r#","id":"x""#)]).await;
     let job = rig.claim(1).await.remove(0);
     assert_eq!(job.id, "x");
-    assert!(job.token.starts_with(&format!("{ME}:1:")), "{}", job.token);
-    assert_eq!(job.token, format!("{ME}:1:{:013}", job.ready_ms));
+    assert_eq!(job.token, format!("{ME}:{:020}:{:013}", 1, job.ready_ms));
+    let running: String = rig
+        .redis("OBJECT", &["ENCODING", &rig.queue.keys().running])
+        .await;
+    assert_eq!(
+        running, "hashtable",
+        "found at once, however many there are"
+    );
     let found = rig.queue.find("x").await.unwrap().unwrap();
     assert_eq!(found.token.as_deref(), Some(job.token.as_str()));
     rig.done(&job).await;
