@@ -116,10 +116,11 @@ fn explain(e: &FigmentError) -> String {
     let key = e.path.join(".");
     let what = match &e.kind {
         Kind::UnknownField(field, known) => {
-            let key = if key.is_empty() {
-                field.clone()
-            } else {
-                format!("{key}.{field}")
+            // A setting from the environment stands in its own path already, one from a file does not.
+            let key = match e.path.last() {
+                None => field.clone(),
+                Some(last) if last == field => key,
+                Some(_) => format!("{key}.{field}"),
             };
             return format!("{source}{key}: unknown setting{}", suggestion(field, known));
         }

@@ -223,7 +223,7 @@ impl Queue {
         };
         let mut cancels = reply.array()?;
         while !cancels.is_empty() {
-            look.cancels.push(cancels.text()?);
+            look.cancels.push(cancels.lossy()?);
             cancels.bytes()?;
         }
         let mut due = reply.array()?;
@@ -237,7 +237,7 @@ impl Queue {
         for priority in Priority::ALL {
             let mut flows = reply.array()?;
             while !flows.is_empty() {
-                let kind = flows.text()?.into();
+                let kind = flows.lossy()?.into();
                 look.heads.push((Flow { priority, kind }, flows.count()?));
             }
         }
@@ -372,7 +372,7 @@ fn read_jobs(
         let flow = number(rows.count()?);
         let priority = flows.get(flow).map(|f| f.flow.priority).unwrap_or_default();
         for _ in 0..rows.count()? {
-            let (entry, raw) = (taken.text()?, taken.bytes()?);
+            let (entry, raw) = (taken.lossy()?, taken.bytes()?);
             let (ready, id) = entry.split_at_checked(READY_DIGITS).unwrap_or_default();
             jobs.push(RawDelivery {
                 flow,

@@ -59,7 +59,7 @@ impl Queue {
         let now_ms = reply.count()?;
         let mut workers = Vec::new();
         while !reply.is_empty() {
-            workers.push((reply.text()?, reply.count()?));
+            workers.push((reply.lossy()?, reply.count()?));
         }
         Ok(Heartbeat { now_ms, workers })
     }

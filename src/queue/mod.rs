@@ -49,12 +49,19 @@ pub enum QueueError {
 
 impl From<redis::RedisError> for QueueError {
     fn from(e: redis::RedisError) -> Self {
-        match e.code() {
+        match code_of(&e).as_deref() {
             Some("LEASE") => Self::LeaseLost,
             Some("WRONGTYPE") => Self::WrongType(e.to_string()),
             _ => Self::Redis(e),
         }
     }
+}
+
+/// The code of what the server refused. The error of a pipeline has none of its own: that of the command which failed
+/// first counts.
+fn code_of(e: &redis::RedisError) -> Option<String> {
+    let errors = e.clone().into_server_errors()?;
+    Some(errors.first()?.1.code().to_owned())
 }
 
 /// Bounds of one queue's storage.

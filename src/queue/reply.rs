@@ -46,6 +46,11 @@ impl Reply {
         String::from_utf8(self.bytes()?).map_err(|_| QueueError::Reply("not UTF-8".to_owned()))
     }
 
+    /// Text that others may have written to private storage: what is no UTF-8 in it names nothing of ours.
+    pub(super) fn lossy(&mut self) -> Result<String, QueueError> {
+        Ok(String::from_utf8_lossy(&self.bytes()?).into_owned())
+    }
+
     /// A number, as an integer or in text, a score of a zset included.
     pub(super) fn int(&mut self) -> Result<i64, QueueError> {
         match self.next()? {

@@ -2,13 +2,16 @@
 
 use super::admit::{Peeked, read_peek};
 use super::connection::{self, Connection};
-use super::{Queue, QueueError};
+use super::{Queue, QueueError, code_of};
 use crate::config::RedisConfig;
 use redis::Value;
 use std::time::Duration;
 
 /// How long one call blocks in Redis. Then it is made anew, so that a dead connection is noticed.
 pub const BLOCK: Duration = Duration::from_secs(2);
+
+/// How long an empty inbox is left alone while Redis is out of memory.
+const OUT_OF_MEMORY_POLL: Duration = Duration::from_millis(250);
 
 /// A connection of its own that waits for the inbox to fill.
 #[derive(Debug)]
@@ -52,9 +55,22 @@ impl Waker {
                     "no answer to a look at the inbox".to_owned(),
                 )),
             },
-            // The plain look gives the script to a server that lost it.
-            Err(e) if e.code() == Some("NOSCRIPT") => self.queue.peek().await,
-            Err(e) => Err(e.into()),
+            Err(e) => match code_of(&e).as_deref() {
+                // The plain look gives the script to a server that lost it.
+                Some("NOSCRIPT") => self.queue.peek().await,
+                Some("OOM") => self.poll().await,
+                _ => Err(e.into()),
+            },
         }
+    }
+
+    /// A server that is out of memory refuses `BLMOVE`, though this one stores nothing. The looks go on, as the only way
+    /// to free memory is to run the jobs.
+    async fn poll(&self) -> Result<Peeked, QueueError> {
+        let peeked = self.queue.peek().await?;
+        if peeked.entries.is_empty() {
+            tokio::time::sleep(OUT_OF_MEMORY_POLL).await;
+        }
+        Ok(peeked)
     }
 }

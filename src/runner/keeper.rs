@@ -177,23 +177,29 @@ impl Keeper {
         let settled = queue.settle(incarnation, 0, &settlements).await?;
         self.context.nudge();
         let returned = settlements.len() - settled.stale.len();
-        if returned > 0 {
+        if returned > 0 && crashed {
             let owner = entries[0].owner().map_or("", |(owner, _)| owner);
             events::recovered(&queue.name, owner, returned);
+        } else if returned > 0 {
+            tracing::info!(
+                queue = &*queue.name,
+                jobs = returned,
+                "claims whose answer was lost were handed back"
+            );
         }
         for (index, (kind, settlement)) in kinds.iter().zip(&settlements).enumerate() {
             if !settled.stale.contains(&index) {
-                self.report(kind, settlement);
+                self.report(kind, settlement, crashed);
             }
         }
         Ok(())
     }
 
-    fn report(&self, kind: &Arc<str>, settlement: &Settlement) {
+    fn report(&self, kind: &Arc<str>, settlement: &Settlement, crashed: bool) {
         let telemetry = self.context.telemetry(kind);
         let metrics = &telemetry.metrics;
         match &settlement.ending {
-            Ending::HandedBack { .. } => metrics.recovered(1),
+            Ending::HandedBack { .. } if crashed => metrics.recovered(1),
             Ending::Dead { history, .. } => {
                 metrics.poisoned(1);
                 metrics.dead(1);
@@ -206,7 +212,7 @@ impl Keeper {
                 let reason = reject.to_string();
                 events::job_quarantined(&self.context.queue.name, &settlement.id, &reason);
             }
-            Ending::Finished { .. } | Ending::Later { .. } => {}
+            Ending::HandedBack { .. } | Ending::Finished { .. } | Ending::Later { .. } => {}
         }
     }
 

@@ -50,8 +50,15 @@ async fn bury_old(context: &QueueContext, dead_age: Duration) -> Result<(), Queu
 /// Entries set aside for an unknown kind, field or version, which this daemon knows.
 async fn release_understood(context: &QueueContext) -> Result<(), QueueError> {
     let mut after = String::new();
+    let mut left = context.queue.counts().await?.quarantine;
+    // Not one more than there were: a daemon that does not know the kind may set aside again what is released here.
     for _ in 0..STEPS {
-        let entries = context.queue.quarantined(&after, RELEASE_MAX).await?;
+        let count = RELEASE_MAX.min(usize::try_from(left).unwrap_or(usize::MAX));
+        left -= count as u64;
+        if count == 0 {
+            break;
+        }
+        let entries = context.queue.quarantined(&after, count).await?;
         let Some(last) = entries.last() else {
             break;
         };

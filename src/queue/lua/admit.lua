@@ -47,7 +47,8 @@ end
 -- The earliest ready time of an id: after that of the entries which a cancelled job of the same id left behind.
 local function earliest(id)
   local stone = stones and redis.call('HGET', tomb, id)
-  return stone and tonumber(string.match(stone, ':(%d+)$')) + 1 or 0
+  local at = string.match(stone or '', '^%d+:(%d+)$')
+  return at and at + 1 or 0
 end
 
 -- The entries for each flow, found by either form of its verb.

@@ -7,7 +7,11 @@ local key, aside, quarantine = unpack(KEYS)
 local wanted = ARGV[1]
 local found = redis.call('TYPE', key)['ok']
 if found == 'none' or found == wanted then return '' end
-if wanted == 'number' and found == 'string' and string.match(redis.call('GET', key), '^%d+$') then return '' end
+if wanted == 'number' and found == 'string' then
+  local text = redis.call('GET', key)
+  -- Beyond 2^53 Lua does not count exactly.
+  if string.match(text, '^%d+$') and tonumber(text) < 2 ^ 53 then return '' end
+end
 redis.call('RENAME', key, aside)
 local t = redis.call('TIME')
 redis.call('XADD', quarantine, 'MAXLEN', '~', ARGV[2], '*', 'at', t[1] * 1000 + math.floor(t[2] / 1000),

@@ -9,7 +9,8 @@ local max_entry, cut, quarantine_max = tonumber(ARGV[3]), tonumber(ARGV[4]), ARG
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 local taken = tonumber(redis.call('GET', taken_key) or 0)
-if not taken then return redis.error_reply('WRONGTYPE taken is not a number') end
+-- Beyond 2^53 Lua does not count exactly.
+if not taken or taken >= 2 ^ 53 then return redis.error_reply('WRONGTYPE taken is not a number') end
 local entries, bytes, step = {}, 0, 1
 -- Small steps, so that huge entries are never all copied at once.
 while #entries < max_entries and bytes < max_bytes do

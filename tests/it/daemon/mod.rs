@@ -1,5 +1,6 @@
 //! The daemon as a whole, on real servers.
 
+mod attack;
 mod crash;
 mod embedded;
 mod gate;
