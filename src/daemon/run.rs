@@ -45,14 +45,19 @@ impl Options {
 /// # Errors
 /// It can't start. Once started, it ends well.
 pub async fn run(options: Options) -> Result<(), DaemonError> {
+    // First of all, so that no signal is lost.
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGTSTP])
+        .map_err(|e| DaemonError::Setup(format!("signals: {e}")))?;
     let (config, catalog) = options.load()?;
     let _logs = telemetry::logs::init(&config.log, telemetry::Stream::Stdout)
         .map_err(|e| DaemonError::Setup(e.to_string()))?;
-    // Before anything starts, so that no signal is lost.
-    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGTSTP])
-        .map_err(|e| DaemonError::Setup(format!("signals: {e}")))?;
+    tracing::info!(event = "starting", "starting");
     let drain = config.daemon.drain_timeout;
-    let daemon = Daemon::start(config, catalog, BUILT_IN).await?;
+    // Until it has started it holds no job, so that it can be dropped.
+    let daemon = tokio::select! {
+        started = Daemon::start(config, catalog, BUILT_IN) => started?,
+        () = asked_to_stop(&mut signals) => return Ok(()),
+    };
     notify::ready();
     watch(&daemon, &options, &mut signals).await;
     notify::stopping();
@@ -63,6 +68,10 @@ pub async fn run(options: Options) -> Result<(), DaemonError> {
     );
     stop(daemon, drain, &mut signals).await;
     Ok(())
+}
+
+async fn asked_to_stop(signals: &mut Signals) {
+    while !matches!(signals.next().await, Some(SIGTERM | SIGINT) | None) {}
 }
 
 /// Serves signals and the watchdog until it is time to stop.

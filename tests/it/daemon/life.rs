@@ -362,3 +362,26 @@ async fn the_first_job_does_not_wait_for_a_poll_whatever_the_server_forgot() {
             .await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sigterm_ends_a_daemon_that_waits_for_its_redis() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = tidegate::stack::RedisOptions::new(dir.path().join("redis"));
+    let mut redis = tidegate::stack::PrivateRedis::start(options).unwrap();
+    let site = Site::on(&redis.url(), "", &[]);
+    // Long enough that the test can tell the signal from the timeout.
+    std::fs::write(
+        site.path("tidegate.toml"),
+        format!(
+            "[redis]\nurl = \"{}\"\nconnect_timeout = \"60s\"\n[log]\nformat = \"json\"\n",
+            redis.url()
+        ),
+    )
+    .unwrap();
+    redis.pause().unwrap();
+    let mut daemon = site.start("a");
+    daemon.wait_for_event("starting").await;
+    daemon.signal(Signal::TERM);
+    assert!(daemon.wait().await.success());
+    redis.resume().unwrap();
+}
