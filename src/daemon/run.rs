@@ -51,7 +51,7 @@ pub async fn run(options: Options) -> Result<(), DaemonError> {
     let (config, catalog) = options.load()?;
     let _logs = telemetry::logs::init(&config.log, telemetry::Stream::Stdout)
         .map_err(|e| DaemonError::Setup(e.to_string()))?;
-    tracing::info!(event = "starting", "starting");
+    tracing::debug!(event = "starting", "starting");
     let drain = config.daemon.drain_timeout;
     // Until it has started it holds no job, so that it can be dropped.
     let daemon = tokio::select! {

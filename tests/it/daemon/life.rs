@@ -373,7 +373,7 @@ async fn sigterm_ends_a_daemon_that_waits_for_its_redis() {
     std::fs::write(
         site.path("tidegate.toml"),
         format!(
-            "[redis]\nurl = \"{}\"\nconnect_timeout = \"60s\"\n[log]\nformat = \"json\"\n",
+            "[redis]\nurl = \"{}\"\nconnect_timeout = \"60s\"\n[log]\nformat = \"json\"\nlevel = \"debug\"\n",
             redis.url()
         ),
     )
