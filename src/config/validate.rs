@@ -89,16 +89,6 @@ impl Problems {
             50 * MILLI,
             minute,
         );
-        if c.redis.command_timeout * 3 > c.daemon.lease {
-            self.add(
-                "redis.command_timeout",
-                format!(
-                    "\"{}\" must be at most a third of daemon.lease (\"{}\"), or a slow command costs the lease",
-                    duration::format(c.redis.command_timeout),
-                    duration::format(c.daemon.lease)
-                ),
-            );
-        }
         if !c.database.url.is_empty() {
             self.scheme(
                 "database.url",

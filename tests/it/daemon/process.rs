@@ -27,7 +27,7 @@ impl Site {
         let dir = tempfile::tempdir().unwrap();
         let prefix = support::fresh_prefix();
         let text = format!(
-            "[redis]\nurl = \"{redis_url}\"\nprefix = \"{prefix}\"\ncommand_timeout = \"300ms\"\n[log]\nformat = \"json\"\n{settings}"
+            "[redis]\nurl = \"{redis_url}\"\nprefix = \"{prefix}\"\n[log]\nformat = \"json\"\n{settings}"
         );
         fs::write(dir.path().join("tidegate.toml"), text).unwrap();
         fs::create_dir(dir.path().join("jobs")).unwrap();
