@@ -6,6 +6,6 @@ mod lease;
 mod model;
 mod operators;
 mod order;
-mod rig;
+pub mod rig;
 mod settlement;
 mod trouble;
