@@ -1,6 +1,7 @@
 //! The queue's scripts, through the calls a daemon makes, on a real Redis.
 
 mod admission;
+mod cost;
 mod hostile;
 mod lease;
 mod model;
