@@ -83,7 +83,12 @@ async fn entries_the_vectors_call_good_are_admitted() {
             _ => None,
         });
         assert_eq!(rejected, None, "{}", vector.name);
-        assert_eq!((verdicts.len(), duplicates.len()), (1, 0), "{}", vector.name);
+        assert_eq!(
+            (verdicts.len(), duplicates.len()),
+            (1, 0),
+            "{}",
+            vector.name
+        );
         let value: Value = serde_json::from_slice(&vector.bytes()).unwrap();
         let fault = schema.validate(&value).err().map(|e| e.to_string());
         assert_eq!(fault, None, "{}: the schema", vector.name);
