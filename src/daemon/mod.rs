@@ -26,7 +26,7 @@ use crate::queue::{Queue, board};
 use crate::runner::breakers::Breakers;
 use crate::runner::slots::Slots;
 use crate::runner::{QueueContext, Registry, Runner, Shared};
-use crate::services::{lag, publish, stuck, upkeep};
+use crate::services::{lag, publish, scheduler, stuck, upkeep};
 use crate::telemetry::events::{self, BreakerChange};
 use crate::telemetry::{Alert, Alerts, Metrics, Successes};
 use arc_swap::ArcSwap;
@@ -378,6 +378,7 @@ fn start_services(
             config.retention.dead_age,
             stop.clone(),
         ));
+        services.spawn(scheduler::run(Arc::clone(context), stop.clone()));
     }
 }
 

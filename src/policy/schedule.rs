@@ -58,9 +58,7 @@ impl Schedule {
     /// # Errors
     /// If the zone is unknown, the expression is not valid, or no date ever matches it (30 February).
     pub fn parse(expression: &str, zone: &str) -> Result<Self, String> {
-        let zone: Tz = zone
-            .parse()
-            .map_err(|_| format!("unknown time zone {zone:?}"))?;
+        let zone = Self::parse_zone(zone)?;
         let rules = cron_fields::rules(expression)
             .map_err(|error| format!("cron expression {expression:?}: {error}"))?;
         let every_hour = rules.iter().all(|rule| rule.hours().count() == 24);
@@ -77,6 +75,19 @@ impl Schedule {
                 "cron expression {expression:?}: no date ever matches it"
             )),
         }
+    }
+
+    fn parse_zone(zone: &str) -> Result<Tz, String> {
+        zone.parse()
+            .map_err(|_| format!("unknown time zone {zone:?}; want a name like Europe/Amsterdam"))
+    }
+
+    /// Checks the name of a time zone alone.
+    ///
+    /// # Errors
+    /// If it is unknown.
+    pub fn check_zone(zone: &str) -> Result<(), String> {
+        Self::parse_zone(zone).map(|_| ())
     }
 
     /// The first tick later than `unix_ms`, in unix milliseconds; none after the year 2100 or

@@ -15,6 +15,7 @@ mod keys;
 pub mod lease;
 pub mod operate;
 mod reply;
+pub mod schedules;
 mod script;
 pub mod settle;
 pub mod wake;

@@ -39,6 +39,8 @@ scripts! {
     REQUEUE = "requeue",
     BURY = "bury",
     RELEASE = "release",
+    TICK = "tick",
+    RESUME = "resume",
 }
 
 fn digest(source: &str) -> String {

@@ -4,5 +4,6 @@
 pub mod lag;
 pub mod notify;
 pub mod publish;
+pub mod scheduler;
 pub mod stuck;
 pub mod upkeep;

@@ -25,6 +25,8 @@ pub enum AlertName {
     RedisBack,
     /// A queue is older than its objective.
     QueueLag,
+    /// Ticks of a schedule were missed, or served late.
+    ScheduleMissed,
     /// The auditor repaired something.
     AuditRepair,
     /// A reload was refused.
@@ -55,6 +57,7 @@ impl AlertName {
             Self::RedisLost => "redis_lost",
             Self::RedisBack => "redis_back",
             Self::QueueLag => "queue_lag",
+            Self::ScheduleMissed => "schedule_missed",
             Self::AuditRepair => "audit_repair",
             Self::ReloadFailed => "reload_failed",
         }
@@ -74,7 +77,8 @@ impl AlertName {
             | Self::GateState
             | Self::RedisUnsafe
             | Self::RedisBack
-            | Self::QueueLag => Severity::Warn,
+            | Self::QueueLag
+            | Self::ScheduleMissed => Severity::Warn,
         }
     }
 }
