@@ -6,6 +6,7 @@ mod admin;
 mod architecture;
 mod cache;
 mod cli;
+mod clients;
 mod daemon;
 mod database;
 mod dev;

@@ -1,11 +1,12 @@
 //! The queue's scripts, through the calls a daemon makes, on a real Redis.
 
 mod admission;
+mod cost;
 mod hostile;
 mod lease;
 mod model;
 mod operators;
 mod order;
-mod rig;
+pub mod rig;
 mod settlement;
 mod trouble;
