@@ -44,6 +44,8 @@ pub struct Keys {
     pub tomb: String,
     /// Running jobs whose end was asked for (hash).
     pub cancels: String,
+    /// Where daemons are told to look at this queue (a pub/sub channel, no key).
+    pub bell: String,
     /// incarnation → its last settlement, so that a repeated one is known (hash).
     pub settled: String,
     /// schedule → the last tick served, and by which expression (hash).
@@ -79,6 +81,7 @@ impl Keys {
             stats: key("stats"),
             tomb: key("tomb"),
             cancels: key("cancels"),
+            bell: key("bell"),
             settled: key("settled"),
             ticks: key("ticks"),
             schedules: key("schedules"),

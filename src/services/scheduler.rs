@@ -10,7 +10,7 @@ use crate::queue::schedules::{
     Glance, Stored, TICK_BYTES, TICK_ENTRIES, TICK_SCHEDULES, Tick, Ticked, any_last_tick,
     envelope, last_tick, record, tick_id,
 };
-use crate::runner::{QueueContext, Registry};
+use crate::runner::{QueueContext, Registry, heal};
 use crate::telemetry::events;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -34,6 +34,9 @@ pub async fn run(context: Arc<QueueContext>, stop: CancellationToken) {
             Err(e) => {
                 let queue = &*desk.context.queue.name;
                 tracing::debug!(queue, error = %e, "schedules not served; trying again");
+                if matches!(e, QueueError::WrongType(_)) {
+                    heal(&desk.context).await;
+                }
                 desk.revision = None;
                 desk.look_interval()
             }
@@ -247,7 +250,6 @@ impl Desk {
         let Some((now_ms, answers)) = self.context.queue.tick(revision, &ticks).await? else {
             return Ok(None);
         };
-        let mut waits = false;
         for ((tick, (index, due, last_ms)), answer) in ticks.into_iter().zip(plan).zip(answers) {
             let entry = &mut self.entries[index];
             match answer {
@@ -266,16 +268,16 @@ impl Desk {
                         );
                     }
                 }
-                Ticked::Moved(record) => entry.record = record,
-                Ticked::Early => waits = true,
+                Ticked::Moved(record) => {
+                    // If the new record is of another expression, we go on from what we knew.
+                    entry.since_ms = entry.last_ms();
+                    entry.record = record;
+                }
+                // The clock of Redis went back between two calls; by its new time nothing is due.
+                Ticked::Early => {}
             }
         }
-        // The clock of Redis went back between two calls: the time it said first is not to be planned by again.
-        Ok(Some(if waits {
-            now_ms.saturating_sub(1)
-        } else {
-            now_ms
-        }))
+        Ok(Some(now_ms))
     }
 }
 

@@ -8,5 +8,6 @@ mod model;
 mod operators;
 mod order;
 pub mod rig;
+mod schedules;
 mod settlement;
 mod trouble;

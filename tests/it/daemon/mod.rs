@@ -1,7 +1,9 @@
 //! The daemon as a whole, on real servers.
 
 mod attack;
+mod bell;
 mod crash;
+mod cron;
 mod embedded;
 mod gate;
 mod life;
