@@ -12,6 +12,7 @@ pub mod aging;
 pub mod batch;
 pub mod breaker;
 mod cron_fields;
+mod cron_words;
 pub mod gate;
 pub mod retry;
 pub mod schedule;

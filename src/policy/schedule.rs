@@ -19,7 +19,7 @@ use chrono_tz::{GapInfo, Tz};
 use cron::TimeUnitSpec;
 use serde::{Deserialize, Serialize};
 
-use crate::policy::cron_fields;
+use crate::policy::{cron_fields, cron_words};
 
 /// What becomes of ticks nobody could serve, because no daemon ran or the queue was closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -172,6 +172,18 @@ impl Schedule {
     fn local(&self, unix_seconds: i64) -> Option<NaiveDateTime> {
         self.utc(unix_seconds)
             .map(|utc| self.zone.from_utc_datetime(&utc).naive_local())
+    }
+
+    /// Its times in plain words, without the time zone: `every day at 01:15`.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        cron_words::describe(&self.rules)
+    }
+
+    /// A time as people in its zone say it at another time, both unix ms: `tomorrow 01:15`.
+    #[must_use]
+    pub fn say(&self, at_ms: u64, now_ms: u64) -> String {
+        cron_words::when(at_ms, now_ms, self.zone).unwrap_or_else(|| at_ms.to_string())
     }
 
     /// The IANA name of its time zone.
