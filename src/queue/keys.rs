@@ -44,6 +44,8 @@ pub struct Keys {
     pub tomb: String,
     /// Running jobs whose end was asked for (hash).
     pub cancels: String,
+    /// id → how far a running job has come (hash).
+    pub progress: String,
     /// incarnation → its last settlement, so that a repeated one is known (hash).
     pub settled: String,
     /// One zset per priority: kind by the ready time of the head of its flow.
@@ -71,6 +73,7 @@ impl Keys {
             stats: key("stats"),
             tomb: key("tomb"),
             cancels: key("cancels"),
+            progress: key("progress"),
             settled: key("settled"),
             ready: Priority::ALL.map(|p| key(&format!("ready:{p}"))),
             base,
@@ -106,6 +109,7 @@ impl Keys {
             (&self.stats, "hash"),
             (&self.tomb, "hash"),
             (&self.cancels, "hash"),
+            (&self.progress, "hash"),
             (&self.settled, "hash"),
         ];
         let ready = self.ready.iter().map(|key| (key.as_str(), "zset"));

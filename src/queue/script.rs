@@ -32,6 +32,7 @@ scripts! {
     PROMOTE = "promote",
     CLAIM = "claim",
     SETTLE = "settle",
+    PROGRESS = "progress",
     HEARTBEAT = "heartbeat",
     FENCE = "fence",
     ENQUEUE = "enqueue",
