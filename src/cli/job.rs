@@ -4,13 +4,14 @@ use super::output::{age, pairs};
 use super::store::{OnQueue, Store};
 use super::{CliError, Global, Report};
 use crate::clock;
-use crate::job::Envelope;
+use crate::job::{Envelope, Progress};
 use crate::queue::Queue;
 use crate::queue::admit::flow_of;
 use crate::queue::inspect::Found;
 use crate::queue::operate::Cancelled;
 use crate::queue::settle::Record;
 use clap::Subcommand;
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 const EXAMPLES: &str = "\
@@ -156,6 +157,9 @@ pub(super) fn view(store: &Store, queue: &Queue, id: &str, found: &Found, payloa
         view["duration_ms"] = finished.duration_ms.into();
         return view;
     }
+    if let Some(progress) = &found.progress {
+        view["progress"] = json!(progress);
+    }
     if let Some((worker, _)) = found.token.as_deref().and_then(|t| t.split_once(':')) {
         view["worker"] = worker.into();
     }
@@ -190,7 +194,7 @@ fn at_name(state: &str) -> &'static str {
 
 /// A job for people, from its view.
 pub(super) fn view_text(view: &Value) -> String {
-    const NAMES: [&str; 18] = [
+    const NAMES: [&str; 19] = [
         "id",
         "status",
         "kind",
@@ -207,6 +211,7 @@ pub(super) fn view_text(view: &Value) -> String {
         "enqueued_at",
         "duration_ms",
         "worker",
+        "progress",
         "meta",
         "args",
     ];
@@ -218,6 +223,7 @@ pub(super) fn view_text(view: &Value) -> String {
         let text = match (name, value) {
             (name, Value::Number(n)) if name.ends_with("_at") => when(n.as_u64().unwrap_or(0), now),
             ("duration_ms", Value::Number(n)) => age(n.as_u64().unwrap_or(0)),
+            ("progress", value) => progress_text(value, now),
             (_, Value::String(text)) => text.clone(),
             (_, other) => other.to_string(),
         };
@@ -234,6 +240,13 @@ pub(super) fn view_text(view: &Value) -> String {
         ));
     }
     pairs(&lines)
+}
+
+/// What it told last and how long ago: `40%, halfway there, rows 120 (2s ago)`.
+fn progress_text(value: &Value, now_ms: u64) -> String {
+    let progress = Progress::deserialize(value).unwrap_or_default();
+    let ago = now_ms.saturating_sub(progress.at.unwrap_or(now_ms));
+    format!("{} ({} ago)", progress.in_words(), age(ago))
 }
 
 /// A time with its distance from now.

@@ -43,12 +43,12 @@ impl Board {
         self.news.notified().await;
     }
 
-    /// Up to `most` reports that were not passed on yet; they count as passed on from now.
+    /// Every report that was not passed on yet; they count as passed on from now.
     #[must_use]
-    pub fn take_news(&self, most: usize) -> Vec<News> {
+    pub fn take_news(&self) -> Vec<News> {
         let mut told = self.told.lock();
         let fresh = told.iter_mut().filter(|(_, told)| told.fresh);
-        let taken = fresh.take(most).map(|(id, told)| {
+        let taken = fresh.map(|(id, told)| {
             told.fresh = false;
             News {
                 id: Arc::clone(id),
@@ -140,4 +140,9 @@ impl Reporter {
     pub fn update(&self, change: impl FnOnce(&mut Progress)) {
         self.board.tell(&self.job, change);
     }
+}
+
+/// A count as a counter holds it.
+pub(super) fn saturating(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
 }

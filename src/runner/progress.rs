@@ -27,13 +27,9 @@ pub async fn run(context: Arc<QueueContext>, stop: CancellationToken) {
     }
 }
 
-/// What can't be passed on now is tried again in the next round.
+/// All that is news now; what comes meanwhile waits for the next round, and so does what can't be passed on.
 async fn pass_on(context: &QueueContext) {
-    loop {
-        let news = context.told.take_news(PROGRESS_MAX);
-        if news.is_empty() {
-            return;
-        }
+    for news in context.told.take_news().chunks(PROGRESS_MAX) {
         let reports: Vec<Report> = news.iter().map(report_of).collect();
         match context.queue.report_progress(&reports).await {
             Ok(stale) => {
@@ -46,9 +42,9 @@ async fn pass_on(context: &QueueContext) {
                 if matches!(e, QueueError::WrongType(_)) {
                     report::heal(context).await;
                 }
-                tracing::debug!(queue = &*context.queue.name, error = %e, "progress not written; trying again");
-                context.told.put_back(&news);
-                return;
+                let queue = &*context.queue.name;
+                tracing::debug!(queue, error = %e, "progress not written; trying again");
+                context.told.put_back(news);
             }
         }
     }
