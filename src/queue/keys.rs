@@ -46,6 +46,8 @@ pub struct Keys {
     pub cancels: String,
     /// id → how far a running job has come (hash).
     pub progress: String,
+    /// Where daemons are told to look at this queue (a pub/sub channel, no key).
+    pub bell: String,
     /// incarnation → its last settlement, so that a repeated one is known (hash).
     pub settled: String,
     /// One zset per priority: kind by the ready time of the head of its flow.
@@ -74,6 +76,7 @@ impl Keys {
             tomb: key("tomb"),
             cancels: key("cancels"),
             progress: key("progress"),
+            bell: key("bell"),
             settled: key("settled"),
             ready: Priority::ALL.map(|p| key(&format!("ready:{p}"))),
             base,
