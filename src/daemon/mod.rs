@@ -26,7 +26,7 @@ use crate::queue::{Queue, board};
 use crate::runner::breakers::Breakers;
 use crate::runner::slots::Slots;
 use crate::runner::{QueueContext, Registry, Runner, Shared};
-use crate::services::{lag, publish, stuck, upkeep};
+use crate::services::{lag, outbox, publish, stuck, upkeep};
 use crate::telemetry::events::{self, BreakerChange};
 use crate::telemetry::{Alert, Alerts, Metrics, Successes};
 use arc_swap::ArcSwap;
@@ -367,6 +367,16 @@ fn start_services(
         },
         stop.clone(),
     ));
+    if let (true, Some(database)) = (config.outbox.enabled, &parts.deps.database) {
+        let relay = outbox::Relay {
+            database: database.clone(),
+            conn: conn.clone(),
+            config: Arc::clone(&config),
+            metrics: Arc::clone(&parts.shared.metrics),
+            alerts: parts.shared.alerts.clone(),
+        };
+        services.spawn(outbox::run(relay, stop.clone()));
+    }
     for context in &parts.queues {
         services.spawn(lag::run(
             Arc::clone(context),

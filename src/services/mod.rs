@@ -1,8 +1,10 @@
 //! What runs beside the jobs for as long as the daemon does: each service is one `run(…, stop)` that ends when `stop`
 //! is cancelled, and never fails the daemon.
 
+pub mod intake;
 pub mod lag;
 pub mod notify;
+pub mod outbox;
 pub mod publish;
 pub mod stuck;
 pub mod upkeep;
