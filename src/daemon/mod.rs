@@ -5,6 +5,7 @@
 
 mod error;
 mod health;
+mod intake;
 mod reload;
 mod run;
 
@@ -26,7 +27,7 @@ use crate::queue::{Queue, board};
 use crate::runner::breakers::Breakers;
 use crate::runner::slots::Slots;
 use crate::runner::{QueueContext, Registry, Runner, Shared};
-use crate::services::{lag, outbox, publish, stuck, upkeep};
+use crate::services::{bell, lag, publish, stuck, upkeep};
 use crate::telemetry::events::{self, BreakerChange};
 use crate::telemetry::{Alert, Alerts, Metrics, Successes};
 use arc_swap::ArcSwap;
@@ -367,16 +368,12 @@ fn start_services(
         },
         stop.clone(),
     ));
-    if let (true, Some(database)) = (config.outbox.enabled, &parts.deps.database) {
-        let relay = outbox::Relay {
-            database: database.clone(),
-            conn: conn.clone(),
-            config: Arc::clone(&config),
-            metrics: Arc::clone(&parts.shared.metrics),
-            alerts: parts.shared.alerts.clone(),
-        };
-        services.spawn(outbox::run(relay, stop.clone()));
-    }
+    intake::start(parts, conn, services, stop);
+    services.spawn(bell::run(
+        parts.queues.clone(),
+        config.redis.clone(),
+        stop.clone(),
+    ));
     for context in &parts.queues {
         services.spawn(lag::run(
             Arc::clone(context),
