@@ -44,6 +44,8 @@ pub struct Keys {
     pub tomb: String,
     /// Running jobs whose end was asked for (hash).
     pub cancels: String,
+    /// Where daemons are told to look at this queue (a pub/sub channel, no key).
+    pub bell: String,
     /// incarnation → its last settlement, so that a repeated one is known (hash).
     pub settled: String,
     /// One zset per priority: kind by the ready time of the head of its flow.
@@ -71,6 +73,7 @@ impl Keys {
             stats: key("stats"),
             tomb: key("tomb"),
             cancels: key("cancels"),
+            bell: key("bell"),
             settled: key("settled"),
             ready: Priority::ALL.map(|p| key(&format!("ready:{p}"))),
             base,

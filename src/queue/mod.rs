@@ -6,6 +6,7 @@
 
 pub mod admit;
 pub mod backend;
+pub mod bell;
 pub mod board;
 pub mod claim;
 pub mod connection;

@@ -69,7 +69,7 @@ impl Queue {
         let k = &self.keys;
         let keys = [
             &k.jobs, &k.running, &k.delayed, &k.dead, &k.tomb, &k.cancels, &k.ids, &k.meta,
-            &k.recent, &k.stats,
+            &k.recent, &k.stats, &k.bell,
         ];
         let mut cmd = CANCEL.call(keys.into_iter());
         cmd.arg(record.id)

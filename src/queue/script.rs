@@ -6,20 +6,29 @@ use crate::clock;
 use redis::{Arg, Cmd, Value};
 use std::sync::LazyLock;
 
-/// A script and its digest.
+/// A script: its own text, and the shared fragments it starts with.
 #[derive(Debug)]
 pub(crate) struct Script {
     name: &'static str,
-    source: &'static str,
-    sha: LazyLock<String>,
+    source: LazyLock<Source>,
 }
 
+/// A script as Redis gets it.
+#[derive(Debug)]
+struct Source {
+    text: String,
+    sha: String,
+}
+
+/// `NAME = "file"` is `lua/file.lua`; `NAME = "file" + "shared"` begins with `lua/lib/shared.lua`.
 macro_rules! scripts {
-    ($($script:ident = $name:literal),* $(,)?) => {
+    ($($script:ident = $name:literal $(+ $lib:literal)*),* $(,)?) => {
         $(pub(super) static $script: Script = Script {
             name: $name,
-            source: include_str!(concat!("lua/", $name, ".lua")),
-            sha: LazyLock::new(|| digest(include_str!(concat!("lua/", $name, ".lua")))),
+            source: LazyLock::new(|| Source::new(
+                &[$(include_str!(concat!("lua/lib/", $lib, ".lua"))),*],
+                include_str!(concat!("lua/", $name, ".lua")),
+            )),
         };)*
     };
 }
@@ -41,15 +50,26 @@ scripts! {
     RELEASE = "release",
 }
 
-fn digest(source: &str) -> String {
-    redis::Script::new(source).get_hash().to_owned()
+impl Source {
+    fn new(libs: &[&str], own: &str) -> Self {
+        let text = assemble(libs, own);
+        let sha = redis::Script::new(&text).get_hash().to_owned();
+        Self { text, sha }
+    }
+}
+
+/// The shared fragments before a script, but behind its first line if that says how it is to be run.
+fn assemble(libs: &[&str], own: &str) -> String {
+    let first_line = own.find('\n').map_or(own.len(), |end| end + 1);
+    let (shebang, rest) = own.split_at(if own.starts_with("#!") { first_line } else { 0 });
+    [&[shebang], libs, &[rest]].concat().concat()
 }
 
 impl Script {
     /// A call with its keys; the caller adds the arguments.
     pub(super) fn call<K: AsRef<str>>(&self, keys: impl ExactSizeIterator<Item = K>) -> Cmd {
         let mut cmd = redis::cmd("EVALSHA");
-        cmd.arg(self.sha.as_str()).arg(keys.len());
+        cmd.arg(self.source.sha.as_str()).arg(keys.len());
         for key in keys {
             cmd.arg(key.as_ref());
         }
@@ -79,12 +99,30 @@ impl Script {
     /// The same call with the source in place of its digest.
     fn whole(&self, cmd: &Cmd) -> Cmd {
         let mut whole = redis::cmd("EVAL");
-        whole.arg(self.source);
+        whole.arg(&self.source.text);
         for arg in cmd.args_iter().skip(2) {
             if let Arg::Simple(bytes) = arg {
                 whole.arg(bytes);
             }
         }
         whole
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::assemble;
+
+    #[test]
+    fn what_says_how_a_script_is_run_stays_its_first_line() {
+        let own = "#!lua flags=allow-oom\nreturn a + b\n";
+        let libs = ["local a = 1\n", "local b = 2\n"];
+        let whole = "#!lua flags=allow-oom\nlocal a = 1\nlocal b = 2\nreturn a + b\n";
+        assert_eq!(assemble(&libs, own), whole);
+        assert_eq!(
+            assemble(&libs[..1], "return a\n"),
+            "local a = 1\nreturn a\n"
+        );
+        assert_eq!(assemble(&[], own), own);
     }
 }

@@ -1,14 +1,16 @@
 #!lua flags=allow-oom
 -- Ends a job that waits; asks for the end of one that runs.
--- KEYS: jobs, running, delayed, dead, tomb, cancels, ids, meta, recent, stats
+-- KEYS: jobs, running, delayed, dead, tomb, cancels, ids, meta, recent, stats, bell
 -- ARGV: id, record for the ring, '1' if the id is to be remembered, id window ms, recent max
 -- Out:  'cancelled', 'asked' (it runs; its daemon is told), or its state: 'dead', 'unknown'
-local jobs, running, delayed, dead, tomb, cancels, ids, meta, recent, stats = unpack(KEYS)
+local jobs, running, delayed, dead, tomb, cancels, ids, meta, recent, stats, bell = unpack(KEYS)
 local id = ARGV[1]
 if redis.call('HEXISTS', jobs, id) == 0 then return 'unknown' end
 if redis.call('ZSCORE', dead, id) then return 'dead' end
 if redis.call('HEXISTS', running, id) == 1 then
   redis.call('HSET', cancels, id, '1')
+  -- Not every user may publish; a look finds the request all the same.
+  redis.pcall('PUBLISH', bell, 'look')
   return 'asked'
 end
 -- Redis does not roll back: a key of the wrong type must show before the first write.
