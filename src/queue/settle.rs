@@ -22,6 +22,8 @@ pub struct Settlement {
     pub token: Arc<str>,
     /// What is to become of it.
     pub ending: Ending,
+    /// It may have told how far it had come: that goes with it.
+    pub told: bool,
 }
 
 /// What is to become of a job whose delivery ended.
@@ -180,6 +182,7 @@ impl Queue {
             &k.settled,
             &k.quarantine,
             &k.cancels,
+            &k.progress,
         ];
         let keys: Vec<&String> = fixed
             .into_iter()
@@ -194,6 +197,7 @@ impl Queue {
             .arg(millis(self.bounds.dedupe_window))
             .arg(self.bounds.quarantine_max)
             .arg(settlements.len())
+            .arg(u8::from(settlements.iter().any(|s| s.told)))
             .arg(counters.len())
             .arg(&counters);
         for flow in &flows {
