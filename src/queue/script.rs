@@ -10,39 +10,56 @@ use std::sync::LazyLock;
 #[derive(Debug)]
 pub(crate) struct Script {
     name: &'static str,
-    source: &'static str,
+    source: LazyLock<String>,
     sha: LazyLock<String>,
 }
 
 macro_rules! scripts {
-    ($($script:ident = $name:literal),* $(,)?) => {
+    ($($script:ident = $name:literal $(with $lib:literal)*),* $(,)?) => {
         $(pub(super) static $script: Script = Script {
             name: $name,
-            source: include_str!(concat!("lua/", $name, ".lua")),
-            sha: LazyLock::new(|| digest(include_str!(concat!("lua/", $name, ".lua")))),
+            source: LazyLock::new(|| {
+                let libs = [$(include_str!(concat!("lua/lib/", $lib, ".lua"))),*];
+                assemble(include_str!(concat!("lua/", $name, ".lua")), &libs)
+            }),
+            sha: LazyLock::new(|| redis::Script::new(&$script.source).get_hash().to_owned()),
         };)*
     };
 }
 
 scripts! {
-    PEEK = "peek",
-    HEAL = "heal",
-    ADMIT = "admit",
+    PEEK = "peek" with "sizes" with "quarantine",
+    HEAL = "heal" with "sizes" with "quarantine",
+    ADMIT = "admit" with "sizes" with "quarantine",
     LOOK = "look",
-    PROMOTE = "promote",
+    PROMOTE = "promote" with "sizes" with "quarantine" with "archive",
     CLAIM = "claim",
-    SETTLE = "settle",
+    SETTLE = "settle" with "sizes" with "quarantine" with "archive",
     HEARTBEAT = "heartbeat",
     FENCE = "fence",
     ENQUEUE = "enqueue",
-    CANCEL = "cancel",
-    REQUEUE = "requeue",
-    BURY = "bury",
-    RELEASE = "release",
+    CANCEL = "cancel" with "sizes" with "archive",
+    REQUEUE = "requeue" with "sizes",
+    BURY = "bury" with "sizes" with "archive",
+    FORGET = "forget" with "sizes" with "archive",
+    RELEASE = "release" with "sizes" with "quarantine",
+    DISCARD = "discard" with "sizes" with "quarantine",
 }
 
-fn digest(source: &str) -> String {
-    redis::Script::new(source).get_hash().to_owned()
+/// A script with what it shares with others before it, but for its first line if that says how it is to be run.
+fn assemble(script: &str, libs: &[&str]) -> String {
+    let (shebang, body) = match script.split_once('\n') {
+        Some((first, rest)) if first.starts_with("#!") => (first, rest),
+        _ => ("", script),
+    };
+    let mut source = String::from(shebang);
+    for part in libs.iter().chain(&[body]) {
+        if !source.is_empty() {
+            source.push('\n');
+        }
+        source.push_str(part);
+    }
+    source
 }
 
 impl Script {
@@ -79,7 +96,7 @@ impl Script {
     /// The same call with the source in place of its digest.
     fn whole(&self, cmd: &Cmd) -> Cmd {
         let mut whole = redis::cmd("EVAL");
-        whole.arg(self.source);
+        whole.arg(self.source.as_str());
         for arg in cmd.args_iter().skip(2) {
             if let Arg::Simple(bytes) = arg {
                 whole.arg(bytes);

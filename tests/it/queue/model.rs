@@ -346,7 +346,11 @@ impl World {
 
     async fn cancel(&mut self) {
         let Some(id) = self.any_live() else { return };
-        let answer = self.rig.queue.cancel(&record(&id, "cancelled"), true).await;
+        let answer = self
+            .rig
+            .queue
+            .cancel(&record(&id, "cancelled"), true, None, "ann")
+            .await;
         let expected = match self.live[&id].0 {
             Place::Waiting | Place::Delayed => Cancelled::Done,
             Place::Running => Cancelled::Asked,
@@ -361,7 +365,12 @@ impl World {
     async fn requeue(&mut self) {
         let Some(id) = self.any_live() else { return };
         let (place, home) = self.live[&id].clone();
-        let done = self.rig.queue.requeue(&id, &home, None).await.unwrap();
+        let done = self
+            .rig
+            .queue
+            .requeue(&id, &home, None, "ann")
+            .await
+            .unwrap();
         assert_eq!(done, matches!(place, Place::Dead | Place::Delayed), "{id}");
         if done {
             self.live.insert(id, (Place::Waiting, home));
@@ -374,7 +383,7 @@ impl World {
         let buried = self
             .rig
             .queue
-            .bury(std::slice::from_ref(&id))
+            .bury(std::slice::from_ref(&id), Some("ann"))
             .await
             .unwrap();
         assert_eq!(buried, u64::from(dead));

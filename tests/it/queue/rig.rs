@@ -240,10 +240,10 @@ pub fn record(id: &str, state: &'static str) -> Record<'static> {
 
 pub fn done(job: &RawDelivery) -> Ending {
     Ending::Finished {
-        record: record(&job.id, "done").encode(None),
+        record: record(&job.id, "done").encode(),
         counter: "done",
         given: true,
-        history: !job.history.is_empty(),
+        history: History::parse(&job.history),
     }
 }
 

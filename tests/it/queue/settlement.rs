@@ -214,7 +214,12 @@ async fn the_ring_of_finished_jobs_is_bounded_or_off() {
     .await;
     off.done(&off.claim(1).await[0]).await;
     off.queue
-        .cancel(&super::rig::record("y", "cancelled"), true)
+        .cancel(
+            &super::rig::record("y", "cancelled"),
+            true,
+            None,
+            "ann@example",
+        )
         .await
         .unwrap();
     let ring: u64 = off.redis("EXISTS", &[&off.queue.keys().recent]).await;

@@ -126,7 +126,13 @@ impl World {
             .collect();
         for (id, home) in parked {
             // A retry may have become ready since: then it is in a flow already.
-            assert!(self.rig.queue.requeue(&id, &home, None).await.unwrap());
+            assert!(
+                self.rig
+                    .queue
+                    .requeue(&id, &home, None, "ann")
+                    .await
+                    .unwrap()
+            );
             self.live.insert(id, (Place::Waiting, home));
         }
         let who = self.daemons[0].incarnation.clone();
