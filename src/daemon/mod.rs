@@ -26,7 +26,7 @@ use crate::queue::{Queue, board};
 use crate::runner::breakers::Breakers;
 use crate::runner::slots::Slots;
 use crate::runner::{QueueContext, Registry, Runner, Shared};
-use crate::services::{lag, publish, stuck, upkeep};
+use crate::services::{bell, lag, publish, stuck, upkeep};
 use crate::telemetry::events::{self, BreakerChange};
 use crate::telemetry::{Alert, Alerts, Metrics, Successes};
 use arc_swap::ArcSwap;
@@ -365,6 +365,11 @@ fn start_services(
             database: parts.deps.database.clone(),
             successes: Arc::clone(&parts.shared.successes),
         },
+        stop.clone(),
+    ));
+    services.spawn(bell::run(
+        parts.queues.clone(),
+        config.redis.clone(),
         stop.clone(),
     ));
     for context in &parts.queues {

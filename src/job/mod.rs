@@ -9,6 +9,7 @@ pub mod history;
 pub mod id;
 mod outcome;
 mod priority;
+pub mod progress;
 mod strict;
 
 pub use args::{ArgSpec, ArgType};
@@ -17,6 +18,7 @@ pub use history::{AttemptError, Event, History, What};
 pub use id::JobId;
 pub use outcome::{Blame, Failure, Outcome};
 pub use priority::Priority;
+pub use progress::Progress;
 
 use serde_json::{Map, Value};
 use std::sync::Arc;

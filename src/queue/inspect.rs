@@ -1,7 +1,7 @@
 //! Reading a queue for people: counts, one job, the dead, the quarantined.
 
 use super::{Flow, Queue, QueueError};
-use crate::job::{History, Priority};
+use crate::job::{History, Priority, Progress};
 use std::collections::BTreeMap;
 
 /// Records of finished jobs read per step when one is looked for.
@@ -35,7 +35,7 @@ pub struct Counts {
 }
 
 /// Where a job is.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Found {
     /// One of pending, delayed, running, done, dead, expired, cancelled; once it is no job any more: quarantined,
     /// deleted by an operator, dropped because it was kept long enough or others needed the room.
@@ -46,6 +46,8 @@ pub struct Found {
     pub history: History,
     /// The token under which it runs.
     pub token: Option<String>,
+    /// How far it says it has come, while it runs.
+    pub progress: Option<Progress>,
     /// When it is due (delayed), died, or finished, ms.
     pub at_ms: Option<u64>,
     /// Of a finished job: kind, class, attempts made and run time in ms.
@@ -144,8 +146,9 @@ impl Queue {
             Option<f64>,
             Option<f64>,
             Option<Vec<u8>>,
+            Option<Vec<u8>>,
         );
-        let (raw, meta, token, due, died, archived): Places = redis::pipe()
+        let (raw, meta, token, due, died, progress, archived): Places = redis::pipe()
             .atomic()
             .cmd("HGET")
             .arg(&k.jobs)
@@ -161,6 +164,9 @@ impl Queue {
             .arg(id)
             .cmd("ZSCORE")
             .arg(&k.dead)
+            .arg(id)
+            .cmd("HGET")
+            .arg(&k.progress)
             .arg(id)
             .cmd("HGET")
             .arg(&k.archive)
@@ -187,6 +193,7 @@ impl Queue {
             raw,
             history: meta.and_then(|m| History::parse(&m)).unwrap_or_default(),
             token,
+            progress: progress.and_then(|p| serde_json::from_slice(&p).ok()),
             at_ms: at.map(|score| score as u64),
             finished: None,
         }))
@@ -347,6 +354,7 @@ fn decode(kept: &[u8]) -> Option<Found> {
         state: state.to_owned(),
         raw: Vec::new(),
         token: None,
+        progress: None,
         at_ms: Some(at_ms.parse().ok()?),
         finished: Some(Finished {
             kind,

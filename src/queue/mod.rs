@@ -6,6 +6,7 @@
 
 pub mod admit;
 pub mod backend;
+pub mod bell;
 pub mod board;
 pub mod claim;
 pub mod connection;
@@ -14,6 +15,7 @@ pub mod inspect;
 mod keys;
 pub mod lease;
 pub mod operate;
+pub mod progress;
 mod reply;
 mod script;
 pub mod settle;

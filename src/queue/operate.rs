@@ -87,6 +87,7 @@ impl Queue {
             &k.meta,
             &k.recent,
             &k.stats,
+            &k.bell,
             &k.archive,
             &k.archived,
         ];

@@ -6,67 +6,73 @@ use crate::clock;
 use redis::{Arg, Cmd, Value};
 use std::sync::LazyLock;
 
-/// A script and its digest.
+/// A script: its own text, and the shared fragments it starts with.
 #[derive(Debug)]
 pub(crate) struct Script {
     name: &'static str,
-    source: LazyLock<String>,
-    sha: LazyLock<String>,
+    source: LazyLock<Source>,
 }
 
+/// A script as Redis gets it.
+#[derive(Debug)]
+struct Source {
+    text: String,
+    sha: String,
+}
+
+/// `NAME = "file"` is `lua/file.lua`; `NAME = "file" + "shared"` begins with `lua/lib/shared.lua`.
 macro_rules! scripts {
-    ($($script:ident = $name:literal $(with $lib:literal)*),* $(,)?) => {
+    ($($script:ident = $name:literal $(+ $lib:literal)*),* $(,)?) => {
         $(pub(super) static $script: Script = Script {
             name: $name,
-            source: LazyLock::new(|| {
-                let libs = [$(include_str!(concat!("lua/lib/", $lib, ".lua"))),*];
-                assemble(include_str!(concat!("lua/", $name, ".lua")), &libs)
-            }),
-            sha: LazyLock::new(|| redis::Script::new(&$script.source).get_hash().to_owned()),
+            source: LazyLock::new(|| Source::new(
+                &[$(include_str!(concat!("lua/lib/", $lib, ".lua"))),*],
+                include_str!(concat!("lua/", $name, ".lua")),
+            )),
         };)*
     };
 }
 
 scripts! {
-    PEEK = "peek" with "sizes" with "quarantine",
-    HEAL = "heal" with "sizes" with "quarantine",
-    ADMIT = "admit" with "sizes" with "quarantine",
+    PEEK = "peek" + "sizes" + "quarantine",
+    HEAL = "heal" + "sizes" + "quarantine",
+    ADMIT = "admit" + "sizes" + "quarantine",
     LOOK = "look",
-    PROMOTE = "promote" with "sizes" with "quarantine" with "archive",
+    PROMOTE = "promote" + "sizes" + "quarantine" + "archive",
     CLAIM = "claim",
-    SETTLE = "settle" with "sizes" with "quarantine" with "archive",
+    SETTLE = "settle" + "sizes" + "quarantine" + "archive",
+    PROGRESS = "progress",
     HEARTBEAT = "heartbeat",
     FENCE = "fence",
     ENQUEUE = "enqueue",
-    CANCEL = "cancel" with "sizes" with "archive",
-    REQUEUE = "requeue" with "sizes",
-    BURY = "bury" with "sizes" with "archive",
-    FORGET = "forget" with "sizes" with "archive",
-    RELEASE = "release" with "sizes" with "quarantine",
-    DISCARD = "discard" with "sizes" with "quarantine",
+    CANCEL = "cancel" + "sizes" + "archive",
+    REQUEUE = "requeue" + "sizes",
+    BURY = "bury" + "sizes" + "archive",
+    FORGET = "forget" + "sizes" + "archive",
+    RELEASE = "release" + "sizes" + "quarantine",
+    DISCARD = "discard" + "sizes" + "quarantine",
 }
 
-/// A script with what it shares with others before it, but for its first line if that says how it is to be run.
-fn assemble(script: &str, libs: &[&str]) -> String {
-    let (shebang, body) = match script.split_once('\n') {
-        Some((first, rest)) if first.starts_with("#!") => (first, rest),
-        _ => ("", script),
-    };
-    let mut source = String::from(shebang);
-    for part in libs.iter().chain(&[body]) {
-        if !source.is_empty() {
-            source.push('\n');
-        }
-        source.push_str(part);
+impl Source {
+    fn new(libs: &[&str], own: &str) -> Self {
+        let text = assemble(libs, own);
+        let sha = redis::Script::new(&text).get_hash().to_owned();
+        Self { text, sha }
     }
-    source
+}
+
+/// The shared fragments before a script, but behind its first line if that says how it is to be run.
+fn assemble(libs: &[&str], own: &str) -> String {
+    let first_line = own.find('\n').map_or(own.len(), |end| end + 1);
+    let (shebang, rest) = own.split_at(if own.starts_with("#!") { first_line } else { 0 });
+    [&[shebang], libs, &[rest]].concat().concat()
 }
 
 impl Script {
     /// A call with its keys; the caller adds the arguments.
     pub(super) fn call<K: AsRef<str>>(&self, keys: impl ExactSizeIterator<Item = K>) -> Cmd {
         let mut cmd = redis::cmd("EVALSHA");
-        cmd.arg(self.sha.as_str()).arg(keys.len());
+        cmd.arg(self.source.sha.as_str()).arg(keys.len());
         for key in keys {
             cmd.arg(key.as_ref());
         }
@@ -96,12 +102,30 @@ impl Script {
     /// The same call with the source in place of its digest.
     fn whole(&self, cmd: &Cmd) -> Cmd {
         let mut whole = redis::cmd("EVAL");
-        whole.arg(self.source.as_str());
+        whole.arg(&self.source.text);
         for arg in cmd.args_iter().skip(2) {
             if let Arg::Simple(bytes) = arg {
                 whole.arg(bytes);
             }
         }
         whole
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::assemble;
+
+    #[test]
+    fn what_says_how_a_script_is_run_stays_its_first_line() {
+        let own = "#!lua flags=allow-oom\nreturn a + b\n";
+        let libs = ["local a = 1\n", "local b = 2\n"];
+        let whole = "#!lua flags=allow-oom\nlocal a = 1\nlocal b = 2\nreturn a + b\n";
+        assert_eq!(assemble(&libs, own), whole);
+        assert_eq!(
+            assemble(&libs[..1], "return a\n"),
+            "local a = 1\nreturn a\n"
+        );
+        assert_eq!(assemble(&[], own), own);
     }
 }

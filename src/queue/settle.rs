@@ -20,6 +20,8 @@ pub struct Settlement {
     pub token: Arc<str>,
     /// What is to become of it.
     pub ending: Ending,
+    /// It may have told how far it had come: that goes with it.
+    pub told: bool,
 }
 
 /// What is to become of a job whose delivery ended.
@@ -170,6 +172,7 @@ impl Queue {
             &k.settled,
             &k.quarantine,
             &k.cancels,
+            &k.progress,
             &k.archive,
             &k.archived,
         ];
@@ -190,6 +193,7 @@ impl Queue {
             .arg(self.bounds.history_max)
             .arg(self.bounds.history_bytes)
             .arg(settlements.len())
+            .arg(u8::from(settlements.iter().any(|s| s.told)))
             .arg(counters.len())
             .arg(&counters);
         for flow in &flows {

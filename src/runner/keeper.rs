@@ -169,6 +169,8 @@ impl Keeper {
                     id: entry.id.as_str().into(),
                     token: entry.token.as_str().into(),
                     ending,
+                    // Nobody knows what it told before its daemon died.
+                    told: true,
                 };
                 (kind, settlement)
             })

@@ -132,6 +132,9 @@ async fn settle_batch(context: &QueueContext, batch: u64, ended: Vec<Ended>) {
                     id: delivery.job.id.shared(),
                     token: Arc::clone(&delivery.job.token),
                     ending,
+                    told: context
+                        .told
+                        .forget(delivery.job.id.as_str(), &delivery.job.token),
                 };
                 (settlement, report::Subject::Ran(delivery, outcome, took))
             }

@@ -1,16 +1,18 @@
 #!lua flags=allow-oom
 -- Ends a job that waits; asks for the end of one that runs.
--- KEYS: jobs, running, delayed, dead, tomb, cancels, ids, meta, recent, stats, archive, archived
+-- KEYS: jobs, running, delayed, dead, tomb, cancels, ids, meta, recent, stats, bell, archive, archived
 -- ARGV: id, record for the ring, '1' if the id is to be remembered, id window ms, recent max, history of a job that has
 --       none, event if it waits, event if it runs, history max, history bytes
 -- Out:  'cancelled', 'asked' (it runs; its daemon is told), or its state: 'dead', 'unknown'
-local jobs, running, delayed, dead, tomb, cancels, ids, meta, recent, stats, archive, archived = unpack(KEYS)
+local jobs, running, delayed, dead, tomb, cancels, ids, meta, recent, stats, bell, archive, archived = unpack(KEYS)
 local id = ARGV[1]
 if redis.call('HEXISTS', jobs, id) == 0 then return 'unknown' end
 if redis.call('ZSCORE', dead, id) then return 'dead' end
 if redis.call('HEXISTS', running, id) == 1 then
   -- Its end takes the event in.
   redis.call('HSET', cancels, id, ARGV[8])
+  -- Not every user may publish; a look finds the request all the same.
+  redis.pcall('PUBLISH', bell, 'look')
   return 'asked'
 end
 -- Redis does not roll back: a key of the wrong type must show before the first write.

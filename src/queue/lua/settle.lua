@@ -1,10 +1,10 @@
 #!lua flags=allow-oom
 -- Ends deliveries, each only if its token is still the one under which the job runs.
--- KEYS: workers, running, jobs, meta, delayed, dead, recent, stats, ids, settled, quarantine, cancels, archive, archived,
---       ready x5, flow...
+-- KEYS: workers, running, jobs, meta, delayed, dead, recent, stats, ids, settled, quarantine, cancels, progress,
+--       archive, archived, ready x5, flow...
 -- ARGV: incarnation, batch number (0: not replayed), dead max, dead bytes, recent max, id window ms, quarantine max,
---       quarantine bytes, history max, history bytes, items, number of counters, counter..., kind of each flow...,
---       then for each item: id, token, verb, arguments
+--       quarantine bytes, history max, history bytes, items, '1' if one of them may have told how far it has come,
+--       number of counters, counter..., kind of each flow..., then for each item: id, token, verb, arguments
 --         a verb is a letter, the number of a counter as a character from '1' on, and for 'd' and 'e' perhaps a flag
 --         'd' finished (done, expired, cancelled): record for the ring; flag 'g': the id is to be remembered
 --         'e' the same, for a job that had some trouble: record, history
@@ -13,16 +13,16 @@
 --         'h' back to where it stood: flow number, priority number, history or '' to leave it
 --         'q' quarantine: code, reason
 -- Out:  {'ok' | 'applied' | 'old', now_ms, number of each stale item...}; error LEASE if not registered
-local workers, running, jobs, meta, delayed, dead, recent, stats, ids, settled, quarantine, cancels = unpack(KEYS, 1, 12)
-local archive, archived = KEYS[13], KEYS[14]
-local FIRST_READY, FIRST_FLOW, FIRST_COUNTER = 15, 20, 13
+local workers, running, jobs, meta, delayed, dead, recent, stats, ids, settled, quarantine, cancels,
+  progress, archive, archived = unpack(KEYS, 1, 15)
+local FIRST_READY, FIRST_FLOW, FIRST_COUNTER = 16, 21, 14
 local WITH_HISTORY = string.byte('e')
 local ARGUMENTS = {d = 1, e = 2, r = 2, x = 1, h = 3, q = 2}
 local incarnation, batch, n = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[11])
 local dead_max, dead_bytes, recent_max, id_window = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
 local quarantine_max, quarantine_bytes = tonumber(ARGV[7]), tonumber(ARGV[8])
 local history_max, history_bytes = tonumber(ARGV[9]), tonumber(ARGV[10])
-local first_kind = FIRST_COUNTER + tonumber(ARGV[12])
+local told, first_kind = ARGV[12] == '1', FIRST_COUNTER + tonumber(ARGV[13])
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 if not redis.call('ZSCORE', workers, incarnation) then return redis.error_reply('LEASE lost') end
@@ -45,6 +45,7 @@ for _, key in ipairs({delayed, dead, ids, unpack(KEYS, FIRST_READY, FIRST_FLOW -
 for k = FIRST_FLOW, #KEYS do redis.call('LLEN', KEYS[k]) end
 redis.call('LLEN', recent)
 redis.call('XLEN', quarantine)
+if told then redis.call('HLEN', progress) end
 local asked = redis.call('HLEN', cancels) > 0
 
 local wanted, starts, start, letters = {}, {}, first_kind + #KEYS - FIRST_FLOW + 1, {}
@@ -60,7 +61,7 @@ if asked or letters.e or letters.x or letters.q then
 end
 local held = redis.call('HMGET', running, unpack(wanted))
 local stale, ended, over_now, finished, with_meta, records, counts = {}, {}, {}, {}, {}, {}, {}
-local handed_back, remembered, not_again, died = {}, {}, {}, 0
+local handed_back, remembered, not_again, lost, died = {}, {}, {}, {}, 0
 
 -- The event of an operator's wish to end this job, if there was one.
 local function wish(id)
@@ -121,6 +122,7 @@ for i = 1, n do
   local token, verb = ARGV[at + 1], ARGV[at + 2]
   if held[i] ~= token or over_now[id] then
     stale[#stale + 1] = i
+    if not held[i] then lost[#lost + 1] = id end
   else
     ended[#ended + 1] = id
     over_now[id] = true
@@ -159,6 +161,9 @@ for f, back in pairs(handed_back) do
   put_back(KEYS[FIRST_FLOW + f - 1], back, ARGV[first_kind + f - 1])
 end
 if #ended > 0 then redis.call('HDEL', running, unpack(ended)) end
+for _, ids_told in ipairs(told and {ended, lost} or {}) do
+  if #ids_told > 0 then redis.call('HDEL', progress, unpack(ids_told)) end
+end
 -- A request to end a job outlives a delivery that did not end it.
 if #not_again > 0 then redis.call('HDEL', cancels, unpack(not_again)) end
 if #finished > 0 then redis.call('HDEL', jobs, unpack(finished)) end
@@ -171,13 +176,15 @@ for counter, count in pairs(counts) do
   redis.pcall('HINCRBY', stats, ARGV[FIRST_COUNTER + counter - string.byte('1')], count)
 end
 -- The dead set is bounded by count and bytes: the oldest give way, at most a few hundred per call.
-local over, bytes, dropped = redis.call('ZCARD', dead) - dead_max, 0, {}
-if died > 0 then bytes = grow(stats, 'dead_bytes', died) end
-while (over > 0 or bytes > dead_bytes) and #dropped < 500 do
-  local id = redis.call('ZPOPMIN', dead)[1]
-  if not id then break end
-  over, bytes = over - 1, grow(stats, 'dead_bytes', -dead_size(jobs, meta, id))
-  dropped[#dropped + 1] = id
+local dropped = {}
+if died > 0 then
+  local over, bytes = redis.call('ZCARD', dead) - dead_max, grow(stats, 'dead_bytes', died)
+  while (over > 0 or bytes > dead_bytes) and #dropped < 500 do
+    local id = redis.call('ZPOPMIN', dead)[1]
+    if not id then break end
+    over, bytes = over - 1, grow(stats, 'dead_bytes', -dead_size(jobs, meta, id))
+    dropped[#dropped + 1] = id
+  end
 end
 if #dropped > 0 then
   local event = string.format('{"at":%.0f,"event":"dropped","note":"too many dead jobs"}', now)

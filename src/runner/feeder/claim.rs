@@ -168,6 +168,7 @@ impl Feeder {
                     id: job.id.shared(),
                     token: Arc::clone(&job.token),
                     ending,
+                    told: false,
                 },
                 kind: Arc::clone(&job.kind),
             });

@@ -40,6 +40,7 @@ impl Feeder {
                 id: raw.id.as_str().into(),
                 token: Arc::clone(&token),
                 ending,
+                told: false,
             })?;
         if turn.is_some() {
             hold(turn);
@@ -94,6 +95,7 @@ impl Feeder {
             delivery: Arc::new(delivery),
             kind: Arc::clone(kind),
             stop: stop.clone(),
+            told: Arc::clone(&context.told),
             passage,
         };
         Ok((run, turn))

@@ -1,10 +1,12 @@
 //! The daemon as a whole, on real servers.
 
 mod attack;
+mod bell;
 mod crash;
 mod embedded;
 mod gate;
 mod life;
 pub mod process;
+mod progress;
 mod purge;
 mod reload;

@@ -267,5 +267,6 @@ pub fn settlement(job: &RawDelivery, ending: Ending) -> Settlement {
         id: job.id.as_str().into(),
         token: job.token.as_str().into(),
         ending,
+        told: false,
     }
 }
