@@ -36,21 +36,21 @@ pub enum Ending {
         /// The app gave its id, so it is remembered.
         given: bool,
         /// What happened to it, where that is to be kept; what is stored of it is then removed.
-        history: Option<History>,
+        history: Option<Box<History>>,
     },
     /// Again after a while: a retry or a snooze.
     Later {
         /// After how long.
         delay: Duration,
         /// Its history from now on.
-        history: History,
+        history: Box<History>,
         /// Counter that grows by one.
         counter: &'static str,
     },
     /// Given up, kept for an operator.
     Dead {
         /// Its history, the last error included.
-        history: History,
+        history: Box<History>,
         /// Counter that grows by one.
         counter: &'static str,
     },
@@ -59,7 +59,7 @@ pub enum Ending {
         /// Its flow.
         flow: Flow,
         /// Its history, if that changed (a crash).
-        history: Option<History>,
+        history: Option<Box<History>>,
         /// Counter that grows by one.
         counter: &'static str,
     },
@@ -238,7 +238,7 @@ impl Ending {
                 cmd.arg(&[b'h', counter])
                     .arg(number)
                     .arg(flow.priority.index() + 1)
-                    .arg(history.as_ref().map_or_else(String::new, History::encode))
+                    .arg(history.as_ref().map_or_else(String::new, |h| h.encode()))
             }
             Self::Quarantined(reject) => cmd
                 .arg(&[b'q', counter])

@@ -26,7 +26,7 @@ pub fn ending_of(
             history.snooze(now_ms, after_ms(now_ms, delay), reason);
             Ending::Later {
                 delay,
-                history,
+                history: Box::new(history),
                 counter: "snoozed",
             }
         }
@@ -36,7 +36,7 @@ pub fn ending_of(
             history: is_kept(delivery).then(|| {
                 let mut history = started(delivery);
                 history.push(Event::new(now_ms, What::HandedBack).note(reason));
-                history
+                Box::new(history)
             }),
             counter: "handed_back",
         },
@@ -66,7 +66,7 @@ fn started(delivery: &Delivery) -> History {
 fn dead(mut history: History, now_ms: u64) -> Ending {
     history.push(Event::new(now_ms, What::Dead));
     Ending::Dead {
-        history,
+        history: Box::new(history),
         counter: "dead",
     }
 }
@@ -89,7 +89,7 @@ fn failed(delivery: &Delivery, failure: &Failure, now_ms: u64, unit: f64) -> End
             history.retry_at(after_ms(now_ms, delay));
             Ending::Later {
                 delay,
-                history,
+                history: Box::new(history),
                 counter: "retried",
             }
         }
@@ -113,7 +113,7 @@ fn finished(delivery: &Delivery, what: What, took: Duration, now_ms: u64) -> End
     let history = kept.then(|| {
         let mut history = started(delivery);
         history.push(Event::new(now_ms, what));
-        history
+        Box::new(history)
     });
     let record = Record {
         id: job.id.as_str(),

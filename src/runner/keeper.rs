@@ -270,7 +270,7 @@ fn rescued(
         if history.crashes >= POISON_CRASHES {
             history.push(Event::new(now_ms, What::Dead).note("it crashed its daemon too often"));
             let ending = Ending::Dead {
-                history: history.clone(),
+                history: Box::new(history.clone()),
                 counter: "poisoned",
             };
             return (kind, ending);
@@ -278,7 +278,7 @@ fn rescued(
     }
     let ending = Ending::HandedBack {
         flow,
-        history,
+        history: history.map(Box::new),
         counter: match crash {
             Some(_) => "recovered",
             None => "handed_back",

@@ -66,7 +66,7 @@ impl Feeder {
             .map_err(|unfit| unfit_ending(unfit, raw, flow, now_ms))?;
         let put_off = |delay, why| Ending::Later {
             delay,
-            history: put_off_for(&delivery, now_ms, delay, why),
+            history: Box::new(put_off_for(&delivery, now_ms, delay, why)),
             counter: "put_off",
         };
         let kind = registry
@@ -133,7 +133,7 @@ fn unfit_ending(unfit: Unfit, raw: &RawDelivery, flow: &Flow, now_ms: u64) -> En
             };
             let history = History::parse(&raw.history).map(|mut history| {
                 history.push(Event::new(now_ms, What::Expired));
-                history
+                Box::new(history)
             });
             Ending::Finished {
                 record: record.encode(),

@@ -17,7 +17,7 @@ fn dead(job: &RawDelivery) -> Ending {
     let mut history = History::parse(&job.history).unwrap_or_default();
     history.fail(7, "no luck");
     Ending::Dead {
-        history,
+        history: history.into(),
         counter: "dead",
     }
 }
@@ -190,7 +190,7 @@ async fn the_archive_is_bounded_by_count_bytes_and_age() {
             record: record(&job.id, "done").encode(),
             counter: "done",
             given: true,
-            history: Some(large.clone()),
+            history: Some(large.clone().into()),
         };
         rig.settle(&[settlement(&job, end)]).await;
     }
@@ -332,7 +332,7 @@ async fn what_is_quarantined_after_trouble_leaves_its_history() {
     history.push(Event::new(1, What::Crashed));
     let back = Ending::HandedBack {
         flow: flow(Priority::Normal, "app.a"),
-        history: Some(history),
+        history: Some(history.into()),
         counter: "recovered",
     };
     rig.settle(&[settlement(&job, back)]).await;

@@ -173,7 +173,7 @@ async fn the_dead_set_is_bounded_and_the_oldest_go_first() {
     let dead = rig.queue.dead(0, 100).await.unwrap();
     assert_eq!(dead.len(), 10);
     let found = rig.queue.find(&dead[0].0).await.unwrap().unwrap();
-    assert_eq!(found.history, failures(3));
+    assert_eq!(found.history, *failures(3));
 }
 
 #[tokio::test]
