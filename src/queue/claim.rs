@@ -281,6 +281,7 @@ impl Queue {
             &k.meta,
             &k.quarantine,
             &k.stats,
+            &k.tomb,
             &k.archive,
             &k.archived,
         ];

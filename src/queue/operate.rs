@@ -129,7 +129,7 @@ impl Queue {
         let flow_key = k.flow(flow);
         let ready = &k.ready[flow.priority.index()];
         let keys = [
-            &k.jobs, &k.dead, &k.delayed, &k.meta, &k.stats, ready, &flow_key,
+            &k.jobs, &k.dead, &k.delayed, &k.meta, &k.stats, &k.tomb, ready, &flow_key,
         ];
         let mut fresh = History::of(&flow.kind, flow.priority);
         fresh.events.extend(enqueued(enqueued_ms));
