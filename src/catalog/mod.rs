@@ -8,7 +8,7 @@ pub mod schedules;
 mod spec;
 
 pub use load::{CatalogError, Problem, load};
-pub use spec::{Concurrency, JobSpec, ScheduleSpec};
+pub use spec::{Concurrency, HistorySpec, JobSpec, ScheduleSpec};
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
