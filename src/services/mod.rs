@@ -5,5 +5,6 @@ pub mod bell;
 pub mod lag;
 pub mod notify;
 pub mod publish;
+pub mod server;
 pub mod stuck;
 pub mod upkeep;

@@ -4,7 +4,7 @@ mod admission;
 mod cost;
 mod hostile;
 mod lease;
-mod model;
+pub mod model;
 mod operators;
 mod order;
 mod progress;
