@@ -5,6 +5,7 @@
 
 mod error;
 mod health;
+mod intake;
 mod reload;
 mod run;
 
@@ -377,6 +378,7 @@ fn start_services(
         },
         stop.clone(),
     ));
+    intake::start(parts, conn, services, stop);
     services.spawn(bell::run(
         parts.queues.clone(),
         config.redis.clone(),
