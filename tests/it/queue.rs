@@ -3,6 +3,7 @@
 mod admission;
 mod cost;
 mod hostile;
+mod kept;
 mod lease;
 pub mod model;
 mod operators;
