@@ -31,7 +31,7 @@ async fn round(rig: &Rig, from: u64) {
             .await;
         for id in delayed {
             rig.queue
-                .cancel(&record(&id, "cancelled"), false)
+                .cancel(&record(&id, "cancelled"), false, None, "ann")
                 .await
                 .unwrap();
         }
@@ -63,6 +63,7 @@ async fn f08_redis_memory_growth() {
         c.retention.dead_max = 200;
         c.retention.quarantine_max = 200;
         c.retention.recent_max = 500;
+        c.retention.history_max = 200;
         c.dedupe.window = Duration::from_millis(1);
     })
     .await;
@@ -79,6 +80,8 @@ async fn f08_redis_memory_growth() {
     assert_eq!(kept, 500);
     let remembered: u64 = rig.redis("ZCARD", &[&keys.ids]).await;
     assert!(remembered < 2_000, "{remembered}");
+    let archived: u64 = rig.redis("ZCARD", &[&keys.archived]).await;
+    assert_eq!(archived, 200);
     let stored: u64 = rig.redis("HLEN", &[&keys.jobs]).await;
     assert_eq!(stored, 200, "the dead and nobody else");
     // The first round filled what is kept on purpose.

@@ -181,13 +181,13 @@ async fn every_call(rig: &Rig) {
     let ids: Vec<&str> = orphans.iter().map(|o| o.id.as_str()).collect();
     queue.stored(&ids).await.unwrap();
     queue
-        .cancel(&record("d100000", "cancelled"), true)
+        .cancel(&record("d100000", "cancelled"), true, None, "ann")
         .await
         .unwrap();
     let home = flow(Priority::Normal, "app.a");
-    assert!(queue.requeue("x100000", &home, None).await.unwrap());
+    assert!(queue.requeue("x100000", &home, None, "ann").await.unwrap());
     let dead = queue.dead_before(u64::MAX, 500).await.unwrap();
-    assert_eq!(queue.bury(&dead).await.unwrap(), 500);
+    assert_eq!(queue.bury(&dead, Some("ann")).await.unwrap(), 500);
     let aside = queue.quarantined("", 100).await.unwrap();
     let aside: Vec<String> = aside.into_iter().map(|entry| entry.id).collect();
     assert_eq!(queue.release(&aside).await.unwrap(), 100);
