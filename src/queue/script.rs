@@ -53,6 +53,7 @@ scripts! {
     DISCARD = "discard" + "sizes" + "quarantine",
     TICK = "tick",
     RESUME = "resume",
+    SHELVE = "shelve" + "sizes",
 }
 
 impl Source {
