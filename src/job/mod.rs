@@ -8,6 +8,7 @@ pub mod envelope;
 pub mod history;
 pub mod id;
 mod outcome;
+pub mod partition;
 mod priority;
 mod strict;
 
@@ -16,6 +17,7 @@ pub use envelope::{Envelope, Reject, RejectCode};
 pub use history::{AttemptError, History};
 pub use id::JobId;
 pub use outcome::{Blame, Failure, Outcome};
+pub use partition::KeyExpr;
 pub use priority::Priority;
 
 use serde_json::{Map, Value};

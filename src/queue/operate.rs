@@ -105,7 +105,7 @@ impl Queue {
         let mut cmd = REQUEUE.call(keys.into_iter());
         let history = history.map(|h| serde_json::to_string(h).unwrap_or_default());
         cmd.arg(id)
-            .arg(&*flow.kind)
+            .arg(&*flow.member())
             .arg(history.unwrap_or_default());
         Ok(text(REQUEUE.send(self, &cmd).await?)? != "no")
     }

@@ -22,6 +22,8 @@ pub struct Settlement {
     pub token: Arc<str>,
     /// What is to become of it.
     pub ending: Ending,
+    /// The slots it holds, by name; empty for most.
+    pub slots: Arc<[Arc<str>]>,
 }
 
 /// What is to become of a job whose delivery ended.
@@ -197,7 +199,7 @@ impl Queue {
             .arg(counters.len())
             .arg(&counters);
         for flow in &flows {
-            cmd.arg(&*flow.kind);
+            cmd.arg(&*flow.member());
         }
         for s in settlements {
             cmd.arg(&*s.id).arg(&*s.token);

@@ -33,7 +33,7 @@ pub fn ending_of(
             }
         }
         Outcome::Interrupted { .. } => Ending::HandedBack {
-            flow: delivery.flow(),
+            flow: delivery.flow.clone(),
             history: None,
             counter: "handed_back",
         },

@@ -132,6 +132,7 @@ async fn settle_batch(context: &QueueContext, batch: u64, ended: Vec<Ended>) {
                     id: delivery.job.id.shared(),
                     token: Arc::clone(&delivery.job.token),
                     ending,
+                    slots: Arc::clone(&delivery.slots),
                 };
                 (settlement, report::Subject::Ran(delivery, outcome, took))
             }

@@ -24,6 +24,7 @@ impl World {
                         id: entry.id.as_str().into(),
                         ending: handed_back(self.live[&entry.id].1.clone()),
                         token: entry.token.into(),
+                        slots: Default::default(),
                     });
                 }
             }
