@@ -10,6 +10,7 @@ pub mod id;
 mod outcome;
 pub mod partition;
 mod priority;
+pub mod progress;
 mod strict;
 
 pub use args::{ArgSpec, ArgType};
@@ -19,6 +20,7 @@ pub use id::JobId;
 pub use outcome::{Blame, Failure, Outcome};
 pub use partition::KeyExpr;
 pub use priority::Priority;
+pub use progress::Progress;
 
 use serde_json::{Map, Value};
 use std::sync::Arc;

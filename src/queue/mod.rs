@@ -17,6 +17,7 @@ mod keys;
 pub mod lease;
 pub mod limits;
 pub mod operate;
+pub mod progress;
 mod reply;
 mod script;
 pub mod settle;

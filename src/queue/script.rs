@@ -41,6 +41,7 @@ scripts! {
     PROMOTE = "promote",
     CLAIM = "claim",
     SETTLE = "settle",
+    PROGRESS = "progress",
     HEARTBEAT = "heartbeat",
     FENCE = "fence",
     ENQUEUE = "enqueue",

@@ -24,6 +24,8 @@ pub struct Settlement {
     pub ending: Ending,
     /// The slots it holds, by name; empty for most.
     pub slots: Arc<[Arc<str>]>,
+    /// It may have told how far it had come: that goes with it.
+    pub told: bool,
 }
 
 /// What is to become of a job whose delivery ended.
@@ -182,6 +184,7 @@ impl Queue {
             &k.settled,
             &k.quarantine,
             &k.cancels,
+            &k.progress,
         ];
         let keys: Vec<&String> = fixed
             .into_iter()
@@ -196,6 +199,7 @@ impl Queue {
             .arg(millis(self.bounds.dedupe_window))
             .arg(self.bounds.quarantine_max)
             .arg(settlements.len())
+            .arg(u8::from(settlements.iter().any(|s| s.told)))
             .arg(counters.len())
             .arg(&counters);
         for flow in &flows {

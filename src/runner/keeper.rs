@@ -170,6 +170,8 @@ impl Keeper {
                     token: entry.token.as_str().into(),
                     ending,
                     slots: Arc::default(),
+                    // Nobody knows what it told before its daemon died.
+                    told: true,
                 };
                 (kind, settlement)
             })

@@ -1,8 +1,9 @@
 #!lua flags=allow-oom
 -- Ends deliveries, each only if its token is still the one under which the job runs.
--- KEYS: workers, running, jobs, meta, delayed, dead, recent, stats, ids, settled, quarantine, cancels, ready x5, flow...
+-- KEYS: workers, running, jobs, meta, delayed, dead, recent, stats, ids, settled, quarantine, cancels, progress,
+--       ready x5, flow...
 -- ARGV: incarnation, batch number (0: not replayed), dead max, recent max, id window ms, quarantine max, items,
---       number of counters, counter..., kind of each flow..., then for each item: id, token, verb, arguments
+--       '1' if one of them may have told how far it has come, number of counters, counter..., kind of each flow..., then for each item: id, token, verb, arguments
 --         a verb is a letter, the number of a counter as a character from '1' on, and for 'd' perhaps flags
 --         'd' finished (done, expired, cancelled): record for the ring; flag 'g': the id is to be remembered,
 --             flag 'h': it has a history
@@ -11,11 +12,12 @@
 --         'h' back to where it stood: flow number, priority number, history or '' to leave it
 --         'q' quarantine: code, reason
 -- Out:  {'ok' | 'applied' | 'old', now_ms, number of each stale item...}; error LEASE if not registered
-local workers, running, jobs, meta, delayed, dead, recent, stats, ids, settled, quarantine, cancels = unpack(KEYS, 1, 12)
-local FIRST_READY, FIRST_FLOW, FIRST_COUNTER = 13, 18, 9
+local workers, running, jobs, meta, delayed, dead, recent, stats, ids, settled, quarantine, cancels,
+  progress = unpack(KEYS, 1, 13)
+local FIRST_READY, FIRST_FLOW, FIRST_COUNTER = 14, 19, 10
 local ARGUMENTS = {d = 1, r = 2, x = 1, h = 3, q = 2}
 local incarnation, batch, n = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[7])
-local first_kind = FIRST_COUNTER + tonumber(ARGV[8])
+local told, first_kind = ARGV[8] == '1', FIRST_COUNTER + tonumber(ARGV[9])
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 if not redis.call('ZSCORE', workers, incarnation) then return redis.error_reply('LEASE lost') end
@@ -38,6 +40,7 @@ for _, key in ipairs({delayed, dead, ids, unpack(KEYS, FIRST_READY, FIRST_FLOW -
 for k = FIRST_FLOW, #KEYS do redis.call('LLEN', KEYS[k]) end
 redis.call('LLEN', recent)
 redis.call('XLEN', quarantine)
+if told then redis.call('HLEN', progress) end
 local asked = redis.call('HLEN', cancels) > 0
 
 local wanted, starts, start = {}, {}, first_kind + #KEYS - FIRST_FLOW + 1
@@ -47,7 +50,7 @@ for i = 1, n do
 end
 local held = redis.call('HMGET', running, unpack(wanted))
 local stale, ended, over_now, finished, with_meta, records, counts = {}, {}, {}, {}, {}, {}, {}
-local handed_back, remembered, not_again = {}, {}, {}
+local handed_back, remembered, not_again, lost = {}, {}, {}, {}
 
 -- What each verb does with a job that is still under its token; its arguments start at `at`.
 local act = {}
@@ -90,6 +93,7 @@ for i = 1, n do
   local token, verb = ARGV[at + 1], ARGV[at + 2]
   if held[i] ~= token or over_now[id] then
     stale[#stale + 1] = i
+    if not held[i] then lost[#lost + 1] = id end
   else
     ended[#ended + 1] = id
     over_now[id] = true
@@ -128,6 +132,9 @@ for f, back in pairs(handed_back) do
   put_back(KEYS[FIRST_FLOW + f - 1], back, ARGV[first_kind + f - 1])
 end
 if #ended > 0 then redis.call('HDEL', running, unpack(ended)) end
+for _, ids_told in ipairs(told and {ended, lost} or {}) do
+  if #ids_told > 0 then redis.call('HDEL', progress, unpack(ids_told)) end
+end
 -- A request to end a job outlives a delivery that did not end it.
 if #not_again > 0 then redis.call('HDEL', cancels, unpack(not_again)) end
 if #finished > 0 then redis.call('HDEL', jobs, unpack(finished)) end

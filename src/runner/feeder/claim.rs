@@ -173,6 +173,7 @@ impl Feeder {
                     token: Arc::clone(&job.token),
                     ending,
                     slots: Arc::clone(&delivery.slots),
+                    told: false,
                 },
                 kind: Arc::clone(&job.kind),
             });

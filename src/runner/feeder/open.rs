@@ -40,6 +40,7 @@ impl Feeder {
                 token: Arc::clone(&token),
                 ending,
                 slots: Arc::clone(&raw.slots),
+                told: false,
             })
         })?;
         if turn.is_some() {
@@ -92,6 +93,7 @@ impl Feeder {
             delivery: Arc::new(delivery),
             kind: Arc::clone(kind),
             stop: stop.clone(),
+            told: Arc::clone(&context.told),
             passage,
         };
         Ok((run, turn))

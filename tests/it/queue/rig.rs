@@ -270,5 +270,6 @@ pub fn settlement(job: &RawDelivery, ending: Ending) -> Settlement {
         token: job.token.as_str().into(),
         ending,
         slots: job.slots.clone(),
+        told: false,
     }
 }

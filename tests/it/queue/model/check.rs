@@ -25,6 +25,7 @@ impl World {
                         ending: handed_back(self.live[&entry.id].1.clone()),
                         token: entry.token.into(),
                         slots: Default::default(),
+                        told: true,
                     });
                 }
             }
