@@ -278,6 +278,7 @@ impl Queue {
             &k.meta,
             &k.quarantine,
             &k.stats,
+            &k.tomb,
         ];
         let keys: Vec<&String> = fixed
             .into_iter()
