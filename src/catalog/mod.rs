@@ -9,7 +9,7 @@ mod spec;
 
 pub use limits::{Concurrency, Rate};
 pub use load::{CatalogError, Problem, load};
-pub use spec::{JobSpec, ScheduleSpec};
+pub use spec::{HistorySpec, JobSpec, ScheduleSpec};
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

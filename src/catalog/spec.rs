@@ -43,6 +43,8 @@ pub struct JobSpec {
     pub fair: bool,
     /// What its jobs are told apart by, for a limit or rate with a key and for turns.
     pub partition: Option<KeyExpr>,
+    /// How much of its jobs' histories is kept.
+    pub history: HistorySpec,
     /// The dependencies it touches, like `postgres:primary`: the gate and the breakers go by them.
     pub resources: Vec<Arc<str>>,
     /// What enqueuers may pass.
@@ -53,6 +55,15 @@ pub struct JobSpec {
     pub(super) path: PathBuf,
     /// The whole file: a handler's section is read from it with its line numbers.
     pub(super) text: Arc<str>,
+}
+
+/// `[history]`
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HistorySpec {
+    /// Keep the history of every job, not only of those that had some trouble.
+    #[serde(default)]
+    pub full: bool,
 }
 
 /// `[schedule]`, parsed.
@@ -113,6 +124,8 @@ pub(super) struct RawSpec {
     #[serde(default)]
     fairness: Option<String>,
     #[serde(default)]
+    history: HistorySpec,
+    #[serde(default)]
     resources: Vec<String>,
     #[serde(default)]
     args: BTreeMap<String, ArgSpec>,
@@ -171,6 +184,7 @@ impl RawSpec {
             rate: self.rate,
             fair: self.fairness.is_some(),
             partition,
+            history: self.history,
             resources: self.resources.iter().map(|r| r.as_str().into()).collect(),
             args: self.args,
             schedule,
