@@ -5,6 +5,7 @@
 
 mod limits;
 mod load;
+pub mod schedules;
 mod spec;
 
 pub use limits::{Concurrency, Rate};

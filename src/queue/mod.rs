@@ -19,6 +19,7 @@ pub mod limits;
 pub mod operate;
 pub mod progress;
 mod reply;
+pub mod schedules;
 mod script;
 pub mod settle;
 pub mod wake;
