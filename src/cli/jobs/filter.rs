@@ -35,13 +35,8 @@ impl Matched {
     }
 }
 
-/// Whether a job is meant.
-pub(super) enum Fit {
-    Yes(Matched),
-    No,
-    /// But for its age, which nobody knows, it is.
-    AgeUnknown,
-}
+/// But for its age, which nobody knows, a job is meant.
+pub(super) struct AgeUnknown;
 
 /// What little must be known of an envelope. It was checked when it was admitted, perhaps by a later version.
 #[derive(Default, Deserialize)]
@@ -72,13 +67,14 @@ impl Filter {
         }
     }
 
-    pub(super) fn fits(&self, seen: Seen, now_ms: u64) -> Fit {
+    /// The job, if it is meant.
+    pub(super) fn fits(&self, seen: Seen, now_ms: u64) -> Result<Option<Matched>, AgeUnknown> {
         if !self.states.contains(&seen.state) || !self.has_error(&seen) {
-            return Fit::No;
+            return Ok(None);
         }
         let head: Head = serde_json::from_slice(&seen.raw).unwrap_or_default();
         if self.kind.as_ref().is_some_and(|kind| *kind != head.kind) {
-            return Fit::No;
+            return Ok(None);
         }
         let job = Matched {
             enqueued_ms: head.enqueued_at.or_else(|| minted_at(&head, &seen.id)),
@@ -87,9 +83,9 @@ impl Filter {
             seen,
         };
         match (self.older_ms, job.since_ms()) {
-            (Some(_), None) => Fit::AgeUnknown,
-            (Some(older), Some(since)) if now_ms.saturating_sub(since) < older => Fit::No,
-            _ => Fit::Yes(job),
+            (Some(_), None) => Err(AgeUnknown),
+            (Some(older), Some(since)) if now_ms.saturating_sub(since) < older => Ok(None),
+            _ => Ok(Some(job)),
         }
     }
 

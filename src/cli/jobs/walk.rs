@@ -1,6 +1,6 @@
 //! A walk through the jobs of one queue, in bounded steps.
 
-use super::filter::{Filter, Fit, Matched};
+use super::filter::{AgeUnknown, Filter, Matched};
 use crate::queue::scan::{SCAN_STEP, Seen, State};
 use crate::queue::{Queue, QueueError};
 
@@ -85,9 +85,8 @@ impl<'a> Walk<'a> {
         let mut meant = Vec::new();
         for job in seen {
             match self.filter.fits(job, self.now_ms) {
-                Fit::Yes(job) => meant.push(job),
-                Fit::No => {}
-                Fit::AgeUnknown => self.age_unknown += 1,
+                Ok(job) => meant.extend(job),
+                Err(AgeUnknown) => self.age_unknown += 1,
             }
         }
         Ok(Some(meant))

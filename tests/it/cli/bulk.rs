@@ -230,10 +230,7 @@ async fn jobs_that_changed_meanwhile_are_left_alone() {
             "{id}"
         );
     }
-    let flow = tidegate::queue::Flow {
-        priority: tidegate::job::Priority::Normal,
-        kind: "app.bad".into(),
-    };
+    let flow = crate::queue::rig::flow(tidegate::job::Priority::Normal, "app.bad");
     assert!(
         !queue
             .requeue_if(State::Delayed, "x1", &flow, None, "me")
