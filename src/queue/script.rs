@@ -49,6 +49,8 @@ scripts! {
     REQUEUE = "requeue",
     BURY = "bury",
     RELEASE = "release",
+    BRIDGE_TAKE = "bridge_take",
+    BRIDGE_DONE = "bridge_done",
 }
 
 impl Source {
@@ -87,7 +89,8 @@ impl Script {
         answer
     }
 
-    async fn ask(&self, conn: &Connection, cmd: &Cmd) -> Result<Value, QueueError> {
+    /// The same on a server that is none of a queue.
+    pub(super) async fn ask(&self, conn: &Connection, cmd: &Cmd) -> Result<Value, QueueError> {
         let mut conn = conn.clone();
         match cmd.query_async::<Value>(&mut conn).await {
             Err(e) if e.code() == Some("NOSCRIPT") => {
