@@ -7,7 +7,7 @@ mod load;
 mod spec;
 
 pub use load::{CatalogError, Problem, load};
-pub use spec::{Concurrency, JobSpec, ScheduleSpec};
+pub use spec::{Concurrency, HistorySpec, JobSpec, ScheduleSpec};
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

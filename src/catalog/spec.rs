@@ -36,6 +36,8 @@ pub struct JobSpec {
     pub retry: RetryPolicy,
     /// How many may run at once in one daemon.
     pub concurrency: Concurrency,
+    /// How much of its jobs' histories is kept.
+    pub history: HistorySpec,
     /// The dependencies it touches, like `postgres:primary`: the gate and the breakers go by them.
     pub resources: Vec<Arc<str>>,
     /// What enqueuers may pass.
@@ -55,6 +57,15 @@ pub struct Concurrency {
     /// At most this many at once in one daemon; no limit of its own when absent.
     #[serde(default)]
     pub limit: Option<usize>,
+}
+
+/// `[history]`
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HistorySpec {
+    /// Keep the history of every job, not only of those that had some trouble.
+    #[serde(default)]
+    pub full: bool,
 }
 
 /// `[schedule]`, parsed.
@@ -111,6 +122,8 @@ pub(super) struct RawSpec {
     #[serde(default)]
     concurrency: Concurrency,
     #[serde(default)]
+    history: HistorySpec,
+    #[serde(default)]
     resources: Vec<String>,
     #[serde(default)]
     args: BTreeMap<String, ArgSpec>,
@@ -160,6 +173,7 @@ impl RawSpec {
             timeout: self.timeout.unwrap_or(DEFAULT_TIMEOUT),
             retry: self.retry,
             concurrency: self.concurrency,
+            history: self.history,
             resources: self.resources.iter().map(|r| r.as_str().into()).collect(),
             args: self.args,
             schedule,

@@ -14,12 +14,14 @@ mod error;
 mod explain;
 mod job;
 mod migrate;
+mod outbox;
 mod output;
 mod quarantine;
 mod queues;
 mod run;
 mod setup;
 mod store;
+mod who;
 
 pub use error::{CliError, exit};
 pub use output::Report;
@@ -68,6 +70,8 @@ enum Command {
     Dead(dead::Args),
     /// List, retry or remove entries that could not be jobs
     Quarantine(quarantine::Args),
+    /// List rows of the outbox, retry or remove those that can't be jobs
+    Outbox(outbox::Args),
     /// Say what holds a queue or a job back
     Explain(explain::Args),
     /// Run the daemon with a private Redis and Postgres, alone or beside a command
@@ -87,6 +91,7 @@ impl Command {
             Self::Job(args) => job::run(args, global).await,
             Self::Dead(args) => dead::run(args, global).await,
             Self::Quarantine(args) => quarantine::run(args, global).await,
+            Self::Outbox(args) => outbox::run(args, global).await,
             Self::Explain(args) => explain::run(args, global).await,
             Self::Dev(args) => dev::run(args, global).await,
             Self::Bench(args) => bench::run(args, global).await,
