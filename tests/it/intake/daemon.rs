@@ -6,7 +6,7 @@ use apalis_core::backend::TaskSink;
 use apalis_redis::RedisStorage;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use sqlx::{AssertSqlSafe, PgPool};
 use std::collections::BTreeSet;
 use std::fs;
@@ -86,7 +86,7 @@ async fn jobs_of_committed_transactions_run_whoever_is_killed_and_no_others() {
     assert_eq!(ran(out.path()), committed);
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, Deserialize)]
 struct Letter {
     n: u64,
 }
