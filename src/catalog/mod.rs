@@ -4,6 +4,7 @@
 //! does: the list of handler names is handed in, and a handler reads its own section through [`JobSpec::section`].
 
 mod load;
+pub mod schedules;
 mod spec;
 
 pub use load::{CatalogError, Problem, load};

@@ -7,6 +7,7 @@
 mod act;
 mod bench;
 mod check;
+mod cron;
 mod dead;
 mod dev;
 mod enqueue;
@@ -72,6 +73,8 @@ enum Command {
     Quarantine(quarantine::Args),
     /// List rows of the outbox, retry or remove those that can't be jobs
     Outbox(outbox::Args),
+    /// List, add, run or pause what runs by itself
+    Cron(cron::Args),
     /// Say what holds a queue or a job back
     Explain(explain::Args),
     /// Run the daemon with a private Redis and Postgres, alone or beside a command
@@ -92,6 +95,7 @@ impl Command {
             Self::Dead(args) => dead::run(args, global).await,
             Self::Quarantine(args) => quarantine::run(args, global).await,
             Self::Outbox(args) => outbox::run(args, global).await,
+            Self::Cron(args) => cron::run(args, global).await,
             Self::Explain(args) => explain::run(args, global).await,
             Self::Dev(args) => dev::run(args, global).await,
             Self::Bench(args) => bench::run(args, global).await,
