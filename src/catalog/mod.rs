@@ -4,9 +4,11 @@
 //! does: the list of handler names is handed in, and a handler reads its own section through [`JobSpec::section`].
 
 mod load;
+mod once;
 mod spec;
 
 pub use load::{CatalogError, Problem, load};
+pub use once::{DebounceSpec, UniqueSpec};
 pub use spec::{Concurrency, JobSpec, ScheduleSpec};
 
 use std::collections::BTreeMap;

@@ -18,12 +18,14 @@ pub mod operate;
 mod reply;
 mod script;
 pub mod settle;
+pub mod ties;
 pub mod wake;
 
 pub use admit::{Admission, Peeked, Verdict};
 pub use claim::{Claimed, Delivery, FlowAllowance, Look};
 pub use keys::{Flow, Keys};
 pub use settle::{Settled, Settlement};
+pub use ties::Ties;
 
 use crate::config::Config;
 use connection::Connection;

@@ -14,6 +14,18 @@ pub const BURY_MAX: usize = 500;
 /// The most quarantined entries released in one call.
 pub const RELEASE_MAX: usize = 100;
 
+/// A job for the enqueue script.
+#[derive(Debug, Clone, Copy)]
+pub struct NewJob<'a> {
+    /// Its id; empty to have one minted.
+    pub id: &'a str,
+    /// `<kind>:<key>` for an envelope with that `unique.key` whose `on_conflict` is `skip`: then a second one is answered
+    /// with the first. Needs an id. Empty for none.
+    pub lock: &'a str,
+    /// Its envelope, which holds the same id.
+    pub envelope: &'a [u8],
+}
+
 /// What the enqueue script says about one job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Enqueued {
@@ -21,6 +33,27 @@ pub enum Enqueued {
     Created,
     /// There is, or was, one of that id; its state.
     Duplicate(String),
+    /// Another one holds its lock.
+    Held {
+        /// Its state.
+        state: String,
+        /// Its id.
+        id: String,
+    },
+}
+
+impl Enqueued {
+    fn read(reply: &mut Reply, own_id: &str) -> Result<Self, QueueError> {
+        let Some(mut first) = reply.maybe_array()? else {
+            return Ok(Self::Created);
+        };
+        let (state, id) = (first.text()?, first.lossy()?);
+        Ok(if id == own_id {
+            Self::Duplicate(state)
+        } else {
+            Self::Held { state, id }
+        })
+    }
 }
 
 /// What became of a request to cancel.
@@ -42,20 +75,36 @@ impl Queue {
     /// # Errors
     /// Redis failed or refused the write (out of memory), or a key has the wrong type.
     pub async fn enqueue(&self, jobs: &[(&str, Vec<u8>)]) -> Result<Vec<Enqueued>, QueueError> {
+        let plain = jobs.iter().map(|(id, envelope)| NewJob {
+            id,
+            lock: "",
+            envelope,
+        });
+        self.enqueue_all(&plain.collect::<Vec<_>>()).await
+    }
+
+    /// Hands jobs to the public enqueue script, some of them with the lock they must hold.
+    ///
+    /// # Errors
+    /// Redis failed or refused the write (out of memory), or a key has the wrong type.
+    pub async fn enqueue_all(&self, jobs: &[NewJob<'_>]) -> Result<Vec<Enqueued>, QueueError> {
         let k = &self.keys;
-        let keys = [&k.inbox, &k.jobs, &k.ids, &k.running, &k.delayed, &k.dead];
+        let keys = [
+            &k.inbox, &k.jobs, &k.ids, &k.running, &k.delayed, &k.dead, &k.locks,
+        ];
         let mut answers = Vec::with_capacity(jobs.len());
         for chunk in jobs.chunks(ENQUEUE_MAX) {
             let mut cmd = ENQUEUE.call(keys.into_iter());
-            for (id, envelope) in chunk {
-                cmd.arg(*id).arg(envelope.as_slice());
+            cmd.arg("v2");
+            for job in chunk {
+                cmd.arg(job.id).arg(job.lock).arg(job.envelope);
             }
             let mut reply = Reply::new(ENQUEUE.send(self, &cmd).await?)?;
-            while !reply.is_empty() {
-                answers.push(match reply.text()? {
-                    word if word == "created" => Enqueued::Created,
-                    state => Enqueued::Duplicate(state),
-                });
+            for at in 0..reply.len() {
+                answers.push(Enqueued::read(
+                    &mut reply,
+                    chunk.get(at).map_or("", |job| job.id),
+                )?);
             }
         }
         Ok(answers)
@@ -67,10 +116,12 @@ impl Queue {
     /// Redis failed, or a key has the wrong type.
     pub async fn cancel(&self, record: &Record<'_>, given: bool) -> Result<Cancelled, QueueError> {
         let k = &self.keys;
-        let keys = [
+        let result = k.result(record.id);
+        let own = [
             &k.jobs, &k.running, &k.delayed, &k.dead, &k.tomb, &k.cancels, &k.ids, &k.meta,
-            &k.recent, &k.stats, &k.bell,
+            &k.recent, &k.stats, &k.bell, &result,
         ];
+        let keys: Vec<&String> = k.of_ties().into_iter().chain(own).collect();
         let mut cmd = CANCEL.call(keys.into_iter());
         cmd.arg(record.id)
             .arg(record.encode(None))
@@ -100,7 +151,7 @@ impl Queue {
         let flow_key = k.flow(flow);
         let ready = &k.ready[flow.priority.index()];
         let keys = [
-            &k.jobs, &k.dead, &k.delayed, &k.meta, &k.stats, ready, &flow_key,
+            &k.jobs, &k.dead, &k.delayed, &k.meta, &k.stats, ready, &flow_key, &k.ties, &k.locks,
         ];
         let mut cmd = REQUEUE.call(keys.into_iter());
         let history = history.map(|h| serde_json::to_string(h).unwrap_or_default());
@@ -116,7 +167,9 @@ impl Queue {
     /// Redis failed, or a key has the wrong type.
     pub async fn bury(&self, ids: &[String]) -> Result<u64, QueueError> {
         let k = &self.keys;
-        let mut cmd = BURY.call([&k.dead, &k.jobs, &k.meta, &k.stats].into_iter());
+        let own = [&k.dead, &k.jobs, &k.meta, &k.stats];
+        let keys: Vec<&String> = k.of_ties().into_iter().chain(own).collect();
+        let mut cmd = BURY.call(keys.into_iter());
         cmd.arg(ids);
         count(BURY.send(self, &cmd).await?)
     }

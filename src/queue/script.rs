@@ -36,17 +36,17 @@ macro_rules! scripts {
 scripts! {
     PEEK = "peek",
     HEAL = "heal",
-    ADMIT = "admit",
+    ADMIT = "admit" + "ends" + "tomb" + "ties",
     LOOK = "look",
-    PROMOTE = "promote",
+    PROMOTE = "promote" + "ties",
     CLAIM = "claim",
-    SETTLE = "settle",
+    SETTLE = "settle" + "ends" + "ties",
     HEARTBEAT = "heartbeat",
     FENCE = "fence",
-    ENQUEUE = "enqueue",
-    CANCEL = "cancel",
+    ENQUEUE = "enqueue" + "ends",
+    CANCEL = "cancel" + "ends" + "tomb" + "ties",
     REQUEUE = "requeue",
-    BURY = "bury",
+    BURY = "bury" + "ties",
     RELEASE = "release",
 }
 

@@ -2,6 +2,7 @@
 
 use super::reply::Reply;
 use super::script::SETTLE;
+use super::ties::Told;
 use super::{Flow, Queue, QueueError, millis};
 use crate::job::{History, Priority, Reject};
 use std::fmt::Write;
@@ -22,6 +23,8 @@ pub struct Settlement {
     pub token: Arc<str>,
     /// What is to become of it.
     pub ending: Ending,
+    /// What others are told if that is its end.
+    pub told: Told,
 }
 
 /// What is to become of a job whose delivery ended.
@@ -51,6 +54,8 @@ pub enum Ending {
     Dead {
         /// Its history, the last error included.
         history: History,
+        /// The app gave its id, so it is remembered.
+        given: bool,
         /// Counter that grows by one.
         counter: &'static str,
     },
@@ -167,7 +172,9 @@ impl Queue {
             }
         }
         let flow_keys: Vec<String> = flows.iter().map(|f| k.flow(f)).collect();
-        let fixed = [
+        let asked = settlements.iter().filter(|s| s.wants_list());
+        let results: Vec<String> = asked.map(|s| k.result(&s.id)).collect();
+        let own = [
             &k.workers,
             &k.running,
             &k.jobs,
@@ -181,10 +188,13 @@ impl Queue {
             &k.quarantine,
             &k.cancels,
         ];
-        let keys: Vec<&String> = fixed
+        let keys: Vec<&String> = k
+            .of_ties()
             .into_iter()
+            .chain(own)
             .chain(&k.ready)
             .chain(&flow_keys)
+            .chain(&results)
             .collect();
         let mut cmd = SETTLE.call(keys.into_iter());
         cmd.arg(incarnation)
@@ -194,59 +204,99 @@ impl Queue {
             .arg(millis(self.bounds.dedupe_window))
             .arg(self.bounds.quarantine_max)
             .arg(settlements.len())
+            .arg(results.len())
             .arg(counters.len())
             .arg(&counters);
         for flow in &flows {
             cmd.arg(&*flow.kind);
         }
+        let mut list = 0;
         for s in settlements {
             cmd.arg(&*s.id).arg(&*s.token);
-            s.ending.write(&mut cmd, &counters, &flows);
+            s.write_verb(&mut cmd, &counters);
+            s.ending.write(&mut cmd, &flows);
+            if !s.ending.is_end() {
+                continue;
+            }
+            if let Some(outcome) = &s.told.outcome {
+                list += usize::from(s.wants_list());
+                cmd.arg(outcome).arg(if s.wants_list() { list } else { 0 });
+            }
+            if let (Ending::Finished { .. }, Some(follow)) = (&s.ending, &s.told.follow) {
+                cmd.arg(follow);
+            }
         }
         cmd
     }
 }
 
-impl Ending {
-    /// The verb and its arguments, as the script's header lists them.
-    fn write(&self, cmd: &mut redis::Cmd, counters: &[&str], flows: &[&Flow]) {
-        let json = |h: &History| serde_json::to_string(h).unwrap_or_default();
-        let counter = counters.iter().position(|c| *c == self.counter());
+impl Settlement {
+    fn wants_list(&self) -> bool {
+        self.told.result && self.told.outcome.is_some() && self.ending.is_end()
+    }
+
+    /// A letter, the number of the counter, and flags, as the script's header lists them.
+    fn write_verb(&self, cmd: &mut redis::Cmd, counters: &[&str]) {
+        let counter = counters.iter().position(|c| *c == self.ending.counter());
         // There are few counters: their numbers stay within ASCII.
         let counter = counter.and_then(|n| u8::try_from(n).ok()).unwrap_or(0) + b'1';
-        match self {
-            Self::Finished {
-                record,
+        let mut verb = vec![self.ending.letter(), counter];
+        let mut flag = |letter: u8, set: bool| verb.extend(set.then_some(letter));
+        match &self.ending {
+            Ending::Finished {
                 given,
                 history,
+                counter,
                 ..
             } => {
-                let flags: &[u8] = match (given, history) {
-                    (false, false) => b"",
-                    (true, false) => b"g",
-                    (false, true) => b"h",
-                    (true, true) => b"gh",
-                };
-                let verb = [&[b'd', counter], flags].concat();
-                cmd.arg(verb).arg(record)
+                flag(b'g', *given);
+                flag(b'h', *history);
+                flag(b'c', *counter == "cancelled");
+                flag(b'e', *counter == "expired");
+                flag(b'n', self.told.follow.is_some());
             }
-            Self::Later { delay, history, .. } => cmd
-                .arg(&[b'r', counter])
-                .arg(millis(*delay))
-                .arg(json(history)),
-            Self::Dead { history, .. } => cmd.arg(&[b'x', counter]).arg(json(history)),
+            Ending::Dead { given, .. } => flag(b'g', *given),
+            _ => {}
+        }
+        flag(b't', self.ending.is_end() && self.told.outcome.is_some());
+        cmd.arg(verb);
+    }
+}
+
+impl Ending {
+    /// The arguments of its verb, as the script's header lists them.
+    fn write(&self, cmd: &mut redis::Cmd, flows: &[&Flow]) {
+        let json = |h: &History| serde_json::to_string(h).unwrap_or_default();
+        match self {
+            Self::Finished { record, .. } => cmd.arg(record),
+            Self::Later { delay, history, .. } => cmd.arg(millis(*delay)).arg(json(history)),
+            Self::Dead { history, .. } => cmd.arg(json(history)),
             Self::HandedBack { flow, history, .. } => {
                 let number = flows.iter().position(|f| *f == flow).map_or(0, |n| n + 1);
-                cmd.arg(&[b'h', counter])
-                    .arg(number)
+                cmd.arg(number)
                     .arg(flow.priority.index() + 1)
                     .arg(history.as_ref().map_or_else(String::new, json))
             }
-            Self::Quarantined(reject) => cmd
-                .arg(&[b'q', counter])
-                .arg(reject.code.as_str())
-                .arg(&reject.message),
+            Self::Quarantined(reject) => cmd.arg(reject.code.as_str()).arg(&reject.message),
         };
+    }
+
+    const fn letter(&self) -> u8 {
+        match self {
+            Self::Finished { .. } => b'd',
+            Self::Later { .. } => b'r',
+            Self::Dead { .. } => b'x',
+            Self::HandedBack { .. } => b'h',
+            Self::Quarantined(_) => b'q',
+        }
+    }
+
+    /// Whether the job is over, as far as it goes by itself.
+    const fn is_end(&self) -> bool {
+        matches!(
+            self,
+            Self::Finished { .. } | Self::Dead { .. } | Self::Quarantined(_)
+        )
     }
 
     const fn counter(&self) -> &'static str {

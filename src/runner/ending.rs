@@ -1,9 +1,11 @@
 //! What is to become of a job, from what its handler said: the one exhaustive match over outcomes. Pure.
 
+use crate::job::ties::outcome as outcome_json;
 use crate::job::{Failure, History, Outcome};
 use crate::policy::retry::{Decision, MAX_DELAY};
 use crate::queue::Delivery;
 use crate::queue::settle::{Ending, Record};
+use crate::queue::ties::{Told, next_step};
 use std::time::Duration;
 
 /// The ending of a delivery. `now_ms` is for records; `unit` is random in [0, 1), for jitter.
@@ -21,6 +23,7 @@ pub fn ending_of(
         Outcome::Failed(failure) => failed(delivery, failure, now_ms, unit),
         Outcome::Fatal(failure) => Ending::Dead {
             history: with_failure(delivery, failure, now_ms),
+            given: delivery.given,
             counter: "dead",
         },
         Outcome::Snooze { after, .. } => {
@@ -37,6 +40,37 @@ pub fn ending_of(
             history: None,
             counter: "handed_back",
         },
+    }
+}
+
+/// What others are told of a delivery that ended like this: who waits for it, and what follows it.
+#[must_use]
+pub fn told_of(delivery: &Delivery, outcome: &Outcome, ending: &Ending, now_ms: u64) -> Told {
+    let follows = delivery.then.as_deref();
+    if !delivery.tied && follows.is_none() {
+        return Told::default();
+    }
+    let job = &delivery.job;
+    let tell =
+        |state, result, error| outcome_json(&job.id, &job.kind, state, now_ms, result, error);
+    let (text, follow) = match (outcome, ending) {
+        (Outcome::Done(result), Ending::Finished { .. }) => {
+            let text = tell("done", result.as_ref(), None);
+            let workflow = delivery.workflow.as_ref();
+            let follow = follows.map(|then| next_step(then, &job.id, workflow, &text));
+            (text, follow)
+        }
+        (_, Ending::Finished { .. }) => (tell("cancelled", None, None), None),
+        (_, Ending::Dead { history, .. }) => {
+            let error = history.errors.last().map(|e| e.error.as_str());
+            (tell("dead", None, error), None)
+        }
+        _ => return Told::default(),
+    };
+    Told {
+        outcome: delivery.tied.then_some(text),
+        result: delivery.keeps_result,
+        follow,
     }
 }
 
@@ -57,6 +91,7 @@ fn failed(delivery: &Delivery, failure: &Failure, now_ms: u64, unit: f64) -> End
         },
         Decision::Dead { .. } => Ending::Dead {
             history,
+            given: delivery.given,
             counter: "dead",
         },
     }

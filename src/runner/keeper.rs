@@ -9,6 +9,7 @@ use crate::job::{Envelope, History};
 use crate::queue::admit::flow_of;
 use crate::queue::lease::{Heartbeat, RunningEntry, Watch};
 use crate::queue::settle::Ending;
+use crate::queue::ties::told_unrun;
 use crate::queue::{QueueError, Settlement};
 use crate::telemetry::events::{self, JobRef};
 use crate::telemetry::metrics::UNKNOWN_KIND;
@@ -157,17 +158,20 @@ impl Keeper {
     ) -> Result<(), QueueError> {
         let ids: Vec<&str> = entries.iter().map(|e| e.id.as_str()).collect();
         let stored = self.context.queue.stored(&ids).await?;
+        let ties = self.context.queue.ties_of(&ids).await?;
         let registry = self.context.shared.registry.load_full();
         let now_ms = clock::unix_ms();
         let (kinds, settlements): (Vec<Arc<str>>, Vec<Settlement>) = entries
             .iter()
             .zip(stored)
-            .map(|(entry, (raw, meta))| {
+            .zip(ties)
+            .map(|((entry, (raw, meta)), ties)| {
                 let crashed_ms = crashed.then_some(now_ms);
                 let (kind, ending) = rescued(&registry.catalog, &raw, &meta, crashed_ms);
                 let settlement = Settlement {
                     id: entry.id.as_str().into(),
                     token: entry.token.as_str().into(),
+                    told: told_unrun(&entry.id, &kind, &ties, &ending, now_ms),
                     ending,
                 };
                 (kind, settlement)
@@ -259,6 +263,7 @@ fn rescued(
         if history.crashes >= POISON_CRASHES {
             let ending = Ending::Dead {
                 history: history.clone(),
+                given: envelope.id.is_some(),
                 counter: "poisoned",
             };
             return (kind, ending);

@@ -9,4 +9,5 @@ mod operators;
 mod order;
 pub mod rig;
 mod settlement;
+mod ties;
 mod trouble;

@@ -1,11 +1,11 @@
 #!lua flags=allow-oom
 -- Moves due jobs from the delayed set to the tails of their flows. Who comes second changes nothing.
--- KEYS: workers, delayed, jobs, meta, quarantine, stats, ready x5, flow...
+-- KEYS: those of lib/ties.lua, workers, delayed, jobs, meta, quarantine, stats, ready x5, flow...
 -- ARGV: incarnation, quarantine max, items, then for each: id, score as read, flow number, priority number;
 --       then the kind of each flow. Flow number 0: it is no job, or its time is none, and goes to quarantine
 -- Out:  number moved; error LEASE if not registered
-local workers, delayed, jobs, meta, quarantine, stats = unpack(KEYS, 1, 6)
-local FIRST_READY, FIRST_FLOW, HEAD = 7, 12, 3
+local workers, delayed, jobs, meta, quarantine, stats = unpack(KEYS, 10, 15)
+local FIRST_READY, FIRST_FLOW, HEAD = 16, 21, 3
 local n, moved = tonumber(ARGV[3]), 0
 if not redis.call('ZSCORE', workers, ARGV[1]) then return redis.error_reply('LEASE lost') end
 -- Redis does not roll back: a key of the wrong type must show before the first write.
@@ -13,6 +13,8 @@ for _, key in ipairs({jobs, meta, stats}) do redis.call('HLEN', key) end
 for k = FIRST_READY, FIRST_FLOW - 1 do redis.call('ZCARD', KEYS[k]) end
 for k = FIRST_FLOW, #KEYS do redis.call('LLEN', KEYS[k]) end
 redis.call('XLEN', quarantine)
+local bound = redis.call('HLEN', TIES) > 0
+if bound then check_ties() end
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 
@@ -24,6 +26,8 @@ local function set_aside(id, score)
   redis.call('HDEL', jobs, id)
   redis.call('HDEL', meta, id)
   redis.pcall('HINCRBY', stats, 'quarantined', 1)
+  local tied = bound and redis.call('HGET', TIES, id)
+  if tied then untie(id, tied, 'quarantined', nil, nil, now) end
 end
 
 for i = 1, n do
@@ -40,4 +44,5 @@ for i = 1, n do
     end
   end
 end
+keep_groups(now)
 return moved

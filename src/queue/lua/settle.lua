@@ -1,21 +1,25 @@
 #!lua flags=allow-oom
 -- Ends deliveries, each only if its token is still the one under which the job runs.
--- KEYS: workers, running, jobs, meta, delayed, dead, recent, stats, ids, settled, quarantine, cancels, ready x5, flow...
+-- KEYS: those of lib/ties.lua, workers, running, jobs, meta, delayed, dead, recent, stats, ids, settled, quarantine,
+--       cancels, ready x5, flow..., result list...
 -- ARGV: incarnation, batch number (0: not replayed), dead max, recent max, id window ms, quarantine max, items,
---       number of counters, counter..., kind of each flow..., then for each item: id, token, verb, arguments
---         a verb is a letter, the number of a counter as a character from '1' on, and for 'd' perhaps flags
---         'd' finished (done, expired, cancelled): record for the ring; flag 'g': the id is to be remembered,
---             flag 'h': it has a history
+--       number of result lists, number of counters, counter..., kind of each flow..., then for each item: id, token,
+--       verb, arguments
+--         a verb is a letter, the number of a counter as a character from '1' on, and perhaps flags
+--         'd' finished: record for the ring; flag 'h': it has a history; 'c': cancelled, 'e': expired, else done
 --         'r' again later: delay ms, history
 --         'x' dead: history
 --         'h' back to where it stood: flow number, priority number, history or '' to leave it
 --         'q' quarantine: code, reason
+--         flag 'g' of 'd' and 'x': the id is to be remembered; flag 't' of 'd', 'x' and 'q': what is told of it, number
+--         of its result list or 0; flag 'n' of 'd': the envelope that follows
 -- Out:  {'ok' | 'applied' | 'old', now_ms, number of each stale item...}; error LEASE if not registered
-local workers, running, jobs, meta, delayed, dead, recent, stats, ids, settled, quarantine, cancels = unpack(KEYS, 1, 12)
-local FIRST_READY, FIRST_FLOW, FIRST_COUNTER = 13, 18, 9
+local workers, running, jobs, meta, delayed, dead, recent, stats, ids, settled, quarantine, cancels = unpack(KEYS, 10, 21)
+local FIRST_READY, FIRST_FLOW, FIRST_COUNTER = 22, 27, 10
 local ARGUMENTS = {d = 1, r = 2, x = 1, h = 3, q = 2}
 local incarnation, batch, n = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[7])
-local first_kind = FIRST_COUNTER + tonumber(ARGV[8])
+local flows = #KEYS - FIRST_FLOW + 1 - ARGV[8]
+local first_kind = FIRST_COUNTER + tonumber(ARGV[9])
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 if not redis.call('ZSCORE', workers, incarnation) then return redis.error_reply('LEASE lost') end
@@ -35,27 +39,47 @@ end
 -- Redis does not roll back: a key of the wrong type must show before the first write.
 for _, key in ipairs({jobs, meta, stats, settled}) do redis.call('HLEN', key) end
 for _, key in ipairs({delayed, dead, ids, unpack(KEYS, FIRST_READY, FIRST_FLOW - 1)}) do redis.call('ZCARD', key) end
-for k = FIRST_FLOW, #KEYS do redis.call('LLEN', KEYS[k]) end
+for k = FIRST_FLOW, FIRST_FLOW + flows - 1 do redis.call('LLEN', KEYS[k]) end
 redis.call('LLEN', recent)
 redis.call('XLEN', quarantine)
 local asked = redis.call('HLEN', cancels) > 0
+local bound = redis.call('HLEN', TIES) > 0
+if bound then check_ties() end
 
-local wanted, starts, start = {}, {}, first_kind + #KEYS - FIRST_FLOW + 1
+local wanted, starts, start = {}, {}, first_kind + flows
 for i = 1, n do
   wanted[i], starts[i] = ARGV[start], start
-  start = start + 3 + ARGUMENTS[string.sub(ARGV[start + 2], 1, 1)]
+  local verb = ARGV[start + 2]
+  start = start + 3 + ARGUMENTS[string.sub(verb, 1, 1)]
+  if #verb > 2 then
+    if string.find(verb, 't', 3, true) then start = start + 2 end
+    if string.find(verb, 'n', 3, true) then
+      start = start + 1
+      redis.call('LLEN', INBOX)
+    end
+  end
 end
 local held = redis.call('HMGET', running, unpack(wanted))
 local stale, ended, over_now, finished, with_meta, records, counts = {}, {}, {}, {}, {}, {}, {}
-local handed_back, remembered, not_again = {}, {}, {}
+local handed_back, remembered, not_again, over, follow = {}, {}, {}, {}, {}
 
 -- What each verb does with a job that is still under its token; its arguments start at `at`.
 local act = {}
 
+-- The job is over: what it is tied to is let go of below, all at once. Its arguments for that start at `at`.
+local function ended_as(how, id, at, verb)
+  local told = string.find(verb, 't', 3, true)
+  local list = told and tonumber(ARGV[at + 1]) or 0
+  over[#over + 1] = {id, how, told and ARGV[at], list > 0 and KEYS[FIRST_FLOW + flows - 1 + list] or nil}
+  if string.find(verb, 'n', 3, true) then follow[#follow + 1] = ARGV[told and at + 2 or at] end
+  if string.find(verb, 'g', 3, true) then remembered[#remembered + 1] = {id, EIGHTHS[how]} end
+end
+
 function act.d(id, at, verb)
+  local how = string.find(verb, 'c', 3, true) and 'cancelled' or string.find(verb, 'e', 3, true) and 'expired' or 'done'
   finished[#finished + 1] = id
   records[#records + 1] = ARGV[at]
-  if string.find(verb, 'g', 3, true) then remembered[#remembered + 1] = id end
+  ended_as(how, id, at + 1, verb)
   if string.find(verb, 'h', 3, true) then with_meta[#with_meta + 1] = id end
 end
 
@@ -64,9 +88,10 @@ function act.r(id, at)
   redis.call('HSET', meta, id, ARGV[at + 1])
 end
 
-function act.x(id, at)
+function act.x(id, at, verb)
   redis.call('HSET', meta, id, ARGV[at])
   redis.call('ZADD', dead, now, id)
+  ended_as('dead', id, at + 1, verb)
 end
 
 function act.h(id, at, _, token)
@@ -77,12 +102,13 @@ function act.h(id, at, _, token)
   if ARGV[at + 2] ~= '' then redis.call('HSET', meta, id, ARGV[at + 2]) end
 end
 
-function act.q(id, at)
+function act.q(id, at, verb)
   local raw = redis.call('HGET', jobs, id) or ''
   redis.call('XADD', quarantine, 'MAXLEN', '~', ARGV[6], '*', 'at', now, 'code', ARGV[at], 'reason', ARGV[at + 1],
     'raw', raw)
   finished[#finished + 1] = id
   with_meta[#with_meta + 1] = id
+  ended_as('quarantined', id, at + 2, verb)
 end
 
 for i = 1, n do
@@ -140,19 +166,31 @@ for counter, count in pairs(counts) do
   redis.pcall('HINCRBY', stats, ARGV[FIRST_COUNTER + counter - string.byte('1')], count)
 end
 -- The dead set is bounded: the oldest give way, at most a few hundred per call.
-local over = math.min(redis.call('ZCARD', dead) - ARGV[3], 500)
-if over > 0 then
-  local gone, popped = {}, redis.call('ZPOPMIN', dead, over)
-  for i = 1, #popped, 2 do gone[#gone + 1] = popped[i] end
+local excess = math.min(redis.call('ZCARD', dead) - ARGV[3], 500)
+if excess > 0 then
+  local gone, popped = {}, redis.call('ZPOPMIN', dead, excess)
+  for i = 1, #popped, 2 do
+    gone[#gone + 1] = popped[i]
+    over[#over + 1] = {popped[i], 'purged'}
+  end
   redis.call('HDEL', jobs, unpack(gone))
   redis.call('HDEL', meta, unpack(gone))
   redis.pcall('HINCRBY', stats, 'dead_dropped', #gone)
 end
 -- Ids whose time of being remembered is over go, at least as fast as new ones come.
 if #remembered > 0 and tonumber(ARGV[5]) > 0 then
-  for _, id in ipairs(remembered) do redis.call('ZADD', ids, now + ARGV[5], id) end
-  local over = redis.call('ZRANGE', ids, '(1', now, 'BYSCORE', 'LIMIT', 0, #remembered + 16)
-  if #over > 0 then redis.call('ZREM', ids, unpack(over)) end
+  for _, item in ipairs(remembered) do redis.call('ZADD', ids, now + ARGV[5] + item[2], item[1]) end
+  local past = redis.call('ZRANGE', ids, '(1', now, 'BYSCORE', 'LIMIT', 0, #remembered + 16)
+  if #past > 0 then redis.call('ZREM', ids, unpack(past)) end
 end
+if bound and #over > 0 then
+  local names = {}
+  for i, item in ipairs(over) do names[i] = item[1] end
+  for i, tied in ipairs(redis.call('HMGET', TIES, unpack(names))) do
+    if tied then untie(over[i][1], tied, over[i][2], over[i][3], over[i][4], now) end
+  end
+  keep_groups(now)
+end
+for _, envelope in ipairs(follow) do redis.call('RPUSH', INBOX, envelope) end
 if batch > 0 then redis.call('HSET', settled, incarnation, batch .. '|' .. table.concat(stale, ',')) end
 return {'ok', now, unpack(stale)}

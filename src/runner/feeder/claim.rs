@@ -3,6 +3,7 @@
 use super::Feeder;
 use crate::clock;
 use crate::queue::settle::Ending;
+use crate::queue::ties::Told;
 use crate::queue::{Claimed, Flow, FlowAllowance, QueueError, Settlement};
 use crate::runner::feeder::Phase;
 use crate::runner::pipeline::Run;
@@ -168,6 +169,7 @@ impl Feeder {
                     id: job.id.shared(),
                     token: Arc::clone(&job.token),
                     ending,
+                    told: Told::default(),
                 },
                 kind: Arc::clone(&job.kind),
             });

@@ -39,6 +39,7 @@ impl Feeder {
             .map_err(|ending| Settlement {
                 id: raw.id.as_str().into(),
                 token: Arc::clone(&token),
+                told: raw.told(&flow.kind, &ending, now_ms),
                 ending,
             })?;
         if turn.is_some() {

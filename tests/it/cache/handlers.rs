@@ -100,6 +100,7 @@ fn context(args: Value) -> Context {
             attempt: 1,
             max_attempts: 5,
             traceparent: None,
+            parents: Vec::new(),
             token: "t:1".into(),
         }),
         stop: CancellationToken::new(),

@@ -277,6 +277,7 @@ impl World {
             },
             5 => Ending::Dead {
                 history: failures(2),
+                given: true,
                 counter: "dead",
             },
             _ => handed_back(home),
@@ -379,7 +380,7 @@ impl World {
             .unwrap();
         assert_eq!(buried, u64::from(dead));
         if dead {
-            self.over(&id, false);
+            self.over(&id, true);
         }
     }
 }

@@ -4,6 +4,7 @@ use super::{Place, World};
 use crate::queue::rig::{done, flow, handed_back, settlement};
 use std::collections::{BTreeMap, BTreeSet};
 use tidegate::job::Priority;
+use tidegate::queue::ties::Told;
 use tidegate::queue::{Flow, QueueError, Settlement};
 
 impl World {
@@ -24,6 +25,7 @@ impl World {
                         id: entry.id.as_str().into(),
                         ending: handed_back(self.live[&entry.id].1.clone()),
                         token: entry.token.into(),
+                        told: Told::default(),
                     });
                 }
             }
