@@ -4,21 +4,28 @@ use super::output::{age, pairs};
 use super::store::{OnQueue, Store};
 use super::{CliError, Global, Report};
 use crate::clock;
-use crate::job::Envelope;
+use crate::config::duration;
+use crate::job::{Envelope, Progress};
 use crate::queue::Queue;
 use crate::queue::admit::flow_of;
 use crate::queue::inspect::Found;
 use crate::queue::operate::Cancelled;
 use crate::queue::settle::Record;
 use clap::Subcommand;
+use serde::Deserialize;
 use serde_json::{Value, json};
+use std::time::Duration;
+
+/// Between two looks at a job whose end is awaited.
+const WAIT_STEP: Duration = Duration::from_millis(50);
 
 const EXAMPLES: &str = "\
 Examples:
   tidegate job show 0190b6f2-6ad5-7d0e-8e2f-3f3c7d1f5a10
   tidegate job show mail-7 --payload --json
   tidegate job retry mail-7
-  tidegate job cancel mail-7 --queue mail";
+  tidegate job cancel mail-7 --queue mail
+  tidegate job cancel report-3 --wait --wait-timeout 30s";
 
 /// `tidegate job …`
 #[derive(Debug, clap::Args)]
@@ -41,7 +48,16 @@ enum Command {
     /// Run a dead or delayed job now; a dead one starts afresh
     Retry(OneJob),
     /// End a job: one that waits is gone, one that runs is asked to stop
-    Cancel(OneJob),
+    Cancel {
+        #[command(flatten)]
+        job: OneJob,
+        /// Wait until one that runs has ended; exit code 1 if it has not
+        #[arg(long)]
+        wait: bool,
+        /// How long to wait, 1ms to 1day
+        #[arg(long, value_name = "DURATION", default_value = "1m", value_parser = wait_limit, requires = "wait")]
+        wait_timeout: Duration,
+    },
 }
 
 #[derive(Debug, clap::Args)]
@@ -57,7 +73,8 @@ struct OneJob {
 /// # Errors
 /// The job is not known or in a state that does not allow it, or configuration or Redis.
 pub async fn run(args: Args, global: &Global) -> Result<Report, CliError> {
-    let (Command::Show { job, .. } | Command::Retry(job) | Command::Cancel(job)) = &args.command;
+    let (Command::Show { job, .. } | Command::Retry(job) | Command::Cancel { job, .. }) =
+        &args.command;
     let store = Store::open(global, job.on.queue.as_deref()).await?;
     let (queue, found) = store.find(&job.id).await?;
     match &args.command {
@@ -81,7 +98,12 @@ pub async fn run(args: Args, global: &Global) -> Result<Report, CliError> {
                 "runs as soon as there is a slot",
             ))
         }
-        Command::Cancel(_) => cancel(&store, &queue, &job.id, &found).await,
+        Command::Cancel {
+            wait, wait_timeout, ..
+        } => {
+            let limit = wait.then_some(*wait_timeout);
+            cancel(&store, &queue, &job.id, &found, limit).await
+        }
     }
 }
 
@@ -102,7 +124,13 @@ pub(super) async fn requeue(
     Ok(queue.requeue(id, &flow, history).await?)
 }
 
-async fn cancel(store: &Store, queue: &Queue, id: &str, found: &Found) -> Result<Report, CliError> {
+async fn cancel(
+    store: &Store,
+    queue: &Queue,
+    id: &str,
+    found: &Found,
+    wait: Option<Duration>,
+) -> Result<Report, CliError> {
     let envelope = Envelope::parse(&found.raw).unwrap_or_default();
     let flow = flow_of(&envelope, &store.catalog);
     let record = Record {
@@ -118,6 +146,7 @@ async fn cancel(store: &Store, queue: &Queue, id: &str, found: &Found) -> Result
         |state: &str| CliError::failed("not_cancellable", format!("{id} is {state} already"));
     match queue.cancel(&record, envelope.id.is_some()).await? {
         Cancelled::Done => Ok(done(queue, id, "cancelled", "cancelled")),
+        Cancelled::Asked if wait.is_some() => ended(queue, id, wait.unwrap_or_default()).await,
         Cancelled::Asked => Ok(done(
             queue,
             id,
@@ -127,6 +156,44 @@ async fn cancel(store: &Store, queue: &Queue, id: &str, found: &Found) -> Result
         Cancelled::Dead => Err(over("dead")),
         Cancelled::Unknown => Err(over(&found.state)),
     }
+}
+
+/// Waits for the end of a job that was asked to end. It may have ended in another way before it heard of it.
+async fn ended(queue: &Queue, id: &str, limit: Duration) -> Result<Report, CliError> {
+    let end = async {
+        loop {
+            let state = queue.find(id).await?.map(|found| found.state);
+            match state.as_deref() {
+                Some("running") => tokio::time::sleep(WAIT_STEP).await,
+                Some(state) => return Ok::<_, CliError>(state.to_owned()),
+                // The ring of finished jobs is shorter than it took to look.
+                None => return Ok("unknown".to_owned()),
+            }
+        }
+    };
+    match tokio::time::timeout(limit, end).await {
+        Ok(state) => {
+            let state = state?;
+            Ok(done(queue, id, &state, &format!("ended {state}")))
+        }
+        Err(_) => {
+            let limit = duration::format(limit);
+            let json =
+                json!({"id": id, "queue": &*queue.name, "state": "running", "error": "timeout"});
+            let failure = format!("{id} still runs after {limit}");
+            Ok(Report::new(json, String::new()).failing(Some(failure)))
+        }
+    }
+}
+
+/// How long to wait for an end, from the command line.
+fn wait_limit(given: &str) -> Result<Duration, String> {
+    let limit = duration::parse(given)?;
+    let longest = Duration::from_secs(86_400);
+    if limit.is_zero() || limit > longest {
+        return Err("must be within 1ms and 1day".to_owned());
+    }
+    Ok(limit)
 }
 
 fn done(queue: &Queue, id: &str, state: &str, words: &str) -> Report {
@@ -155,6 +222,9 @@ pub(super) fn view(store: &Store, queue: &Queue, id: &str, found: &Found, payloa
         view["attempts"] = finished.attempts.into();
         view["duration_ms"] = finished.duration_ms.into();
         return view;
+    }
+    if let Some(progress) = &found.progress {
+        view["progress"] = json!(progress);
     }
     if let Some((worker, _)) = found.token.as_deref().and_then(|t| t.split_once(':')) {
         view["worker"] = worker.into();
@@ -190,7 +260,7 @@ fn at_name(state: &str) -> &'static str {
 
 /// A job for people, from its view.
 pub(super) fn view_text(view: &Value) -> String {
-    const NAMES: [&str; 18] = [
+    const NAMES: [&str; 19] = [
         "id",
         "status",
         "kind",
@@ -207,6 +277,7 @@ pub(super) fn view_text(view: &Value) -> String {
         "enqueued_at",
         "duration_ms",
         "worker",
+        "progress",
         "meta",
         "args",
     ];
@@ -218,6 +289,7 @@ pub(super) fn view_text(view: &Value) -> String {
         let text = match (name, value) {
             (name, Value::Number(n)) if name.ends_with("_at") => when(n.as_u64().unwrap_or(0), now),
             ("duration_ms", Value::Number(n)) => age(n.as_u64().unwrap_or(0)),
+            ("progress", value) => progress_text(value, now),
             (_, Value::String(text)) => text.clone(),
             (_, other) => other.to_string(),
         };
@@ -234,6 +306,13 @@ pub(super) fn view_text(view: &Value) -> String {
         ));
     }
     pairs(&lines)
+}
+
+/// What it told last and how long ago: `40%, halfway there, rows 120 (2s ago)`.
+fn progress_text(value: &Value, now_ms: u64) -> String {
+    let progress = Progress::deserialize(value).unwrap_or_default();
+    let ago = now_ms.saturating_sub(progress.at.unwrap_or(now_ms));
+    format!("{} ({} ago)", progress.in_words(), age(ago))
 }
 
 /// A time with its distance from now.

@@ -5,6 +5,7 @@
 
 mod error;
 mod health;
+mod intake;
 mod reload;
 mod run;
 
@@ -367,6 +368,7 @@ fn start_services(
         },
         stop.clone(),
     ));
+    intake::start(parts, conn, services, stop);
     services.spawn(bell::run(
         parts.queues.clone(),
         config.redis.clone(),

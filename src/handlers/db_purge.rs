@@ -3,10 +3,11 @@
 //! Owns: the section of a definition, its checks, and what a halted run means for the job. How rows are deleted is the
 //! database's to know.
 
+use super::progress::saturating;
 use super::{Built, Context, Deps, Handler, HandlerKind};
 use crate::catalog::{JobSpec, Problem};
 use crate::config::{Config, duration};
-use crate::db::purge::{Halt, Purge};
+use crate::db::purge::{Halt, Purge, Watch};
 use crate::db::{self, Database, DbError, Delivery, Ident, Param, TableName};
 use crate::job::{ArgSpec, Failure, Job, Outcome};
 use crate::policy::batch;
@@ -251,9 +252,18 @@ impl DbPurge {
             token: &job.token,
             remembered: self.remembered,
         };
+        let watch = Watch {
+            stop: &ctx.stop,
+            on_batch: &|rows, batches| {
+                ctx.progress.update(|progress| {
+                    progress.count("rows_deleted", saturating(rows));
+                    progress.count("batches", saturating(batches));
+                });
+            },
+        };
         let report = self
             .purge
-            .run(&self.database, &delivery, params, &ctx.stop)
+            .run(&self.database, &delivery, params, &watch)
             .await?;
         Ok(result_of(&report))
     }

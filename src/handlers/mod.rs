@@ -8,9 +8,11 @@ mod cache_warm;
 mod db_purge;
 mod exec;
 mod http;
+pub mod progress;
 mod template;
 
 pub use http::SharedClient;
+pub use progress::Reporter;
 
 use crate::cache::Cache;
 use crate::catalog::{JobSpec, Problem};
@@ -18,6 +20,7 @@ use crate::config::Config;
 use crate::db::Database;
 use crate::job::{Job, Outcome};
 use futures::future::BoxFuture;
+use progress::Board;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
@@ -38,6 +41,20 @@ pub struct Context {
     /// Cancelled when the job should stop soon: long work ends at its next safe point with
     /// [`Outcome::Interrupted`], before it is dropped.
     pub stop: CancellationToken,
+    /// Where it tells how far it has come.
+    pub progress: Reporter,
+}
+
+impl Context {
+    /// The context of one delivery, whose reports go to `board`.
+    #[must_use]
+    pub fn new(job: Arc<Job>, stop: CancellationToken, board: Arc<Board>) -> Self {
+        Self {
+            progress: Reporter::new(board, Arc::clone(&job)),
+            job,
+            stop,
+        }
+    }
 }
 
 /// One way of handling jobs, as the list of them knows it.

@@ -9,8 +9,10 @@ pub mod history;
 pub mod id;
 pub mod merge;
 mod outcome;
+mod outgoing;
 pub mod partition;
 mod priority;
+pub mod progress;
 mod strict;
 pub mod ties;
 
@@ -19,8 +21,10 @@ pub use envelope::{Envelope, Reject, RejectCode};
 pub use history::{AttemptError, History};
 pub use id::JobId;
 pub use outcome::{Blame, Failure, Outcome};
+pub use outgoing::Outgoing;
 pub use partition::KeyExpr;
 pub use priority::Priority;
+pub use progress::Progress;
 pub use ties::Parent;
 
 use serde_json::{Map, Value};

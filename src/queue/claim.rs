@@ -4,7 +4,7 @@ use super::admit::flow_of;
 use super::reply::Reply;
 use super::script::{CLAIM, LOOK, PROMOTE};
 use super::settle::Ending;
-use super::ties::{Told, told_unrun};
+use super::ties::{Notice, notice_unrun};
 use super::{Flow, Queue, QueueError, millis};
 use crate::catalog::{Catalog, JobSpec};
 use crate::job::{Envelope, History, Job, JobId, Priority, Reject, RejectCode, args, merge};
@@ -157,8 +157,8 @@ pub enum Unfit {
 impl RawDelivery {
     /// What others are told if it ends before it starts.
     #[must_use]
-    pub fn told(&self, kind: &str, ending: &Ending, now_ms: u64) -> Told {
-        told_unrun(&self.id, kind, &self.ties, ending, now_ms)
+    pub fn notice(&self, kind: &str, ending: &Ending, now_ms: u64) -> Notice {
+        notice_unrun(&self.id, kind, &self.ties, ending, now_ms)
     }
 
     /// Parses what is stored.
@@ -323,6 +323,7 @@ impl Queue {
             &k.meta,
             &k.quarantine,
             &k.stats,
+            &k.tomb,
         ];
         let keys: Vec<&String> = k
             .of_ties()

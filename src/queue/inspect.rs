@@ -1,7 +1,7 @@
 //! Reading a queue for people: counts, one job, the dead, the quarantined.
 
 use super::{Flow, Queue, QueueError};
-use crate::job::{History, Priority};
+use crate::job::{History, Priority, Progress};
 use std::collections::BTreeMap;
 
 /// Records of finished jobs read per step when one is looked for.
@@ -35,7 +35,7 @@ pub struct Counts {
 }
 
 /// Where a job is.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Found {
     /// One of pending, delayed, running, done, dead, expired, cancelled.
     pub state: String,
@@ -45,6 +45,8 @@ pub struct Found {
     pub history: History,
     /// The token under which it runs.
     pub token: Option<String>,
+    /// How far it says it has come, while it runs.
+    pub progress: Option<Progress>,
     /// When it is due (delayed), died, or finished, ms.
     pub at_ms: Option<u64>,
     /// Of a finished job: kind, class, attempts made and run time in ms.
@@ -142,8 +144,9 @@ impl Queue {
             Option<String>,
             Option<f64>,
             Option<f64>,
+            Option<Vec<u8>>,
         );
-        let (raw, meta, token, due, died): Places = redis::pipe()
+        let (raw, meta, token, due, died, progress): Places = redis::pipe()
             .atomic()
             .cmd("HGET")
             .arg(&k.jobs)
@@ -159,6 +162,9 @@ impl Queue {
             .arg(id)
             .cmd("ZSCORE")
             .arg(&k.dead)
+            .arg(id)
+            .cmd("HGET")
+            .arg(&k.progress)
             .arg(id)
             .query_async(&mut conn)
             .await?;
@@ -178,6 +184,7 @@ impl Queue {
                 .and_then(|m| serde_json::from_slice(&m).ok())
                 .unwrap_or_default(),
             token,
+            progress: progress.and_then(|p| serde_json::from_slice(&p).ok()),
             at_ms: at.map(|score| score as u64),
             finished: None,
         }))
@@ -330,6 +337,7 @@ fn decode(record: &str) -> Option<Found> {
         raw: Vec::new(),
         history,
         token: None,
+        progress: None,
         at_ms: Some(at_ms),
         finished: Some(Finished {
             kind,

@@ -44,6 +44,8 @@ pub struct Keys {
     pub tomb: String,
     /// Running jobs whose end was asked for (hash).
     pub cancels: String,
+    /// id → how far a running job has come (hash).
+    pub progress: String,
     /// Where daemons are told to look at this queue (a pub/sub channel, no key).
     pub bell: String,
     /// incarnation → its last settlement, so that a repeated one is known (hash).
@@ -91,6 +93,7 @@ impl Keys {
             stats: key("stats"),
             tomb: key("tomb"),
             cancels: key("cancels"),
+            progress: key("progress"),
             bell: key("bell"),
             settled: key("settled"),
             ties: key("ties"),
@@ -157,6 +160,7 @@ impl Keys {
             (&self.stats, "hash"),
             (&self.tomb, "hash"),
             (&self.cancels, "hash"),
+            (&self.progress, "hash"),
             (&self.settled, "hash"),
             (&self.ties, "hash"),
             (&self.locks, "hash"),

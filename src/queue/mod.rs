@@ -15,6 +15,7 @@ pub mod inspect;
 mod keys;
 pub mod lease;
 pub mod operate;
+pub mod progress;
 mod reply;
 mod script;
 pub mod settle;

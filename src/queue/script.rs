@@ -41,6 +41,7 @@ scripts! {
     PROMOTE = "promote" + "ties",
     CLAIM = "claim",
     SETTLE = "settle" + "ends" + "ties",
+    PROGRESS = "progress",
     HEARTBEAT = "heartbeat",
     FENCE = "fence",
     ENQUEUE = "enqueue" + "ends",

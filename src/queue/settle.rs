@@ -2,7 +2,7 @@
 
 use super::reply::Reply;
 use super::script::SETTLE;
-use super::ties::Told;
+use super::ties::Notice;
 use super::{Flow, Queue, QueueError, millis};
 use crate::job::{History, Priority, Reject};
 use std::fmt::Write;
@@ -24,7 +24,9 @@ pub struct Settlement {
     /// What is to become of it.
     pub ending: Ending,
     /// What others are told if that is its end.
-    pub told: Told,
+    pub notice: Notice,
+    /// It may have told how far it had come: that goes with it.
+    pub told: bool,
 }
 
 /// What is to become of a job whose delivery ended.
@@ -187,6 +189,7 @@ impl Queue {
             &k.settled,
             &k.quarantine,
             &k.cancels,
+            &k.progress,
         ];
         let keys: Vec<&String> = k
             .of_ties()
@@ -204,6 +207,7 @@ impl Queue {
             .arg(millis(self.bounds.dedupe_window))
             .arg(self.bounds.quarantine_max)
             .arg(settlements.len())
+            .arg(u8::from(settlements.iter().any(|s| s.told)))
             .arg(results.len())
             .arg(counters.len())
             .arg(&counters);
@@ -218,11 +222,11 @@ impl Queue {
             if !s.ending.is_end() {
                 continue;
             }
-            if let Some(outcome) = &s.told.outcome {
+            if let Some(outcome) = &s.notice.outcome {
                 list += usize::from(s.wants_list());
                 cmd.arg(outcome).arg(if s.wants_list() { list } else { 0 });
             }
-            if let (Ending::Finished { .. }, Some(follow)) = (&s.ending, &s.told.follow) {
+            if let (Ending::Finished { .. }, Some(follow)) = (&s.ending, &s.notice.follow) {
                 cmd.arg(follow);
             }
         }
@@ -232,7 +236,7 @@ impl Queue {
 
 impl Settlement {
     fn wants_list(&self) -> bool {
-        self.told.result && self.told.outcome.is_some() && self.ending.is_end()
+        self.notice.result && self.notice.outcome.is_some() && self.ending.is_end()
     }
 
     /// A letter, the number of the counter, and flags, as the script's header lists them.
@@ -253,12 +257,12 @@ impl Settlement {
                 flag(b'h', *history);
                 flag(b'c', *counter == "cancelled");
                 flag(b'e', *counter == "expired");
-                flag(b'n', self.told.follow.is_some());
+                flag(b'n', self.notice.follow.is_some());
             }
             Ending::Dead { given, .. } => flag(b'g', *given),
             _ => {}
         }
-        flag(b't', self.ending.is_end() && self.told.outcome.is_some());
+        flag(b't', self.ending.is_end() && self.notice.outcome.is_some());
         cmd.arg(verb);
     }
 }

@@ -134,7 +134,7 @@ pub(super) fn keeps_result(stored: &str) -> bool {
 
 /// What is told, and to whom, when a job ends.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub struct Told {
+pub struct Notice {
     /// How it ended, as [`crate::job::ties::outcome`] says it; none if nobody asked.
     pub outcome: Option<String>,
     /// Whether somebody waits for that at the job's result list.
@@ -145,20 +145,20 @@ pub struct Told {
 
 /// What is told of a job with these stored ties that ended without having run just now.
 #[must_use]
-pub fn told_unrun(id: &str, kind: &str, stored: &str, ending: &Ending, now_ms: u64) -> Told {
+pub fn notice_unrun(id: &str, kind: &str, stored: &str, ending: &Ending, now_ms: u64) -> Notice {
     let (state, error) = match ending {
         Ending::Finished { counter, .. } => (*counter, None),
         Ending::Dead { history, .. } => ("dead", history.errors.last().map(|e| e.error.clone())),
         Ending::Quarantined(reject) => ("quarantined", Some(reject.to_string())),
-        Ending::Later { .. } | Ending::HandedBack { .. } => return Told::default(),
+        Ending::Later { .. } | Ending::HandedBack { .. } => return Notice::default(),
     };
     match JobId::parse(id) {
-        Ok(id) if !stored.is_empty() => Told {
+        Ok(id) if !stored.is_empty() => Notice {
             outcome: Some(outcome(&id, kind, state, now_ms, None, error.as_deref())),
             result: keeps_result(stored),
             follow: None,
         },
-        _ => Told::default(),
+        _ => Notice::default(),
     }
 }
 

@@ -6,6 +6,7 @@ use super::lease::Lease;
 use super::registry::Registry;
 use super::slots::Slots;
 use crate::catalog::JobSpec;
+use crate::handlers::progress::Board;
 use crate::job::Priority;
 use crate::queue::Queue;
 use crate::telemetry::{Alerts, KindMetrics, KindSuccesses, Metrics, Successes};
@@ -56,6 +57,8 @@ pub struct QueueContext {
     pub lease: Lease,
     /// The deliveries it holds.
     pub inflight: InFlight,
+    /// What its running jobs have told.
+    pub told: Arc<Board>,
     /// How it gets on.
     pub progress: Progress,
     /// The last claim whose answer, or failure, is known.
@@ -91,6 +94,7 @@ impl QueueContext {
             poll,
             shared,
             inflight: InFlight::default(),
+            told: Arc::default(),
             progress: Progress::default(),
             resolved_claim: AtomicU64::new(0),
             nudge: Nudge::default(),

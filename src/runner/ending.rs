@@ -5,7 +5,7 @@ use crate::job::{Failure, History, Outcome};
 use crate::policy::retry::{Decision, MAX_DELAY};
 use crate::queue::Delivery;
 use crate::queue::settle::{Ending, Record};
-use crate::queue::ties::{Told, next_step};
+use crate::queue::ties::{Notice, next_step};
 use std::time::Duration;
 
 /// The ending of a delivery. `now_ms` is for records; `unit` is random in [0, 1), for jitter.
@@ -45,10 +45,10 @@ pub fn ending_of(
 
 /// What others are told of a delivery that ended like this: who waits for it, and what follows it.
 #[must_use]
-pub fn told_of(delivery: &Delivery, outcome: &Outcome, ending: &Ending, now_ms: u64) -> Told {
+pub fn notice_of(delivery: &Delivery, outcome: &Outcome, ending: &Ending, now_ms: u64) -> Notice {
     let follows = delivery.then.as_deref();
     if !delivery.tied && follows.is_none() {
-        return Told::default();
+        return Notice::default();
     }
     let job = &delivery.job;
     let tell =
@@ -65,9 +65,9 @@ pub fn told_of(delivery: &Delivery, outcome: &Outcome, ending: &Ending, now_ms: 
             let error = history.errors.last().map(|e| e.error.as_str());
             (tell("dead", None, error), None)
         }
-        _ => return Told::default(),
+        _ => return Notice::default(),
     };
-    Told {
+    Notice {
         outcome: delivery.tied.then_some(text),
         result: delivery.keeps_result,
         follow,

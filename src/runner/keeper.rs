@@ -9,7 +9,7 @@ use crate::job::{Envelope, History};
 use crate::queue::admit::flow_of;
 use crate::queue::lease::{Heartbeat, RunningEntry, Watch};
 use crate::queue::settle::Ending;
-use crate::queue::ties::told_unrun;
+use crate::queue::ties::notice_unrun;
 use crate::queue::{QueueError, Settlement};
 use crate::telemetry::events::{self, JobRef};
 use crate::telemetry::metrics::UNKNOWN_KIND;
@@ -171,8 +171,10 @@ impl Keeper {
                 let settlement = Settlement {
                     id: entry.id.as_str().into(),
                     token: entry.token.as_str().into(),
-                    told: told_unrun(&entry.id, &kind, &ties, &ending, now_ms),
+                    notice: notice_unrun(&entry.id, &kind, &ties, &ending, now_ms),
                     ending,
+                    // Nobody knows what it told before its daemon died.
+                    told: true,
                 };
                 (kind, settlement)
             })

@@ -12,6 +12,7 @@ pub mod inflight;
 mod keeper;
 pub mod lease;
 pub mod pipeline;
+mod progress;
 pub mod registry;
 mod report;
 pub mod settler;
@@ -79,6 +80,8 @@ impl Runner {
             settlers.push((settler, task));
             let keeper = keeper::run(Arc::clone(context), keepers_stop.clone());
             keepers.push(tokio::spawn(keeper));
+            let teller = progress::run(Arc::clone(context), keepers_stop.clone());
+            keepers.push(tokio::spawn(teller));
         }
         let workers = tokio::spawn(async move {
             if let Err(e) = monitor.run().await {

@@ -7,6 +7,7 @@ use super::slots::Slots;
 use super::stop::{Stop, StopReason};
 use crate::clock;
 use crate::handlers::Context;
+use crate::handlers::progress::Board;
 use crate::job::Outcome;
 use crate::queue::Delivery;
 use crate::telemetry::events;
@@ -31,6 +32,8 @@ pub struct Run {
     pub kind: Arc<Kind>,
     /// Stops it from outside.
     pub stop: Stop,
+    /// Where it tells how far it has come.
+    pub told: Arc<Board>,
     /// What it owes its breakers.
     pub passage: Option<Passage>,
 }
@@ -54,10 +57,8 @@ impl Service<Task<Run>> for Dispatch {
         let run = task.args;
         Box::pin(async move {
             events::job_started(&*run.delivery.job);
-            let context = Context {
-                job: Arc::clone(&run.delivery.job),
-                stop: run.stop.token().clone(),
-            };
+            let job = Arc::clone(&run.delivery.job);
+            let context = Context::new(job, run.stop.token().clone(), run.told);
             Ok(run.kind.handler.run(&context).await)
         })
     }

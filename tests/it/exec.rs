@@ -9,6 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tidegate::config::Secret;
+use tidegate::handlers::progress::Board;
 use tidegate::handlers::{Context, Handler};
 use tidegate::job::Outcome;
 
@@ -291,4 +292,39 @@ async fn a_process_that_left_the_group_does_not_hold_the_job_up() {
     let escaped = rustix::process::Pid::from_raw(escaped).unwrap();
     rustix::process::kill_process(escaped, rustix::process::Signal::KILL).unwrap();
     assert_eq!(outcome, Outcome::Done(Some(json!(5))));
+}
+
+#[tokio::test]
+async fn a_child_tells_how_far_it_has_come_by_path_or_descriptor() {
+    for write in [
+        r#"echo '{"percent":1}' > "$TIDEGATE_PROGRESS"; echo '{"percent":80,"counters":{"n":3}}' > "$TIDEGATE_PROGRESS""#,
+        r#"echo '{"percent":1}' >&3; printf '%s\n%s\n' 'no report' '{"percent":80,"counters":{"n":3}}' >&3"#,
+    ] {
+        let board = Arc::default();
+        let ctx = told_to(&board);
+        let outcome = run(&script(write, "progress = true"), &ctx).await;
+        assert_eq!(outcome, Outcome::Done(None), "{write}");
+        let last = board.take_news().remove(0).progress;
+        assert_eq!((last.percent, last.counters["n"]), (Some(80.0), 3));
+    }
+}
+
+#[tokio::test]
+async fn a_flood_of_reports_holds_nothing_up_and_a_pipe_is_given_only_if_asked_for() {
+    let board = Arc::default();
+    let flood = r#"head -c 10000000 /dev/zero >&3; printf '\n{"percent":9}\n' >&3"#;
+    let outcome = run(&script(flood, "progress = true"), &told_to(&board)).await;
+    assert_eq!(outcome, Outcome::Done(None));
+    assert_eq!(board.take_news().remove(0).progress.percent, Some(9.0));
+
+    let without = r#"[ -z "$TIDEGATE_PROGRESS" ] && ! [ -e /dev/fd/3 ]"#;
+    let outcome = run(&script(without, ""), &told_to(&board)).await;
+    assert_eq!(outcome, Outcome::Done(None));
+    assert!(board.take_news().is_empty());
+}
+
+/// A context whose reports go to a board.
+fn told_to(board: &Arc<Board>) -> Context {
+    let ctx = context(json!({}));
+    Context::new(ctx.job, ctx.stop, Arc::clone(board))
 }

@@ -43,21 +43,19 @@ pub fn context(args: Value) -> Context {
     let Value::Object(args) = args else {
         panic!("args are an object");
     };
-    Context {
-        job: Arc::new(Job {
-            id: JobId::parse("job-1").unwrap(),
-            kind: "app.test".into(),
-            queue: "default".into(),
-            priority: Priority::Normal,
-            args,
-            attempt: 2,
-            max_attempts: 5,
-            traceparent: Some("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".to_owned()),
-            parents: Vec::new(),
-            token: "incarnation:7".into(),
-        }),
-        stop: CancellationToken::new(),
-    }
+    let job = Job {
+        id: JobId::parse("job-1").unwrap(),
+        kind: "app.test".into(),
+        queue: "default".into(),
+        priority: Priority::Normal,
+        args,
+        attempt: 2,
+        max_attempts: 5,
+        traceparent: Some("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".to_owned()),
+        parents: Vec::new(),
+        token: "incarnation:7".into(),
+    };
+    Context::new(Arc::new(job), CancellationToken::new(), Arc::default())
 }
 
 /// A definition that is shipped with the project.

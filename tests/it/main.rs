@@ -14,6 +14,7 @@ mod exec;
 mod handler;
 mod health;
 mod http;
+mod intake;
 mod purge;
 mod queue;
 mod stack;

@@ -7,6 +7,7 @@ mod lease;
 mod model;
 mod operators;
 mod order;
+mod progress;
 pub mod rig;
 mod settlement;
 mod ties;

@@ -71,6 +71,14 @@ pub struct PurgeReport {
     pub capped: bool,
 }
 
+/// How a run is watched while it goes on.
+pub struct Watch<'a> {
+    /// Cancelled when it should stop soon.
+    pub stop: &'a CancellationToken,
+    /// Hears of each committed batch: rows deleted and batches so far, by all deliveries of the job together.
+    pub on_batch: &'a (dyn Fn(u64, u64) + Sync),
+}
+
 /// Why a run did not come to its end. What was committed stays, and the next delivery of the job goes on from there.
 #[derive(Debug)]
 pub enum Halt {
@@ -122,7 +130,7 @@ impl Purge {
         database: &Database,
         delivery: &Delivery<'_>,
         params: &[Param],
-        stop: &CancellationToken,
+        watch: &Watch<'_>,
     ) -> Result<PurgeReport, Halt> {
         migrate::require_schema(database).await?;
         let (keyset, progress) = self.start(database, delivery, params).await?;
@@ -137,7 +145,7 @@ impl Purge {
             keyset: &keyset,
             params,
         };
-        let progress = self.walk(&batch, progress, sizer, stop).await?;
+        let progress = self.walk(&batch, progress, sizer, watch).await?;
         let seconds = batch.finish().await?;
         Ok(self.report(&progress, seconds))
     }
@@ -182,8 +190,9 @@ impl Purge {
         batch: &Batch<'_>,
         mut progress: Progress,
         mut sizer: BatchSizer,
-        stop: &CancellationToken,
+        watch: &Watch<'_>,
     ) -> Result<Progress, Halt> {
+        let stop = watch.stop;
         let mut locked = Locked::Wait;
         let (mut timeouts, mut conflicts, mut passes) = (0, 0, 0);
         while !self.is_capped(&progress) {
@@ -210,6 +219,7 @@ impl Purge {
                     sizer.completed(done.rows, done.server_time);
                     progress = done.progress;
                     progress.batch_rows = sizer.rows();
+                    (watch.on_batch)(progress.rows_done, progress.batches);
                     (locked, timeouts, conflicts) = (Locked::Wait, 0, 0);
                     rest(self.pause, stop).await;
                 }

@@ -5,11 +5,12 @@
 
 mod definition;
 
+use super::progress::saturating;
 use super::{Built, Context, Deps, Handler, HandlerKind};
 use crate::cache::{self, Cache, CacheError, Region, Stamp};
 use crate::catalog::JobSpec;
 use crate::db::{self, Database, DbError, JsonQuery, Param};
-use crate::job::{ArgSpec, Job, Outcome};
+use crate::job::{ArgSpec, Job, Outcome, Progress};
 use definition::Definition;
 use futures::future::BoxFuture;
 use serde_json::{Map, Value, json};
@@ -39,6 +40,12 @@ impl Tally {
     fn skip(&mut self, count: u64, reason: Option<String>) {
         self.skipped += count;
         self.reason = self.reason.take().or(reason);
+    }
+
+    fn tell(&self, progress: &mut Progress) {
+        progress.count("rows", saturating(self.rows));
+        progress.count("written", saturating(self.written));
+        progress.count("skipped", saturating(self.skipped));
     }
 
     /// What came of the job: rows that make no entry are reported; if none makes one, the definition is wrong.
@@ -142,6 +149,7 @@ impl Warm {
                 return Ok(());
             }
             self.store(&region, &stamp, page, tally).await?;
+            ctx.progress.update(|progress| tally.tell(progress));
         }
     }
 

@@ -47,6 +47,8 @@ struct Section {
     snooze: Duration,
     #[serde(default = "default_max_output")]
     max_output: usize,
+    #[serde(default)]
+    progress: bool,
 }
 
 const fn default_snooze() -> Duration {
@@ -75,6 +77,8 @@ pub(super) struct Definition {
     pub(super) snooze: Duration,
     /// How much of each output is kept, bytes.
     pub(super) max_output: usize,
+    /// Whether the child may tell how far it has come.
+    pub(super) progress: bool,
 }
 
 impl fmt::Debug for Definition {
@@ -138,6 +142,7 @@ impl Section {
             fatal_exit: self.fatal_exit,
             snooze: self.snooze,
             max_output: self.max_output,
+            progress: self.progress,
         })
     }
 

@@ -12,6 +12,8 @@
 //! | cannot be started | failed: the program was there when the definition was loaded, so it is likely being replaced |
 //! | is asked to stop (`SIGTERM`) | interrupted, whatever it exits with: zero may only mean that it obeyed |
 //!
+//! With `progress = true` a child may tell how far it has come: see [`telling`].
+//!
 //! The command comes from the definition alone and no shell is involved, so nothing an enqueuer sends is ever a program,
 //! an option or a variable. Each child leads a process group of its own, and the group is dead before the job can
 //! run elsewhere: see [`process`]. Must not know the runner, retries, or where jobs come from.
@@ -25,20 +27,23 @@
 mod definition;
 mod output;
 mod process;
+mod telling;
 
 use super::{Built, Context, Deps, Handler, HandlerKind};
 use crate::catalog::JobSpec;
 use crate::job::history::{MAX_ERROR_BYTES, cut};
 use crate::job::{Job, Outcome};
 use definition::Definition;
-use futures::future::{BoxFuture, Either, select};
+use futures::future::{BoxFuture, Either, join, select};
 use output::Output;
-use process::{Ended, Group};
+use process::{Ended, Group, Pipes};
+use std::io;
 use std::os::unix::process::ExitStatusExt;
 use std::pin::pin;
 use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
+use telling::Telling;
 use tokio::process::Command;
 
 /// Exit code of "try again later" (`EX_TEMPFAIL` of sysexits.h).
@@ -68,14 +73,14 @@ impl Exec {
     }
 
     async fn deliver(&self, ctx: &Context) -> Outcome {
-        let mut command = self.command(&ctx.job);
-        let (mut group, pipes) = match Group::spawn(&mut command) {
+        let (mut group, pipes, telling) = match self.start(&ctx.job) {
             Ok(started) => started,
             Err(e) => return Outcome::failed(format!("{}: {e}", self.program())),
         };
         let mut output = Output::new(self.definition.max_output, MAX_ERROR_BYTES - MESSAGE_ROOM);
         let ended = {
-            let talk = pin!(output.talk(pipes, line_of(&ctx.job)));
+            let hear = telling::hear(telling, &ctx.progress);
+            let talk = pin!(join(output.talk(pipes, line_of(&ctx.job)), hear));
             let end = pin!(group.end(&ctx.stop));
             match select(end, talk).await {
                 Either::Left((ended, talk)) => {
@@ -83,7 +88,7 @@ impl Exec {
                     let _ = tokio::time::timeout(OUTPUT_GRACE, talk).await;
                     ended
                 }
-                Either::Right(((), end)) => end.await,
+                Either::Right((_, end)) => end.await,
             }
         };
         match ended {
@@ -93,6 +98,18 @@ impl Exec {
             },
             Err(e) => Outcome::failed(format!("{}: waiting for it: {e}", self.program())),
         }
+    }
+
+    /// Starts the child; with a pipe for what it tells, if its definition asks for one.
+    fn start(&self, job: &Job) -> io::Result<(Group, Pipes, Option<Telling>)> {
+        let mut command = self.command(job);
+        let telling = match self.definition.progress {
+            true => Some(Telling::offer(&mut command)?),
+            false => None,
+        };
+        // The command holds our end of the pipe to write to: it goes with it, so that the child's end is the pipe's.
+        let (group, pipes) = Group::spawn(&mut command)?;
+        Ok((group, pipes, telling))
     }
 
     /// The child's environment is built from nothing: the daemon's own may hold secrets of other jobs.

@@ -1,10 +1,10 @@
 #!lua flags=allow-oom
 -- Ends deliveries, each only if its token is still the one under which the job runs.
 -- KEYS: those of lib/ties.lua, workers, running, jobs, meta, delayed, dead, recent, stats, ids, settled, quarantine,
---       cancels, ready x5, flow..., result list...
+--       cancels, progress, ready x5, flow..., result list...
 -- ARGV: incarnation, batch number (0: not replayed), dead max, recent max, id window ms, quarantine max, items,
---       number of result lists, number of counters, counter..., kind of each flow..., then for each item: id, token,
---       verb, arguments
+--       '1' if one of them may have told how far it has come, number of result lists, number of counters, counter...,
+--       kind of each flow..., then for each item: id, token, verb, arguments
 --         a verb is a letter, the number of a counter as a character from '1' on, and perhaps flags
 --         'd' finished: record for the ring; flag 'h': it has a history; 'c': cancelled, 'e': expired, else done
 --         'r' again later: delay ms, history
@@ -14,12 +14,13 @@
 --         flag 'g' of 'd' and 'x': the id is to be remembered; flag 't' of 'd', 'x' and 'q': what is told of it, number
 --         of its result list or 0; flag 'n' of 'd': the envelope that follows
 -- Out:  {'ok' | 'applied' | 'old', now_ms, number of each stale item...}; error LEASE if not registered
-local workers, running, jobs, meta, delayed, dead, recent, stats, ids, settled, quarantine, cancels = unpack(KEYS, 10, 21)
-local FIRST_READY, FIRST_FLOW, FIRST_COUNTER = 22, 27, 10
+local workers, running, jobs, meta, delayed, dead, recent, stats, ids, settled, quarantine, cancels,
+  progress = unpack(KEYS, 10, 22)
+local FIRST_READY, FIRST_FLOW, FIRST_COUNTER = 23, 28, 11
 local ARGUMENTS = {d = 1, r = 2, x = 1, h = 3, q = 2}
 local incarnation, batch, n = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[7])
-local flows = #KEYS - FIRST_FLOW + 1 - ARGV[8]
-local first_kind = FIRST_COUNTER + tonumber(ARGV[9])
+local told, first_kind = ARGV[8] == '1', FIRST_COUNTER + tonumber(ARGV[10])
+local flows = #KEYS - FIRST_FLOW + 1 - ARGV[9]
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 if not redis.call('ZSCORE', workers, incarnation) then return redis.error_reply('LEASE lost') end
@@ -42,6 +43,7 @@ for _, key in ipairs({delayed, dead, ids, unpack(KEYS, FIRST_READY, FIRST_FLOW -
 for k = FIRST_FLOW, FIRST_FLOW + flows - 1 do redis.call('LLEN', KEYS[k]) end
 redis.call('LLEN', recent)
 redis.call('XLEN', quarantine)
+if told then redis.call('HLEN', progress) end
 local asked = redis.call('HLEN', cancels) > 0
 local bound = redis.call('HLEN', TIES) > 0
 if bound then check_ties() end
@@ -61,17 +63,17 @@ for i = 1, n do
 end
 local held = redis.call('HMGET', running, unpack(wanted))
 local stale, ended, over_now, finished, with_meta, records, counts = {}, {}, {}, {}, {}, {}, {}
-local handed_back, remembered, not_again, over, follow = {}, {}, {}, {}, {}
+local handed_back, remembered, not_again, lost, over, follow = {}, {}, {}, {}, {}, {}
 
 -- What each verb does with a job that is still under its token; its arguments start at `at`.
 local act = {}
 
 -- The job is over: what it is tied to is let go of below, all at once. Its arguments for that start at `at`.
 local function ended_as(how, id, at, verb)
-  local told = string.find(verb, 't', 3, true)
-  local list = told and tonumber(ARGV[at + 1]) or 0
-  over[#over + 1] = {id, how, told and ARGV[at], list > 0 and KEYS[FIRST_FLOW + flows - 1 + list] or nil}
-  if string.find(verb, 'n', 3, true) then follow[#follow + 1] = ARGV[told and at + 2 or at] end
+  local noted = string.find(verb, 't', 3, true)
+  local list = noted and tonumber(ARGV[at + 1]) or 0
+  over[#over + 1] = {id, how, noted and ARGV[at], list > 0 and KEYS[FIRST_FLOW + flows - 1 + list] or nil}
+  if string.find(verb, 'n', 3, true) then follow[#follow + 1] = ARGV[noted and at + 2 or at] end
   if string.find(verb, 'g', 3, true) then remembered[#remembered + 1] = {id, EIGHTHS[how]} end
 end
 
@@ -116,6 +118,7 @@ for i = 1, n do
   local token, verb = ARGV[at + 1], ARGV[at + 2]
   if held[i] ~= token or over_now[id] then
     stale[#stale + 1] = i
+    if not held[i] then lost[#lost + 1] = id end
   else
     ended[#ended + 1] = id
     over_now[id] = true
@@ -154,6 +157,9 @@ for f, back in pairs(handed_back) do
   put_back(KEYS[FIRST_FLOW + f - 1], back, ARGV[first_kind + f - 1])
 end
 if #ended > 0 then redis.call('HDEL', running, unpack(ended)) end
+for _, ids_told in ipairs(told and {ended, lost} or {}) do
+  if #ids_told > 0 then redis.call('HDEL', progress, unpack(ids_told)) end
+end
 -- A request to end a job outlives a delivery that did not end it.
 if #not_again > 0 then redis.call('HDEL', cancels, unpack(not_again)) end
 if #finished > 0 then redis.call('HDEL', jobs, unpack(finished)) end

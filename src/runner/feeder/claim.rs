@@ -3,7 +3,7 @@
 use super::Feeder;
 use crate::clock;
 use crate::queue::settle::Ending;
-use crate::queue::ties::Told;
+use crate::queue::ties::Notice;
 use crate::queue::{Claimed, Flow, FlowAllowance, QueueError, Settlement};
 use crate::runner::feeder::Phase;
 use crate::runner::pipeline::Run;
@@ -169,7 +169,8 @@ impl Feeder {
                     id: job.id.shared(),
                     token: Arc::clone(&job.token),
                     ending,
-                    told: Told::default(),
+                    notice: Notice::default(),
+                    told: false,
                 },
                 kind: Arc::clone(&job.kind),
             });

@@ -39,8 +39,9 @@ impl Feeder {
             .map_err(|ending| Settlement {
                 id: raw.id.as_str().into(),
                 token: Arc::clone(&token),
-                told: raw.told(&flow.kind, &ending, now_ms),
+                notice: raw.notice(&flow.kind, &ending, now_ms),
                 ending,
+                told: false,
             })?;
         if turn.is_some() {
             hold(turn);
@@ -92,6 +93,7 @@ impl Feeder {
             delivery: Arc::new(delivery),
             kind: Arc::clone(kind),
             stop: stop.clone(),
+            told: Arc::clone(&context.told),
             passage,
         };
         Ok((run, turn))

@@ -90,21 +90,19 @@ fn context(args: Value) -> Context {
     let Value::Object(args) = args else {
         panic!("args are an object");
     };
-    Context {
-        job: Arc::new(Job {
-            id: JobId::parse("job-1").unwrap(),
-            kind: "app.test".into(),
-            queue: "default".into(),
-            priority: Priority::Normal,
-            args,
-            attempt: 1,
-            max_attempts: 5,
-            traceparent: None,
-            parents: Vec::new(),
-            token: "t:1".into(),
-        }),
-        stop: CancellationToken::new(),
-    }
+    let job = Job {
+        id: JobId::parse("job-1").unwrap(),
+        kind: "app.test".into(),
+        queue: "default".into(),
+        priority: Priority::Normal,
+        args,
+        attempt: 1,
+        max_attempts: 5,
+        traceparent: None,
+        parents: Vec::new(),
+        token: "t:1".into(),
+    };
+    Context::new(Arc::new(job), CancellationToken::new(), Arc::default())
 }
 
 async fn done(handler: &Arc<dyn Handler>, args: Value) -> Value {

@@ -1,7 +1,8 @@
 //! What reaches a daemon by the bell, while its own looks are far apart.
 
 use super::process::{Process, Site};
-use crate::support::{DEADLINE, wait_until};
+use crate::cli::json_at;
+use crate::support::{DEADLINE, is_running, wait_until};
 use std::time::{Duration, Instant};
 use tidegate::job::Priority;
 use tidegate::queue::Queue;
@@ -100,4 +101,61 @@ async fn who_loses_the_connection_listens_again() {
     site.wait_for_stat("cancelled", 1, DEADLINE).await;
     assert!(asked.elapsed() < Duration::from_secs(1));
     drop(daemons);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancelled_family_that_ignores_sigterm_is_dead_before_its_job_is_over() {
+    let site = Site::new("[daemon]\npoll = \"10s\"\n", &[]);
+    let pids = site.path("pids");
+    let own = r#"trap "" TERM; echo $$ >> "$1"; while :; do sleep 1000; done"#;
+    site.write_job(
+        "a.toml",
+        &format!(
+            "kind = \"app.nap\"\nhandler = \"exec\"\n[exec]\ncommand = [\"/bin/sh\", \"-c\", '''sh -c '{own}' sh \"$1\" & {own}''', \"sh\", '{}']\n",
+            pids.display()
+        ),
+    );
+    let (queue, daemons) = two_that_listen(&site).await;
+    site.push(&[r#"{"kind":"app.nap","id":"deaf"}"#.to_owned()])
+        .await;
+    running(&queue, 1).await;
+    let family = || std::fs::read_to_string(&pids).unwrap_or_default();
+    wait_until("both live", DEADLINE, || {
+        std::future::ready(family().lines().count() == 2)
+    })
+    .await;
+    let ended = json_at(&site, &["job", "cancel", "deaf", "--wait"]).ok();
+    assert_eq!(ended["state"], "cancelled");
+    for pid in family().lines() {
+        wait_until("it is gone", DEADLINE, || {
+            std::future::ready(!is_running(pid.parse().unwrap()))
+        })
+        .await;
+    }
+    let late = json_at(&site, &["job", "cancel", "deaf", "--wait"]);
+    assert_eq!(
+        (late.code, &late.json()["error"]),
+        (1, &"not_cancellable".into())
+    );
+    drop(daemons);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_waits_for_an_end_that_does_not_come_is_told_so() {
+    let site = Site::new("[daemon]\npoll = \"10s\"\n", &[NAP]);
+    let daemon = site.start("a");
+    let queue = site.queue("default").await;
+    site.push(&[r#"{"kind":"app.nap","id":"nap"}"#.to_owned()])
+        .await;
+    running(&queue, 1).await;
+    // Who runs it can't hear of it.
+    daemon.signal(rustix::process::Signal::STOP);
+    let args = ["job", "cancel", "nap", "--wait", "--wait-timeout", "200ms"];
+    let waited = json_at(&site, &args);
+    assert_eq!(
+        (waited.code, &waited.json()["error"]),
+        (1, &"timeout".into())
+    );
+    daemon.signal(rustix::process::Signal::CONT);
+    site.wait_for_stat("cancelled", 1, DEADLINE).await;
 }

@@ -7,5 +7,6 @@ mod embedded;
 mod gate;
 mod life;
 pub mod process;
+mod progress;
 mod purge;
 mod reload;

@@ -13,7 +13,7 @@ use tidegate::catalog;
 use tidegate::config::{Config, Secret, Sources, load};
 use tidegate::db::{self, Database};
 use tidegate::handlers::{BUILT_IN, Context, Deps, Handler};
-use tidegate::job::Outcome;
+use tidegate::job::{Job, Outcome};
 
 /// Sessions of 61 moments a day apart, about a hundred of each, so that many share a time. Half of them are to go.
 const SESSIONS: &str = "
@@ -118,9 +118,15 @@ fn handler(url: &str, section: &str) -> Arc<dyn Handler> {
 
 /// A delivery of job `job-1`.
 fn delivery(token: &str) -> Context {
-    let mut context = context(json!({"days": 30}));
-    Arc::get_mut(&mut context.job).unwrap().token = token.into();
-    context
+    delivery_of(token, json!({"days": 30}))
+}
+
+/// One with arguments of its own.
+fn delivery_of(token: &str, args: Value) -> Context {
+    let context = context(args);
+    let mut job = Job::clone(&context.job);
+    job.token = token.into();
+    Context::new(Arc::new(job), context.stop, Arc::default())
 }
 
 /// Runs one delivery within the deadline.

@@ -1,6 +1,6 @@
 //! Purges that end early: stopped, taken over, killed, or left alone by their server. The next delivery goes on.
 
-use super::{Bench, PURGE, SESSIONS, delivery, done, handler, run};
+use super::{Bench, PURGE, SESSIONS, delivery, delivery_of, done, handler, run};
 use crate::support::{DEADLINE, wait_until};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use serde_json::json;
@@ -8,6 +8,8 @@ use sqlx::PgPool;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
+use tidegate::handlers::Context;
+use tidegate::handlers::progress::Board;
 use tidegate::job::Outcome;
 use tidegate::stack::{PostgresOptions, PrivatePostgres};
 
@@ -39,8 +41,10 @@ async fn a_stopped_run_goes_on_where_it_ended() {
     let handler = bench.handler(&format!(
         "{PURGE}pause = \"20ms\"\nbatch = {{ start = 100, max = 100 }}"
     ));
+    let board = Arc::new(Board::default());
     let context = delivery("a");
     let stop = context.stop.clone();
+    let context = Context::new(context.job, context.stop, Arc::clone(&board));
     let running = {
         let handler = Arc::clone(&handler);
         tokio::spawn(async move { handler.run(&context).await })
@@ -53,6 +57,9 @@ async fn a_stopped_run_goes_on_where_it_ended() {
         "{outcome:?}"
     );
     let deleted = matching - bench.matching().await;
+    let told = board.take_news().remove(0).progress;
+    assert_eq!(told.counters["rows_deleted"], deleted);
+    assert!(told.counters["batches"] >= 3, "{told:?}");
     assert!(deleted >= 300 && deleted < matching, "{deleted}");
     // A row behind the place where it stopped shows that the walk does not begin anew.
     bench
@@ -67,8 +74,7 @@ async fn progress_of_other_arguments_is_not_resumed() {
     let bench = Bench::new(SESSIONS).await;
     done(run(&bench.handler(PURGE), "a").await);
     let left = bench.rows().await;
-    let mut context = delivery("b");
-    Arc::get_mut(&mut context.job).unwrap().args = json!({"days": -1}).as_object().unwrap().clone();
+    let context = delivery_of("b", json!({"days": -1}));
     assert_eq!(
         done(bench.handler(PURGE).run(&context).await)["rows_deleted"],
         left

@@ -271,7 +271,8 @@ pub fn settlement(job: &RawDelivery, ending: Ending) -> Settlement {
     Settlement {
         id: job.id.as_str().into(),
         token: job.token.as_str().into(),
-        told: job.told("app.a", &ending, 1),
+        notice: job.notice("app.a", &ending, 1),
         ending,
+        told: false,
     }
 }

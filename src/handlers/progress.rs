@@ -1,0 +1,148 @@
+//! How far running jobs have come: what handlers tell, kept until the runner passes it on.
+//!
+//! Owns: the last report of each running job of a queue, and which of them are news. Telling costs a lock and no call to
+//! any server, so a handler may tell as often as it likes. Must not know where reports go.
+
+use crate::clock;
+use crate::job::{Job, Progress};
+use parking_lot::Mutex;
+use std::collections::HashMap;
+use std::sync::Arc;
+use tokio::sync::Notify;
+
+/// What the running jobs of one queue have told.
+#[derive(Debug, Default)]
+pub struct Board {
+    told: Mutex<HashMap<Arc<str>, Told>>,
+    news: Notify,
+}
+
+/// The last report of one delivery.
+#[derive(Debug)]
+struct Told {
+    token: Arc<str>,
+    progress: Progress,
+    /// Not passed on yet.
+    fresh: bool,
+}
+
+/// A report on its way.
+#[derive(Debug, Clone)]
+pub struct News {
+    /// The job.
+    pub id: Arc<str>,
+    /// The token of the delivery that told it.
+    pub token: Arc<str>,
+    /// What it told.
+    pub progress: Progress,
+}
+
+impl Board {
+    /// Waits until there is news.
+    pub async fn news(&self) {
+        self.news.notified().await;
+    }
+
+    /// Every report that was not passed on yet; they count as passed on from now.
+    #[must_use]
+    pub fn take_news(&self) -> Vec<News> {
+        let mut told = self.told.lock();
+        let fresh = told.iter_mut().filter(|(_, told)| told.fresh);
+        let taken = fresh.map(|(id, told)| {
+            told.fresh = false;
+            News {
+                id: Arc::clone(id),
+                token: Arc::clone(&told.token),
+                progress: told.progress.clone(),
+            }
+        });
+        taken.collect()
+    }
+
+    /// Reports that could not be passed on are news again, unless there are newer ones.
+    pub fn put_back(&self, news: &[News]) {
+        let mut told = self.told.lock();
+        for report in news {
+            let known = told.get_mut(&report.id);
+            if let Some(known) = known.filter(|known| known.token == report.token) {
+                known.fresh = true;
+            }
+        }
+        drop(told);
+        self.news.notify_one();
+    }
+
+    /// Forgets a delivery; true if it had told anything.
+    pub fn forget(&self, id: &str, token: &str) -> bool {
+        let mut told = self.told.lock();
+        let its = told.get(id).is_some_and(|told| &*told.token == token);
+        its && told.remove(id).is_some()
+    }
+
+    fn tell(&self, job: &Job, change: impl FnOnce(&mut Progress)) {
+        let mut told = self.told.lock();
+        let entry = told.entry(job.id.shared()).or_insert_with(|| Told {
+            token: Arc::clone(&job.token),
+            progress: Progress::default(),
+            fresh: false,
+        });
+        if entry.token != job.token {
+            // A new delivery of the same job starts from nothing.
+            entry.token = Arc::clone(&job.token);
+            entry.progress = Progress::default();
+        }
+        change(&mut entry.progress);
+        entry.progress = std::mem::take(&mut entry.progress).bounded();
+        entry.progress.at = Some(clock::unix_ms());
+        entry.fresh = true;
+        drop(told);
+        self.news.notify_one();
+    }
+}
+
+/// Where one delivery tells how far it has come. Cheap to clone and to use: the last report counts, and it is written
+/// to the queue at most twice a second. `tidegate job show` shows it as long as the job runs.
+#[derive(Debug, Clone)]
+pub struct Reporter {
+    board: Arc<Board>,
+    job: Arc<Job>,
+}
+
+impl Reporter {
+    /// The reporter of one delivery.
+    #[must_use]
+    pub const fn new(board: Arc<Board>, job: Arc<Job>) -> Self {
+        Self { board, job }
+    }
+
+    /// How much is done, 0 to 100.
+    pub fn percent(&self, percent: f64) {
+        self.update(|progress| progress.percent = Some(percent));
+    }
+
+    /// What it does, for people; cut to 512 bytes.
+    pub fn message(&self, message: impl Into<String>) {
+        let message = message.into();
+        self.update(|progress| progress.message = Some(message));
+    }
+
+    /// A number by name, like `rows`; at most 16 of them.
+    pub fn count(&self, name: &str, value: i64) {
+        self.update(|progress| progress.count(name, value));
+    }
+
+    /// All of it at once.
+    pub fn set(&self, progress: Progress) {
+        self.update(|last| *last = progress);
+    }
+
+    /// Changes some of the last report.
+    pub fn update(&self, change: impl FnOnce(&mut Progress)) {
+        self.board.tell(&self.job, change);
+    }
+}
+
+/// A count as a counter holds it.
+pub(super) fn saturating(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
