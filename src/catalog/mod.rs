@@ -9,7 +9,7 @@ mod spec;
 
 pub use load::{CatalogError, Problem, load};
 pub use once::{DebounceSpec, UniqueSpec};
-pub use spec::{Concurrency, JobSpec, ScheduleSpec};
+pub use spec::{Concurrency, HistorySpec, JobSpec, ScheduleSpec};
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

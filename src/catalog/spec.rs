@@ -37,6 +37,8 @@ pub struct JobSpec {
     pub retry: RetryPolicy,
     /// How many may run at once in one daemon.
     pub concurrency: Concurrency,
+    /// How much of its jobs' histories is kept.
+    pub history: HistorySpec,
     /// The dependencies it touches, like `postgres:primary`: the gate and the breakers go by them.
     pub resources: Vec<Arc<str>>,
     /// What enqueuers may pass.
@@ -62,6 +64,15 @@ pub struct Concurrency {
     /// At most this many at once in one daemon; no limit of its own when absent.
     #[serde(default)]
     pub limit: Option<usize>,
+}
+
+/// `[history]`
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HistorySpec {
+    /// Keep the history of every job, not only of those that had some trouble.
+    #[serde(default)]
+    pub full: bool,
 }
 
 /// `[schedule]`, parsed.
@@ -117,6 +128,8 @@ pub(super) struct RawSpec {
     retry: RetryPolicy,
     #[serde(default)]
     concurrency: Concurrency,
+    #[serde(default)]
+    history: HistorySpec,
     #[serde(default)]
     resources: Vec<String>,
     #[serde(default)]
@@ -180,6 +193,7 @@ impl RawSpec {
             timeout: self.timeout.unwrap_or(DEFAULT_TIMEOUT),
             retry: self.retry,
             concurrency: self.concurrency,
+            history: self.history,
             resources: self.resources.iter().map(|r| r.as_str().into()).collect(),
             args: self.args,
             unique: unique.unwrap_or_default(),

@@ -204,7 +204,8 @@ impl Queue {
             .arg(PEEK_BYTES)
             .arg(envelope::MAX_ENTRY_BYTES)
             .arg(OVERSIZE_KEPT)
-            .arg(self.bounds.quarantine_max);
+            .arg(self.bounds.quarantine_max)
+            .arg(self.bounds.quarantine_bytes);
         cmd
     }
 
@@ -277,6 +278,7 @@ impl Queue {
             .arg(peeked.entries.first().map_or(&[][..], Vec::as_slice))
             .arg(peeked.entries.last().map_or(&[][..], Vec::as_slice))
             .arg(self.bounds.quarantine_max)
+            .arg(self.bounds.quarantine_bytes)
             .arg(millis(self.bounds.dedupe_window))
             .arg(verdicts.iter().filter(|v| v.is_tied()).count())
             .arg(results.len());

@@ -34,21 +34,23 @@ macro_rules! scripts {
 }
 
 scripts! {
-    PEEK = "peek",
-    HEAL = "heal",
-    ADMIT = "admit" + "ends" + "tomb" + "ties",
+    PEEK = "peek" + "sizes" + "quarantine",
+    HEAL = "heal" + "sizes" + "quarantine",
+    ADMIT = "admit" + "sizes" + "quarantine" + "ends" + "tomb" + "ties",
     LOOK = "look",
-    PROMOTE = "promote" + "ties",
+    PROMOTE = "promote" + "sizes" + "quarantine" + "archive" + "ties",
     CLAIM = "claim",
-    SETTLE = "settle" + "ends" + "ties",
+    SETTLE = "settle" + "sizes" + "quarantine" + "archive" + "ends" + "ties",
     PROGRESS = "progress",
     HEARTBEAT = "heartbeat",
     FENCE = "fence",
     ENQUEUE = "enqueue" + "ends",
-    CANCEL = "cancel" + "ends" + "tomb" + "ties",
-    REQUEUE = "requeue",
-    BURY = "bury" + "ties",
-    RELEASE = "release",
+    CANCEL = "cancel" + "sizes" + "archive" + "ends" + "tomb" + "ties",
+    REQUEUE = "requeue" + "sizes",
+    BURY = "bury" + "sizes" + "archive" + "ties",
+    FORGET = "forget" + "sizes" + "archive",
+    RELEASE = "release" + "sizes" + "quarantine",
+    DISCARD = "discard" + "sizes" + "quarantine",
 }
 
 impl Source {

@@ -11,8 +11,6 @@ use std::time::Duration;
 
 /// The most endings in one call.
 pub const SETTLE_MAX: usize = 500;
-/// How much of each error a finished job's record keeps, bytes.
-const RECORD_ERROR_BYTES: usize = 400;
 
 /// How one delivery ended.
 #[derive(Debug)]
@@ -40,22 +38,22 @@ pub enum Ending {
         counter: &'static str,
         /// The app gave its id, so it is remembered.
         given: bool,
-        /// It has a stored history, to be removed.
-        history: bool,
+        /// What happened to it, where that is to be kept; what is stored of it is then removed.
+        history: Option<Box<History>>,
     },
     /// Again after a while: a retry or a snooze.
     Later {
         /// After how long.
         delay: Duration,
         /// Its history from now on.
-        history: History,
+        history: Box<History>,
         /// Counter that grows by one.
         counter: &'static str,
     },
     /// Given up, kept for an operator.
     Dead {
         /// Its history, the last error included.
-        history: History,
+        history: Box<History>,
         /// The app gave its id, so it is remembered.
         given: bool,
         /// Counter that grows by one.
@@ -66,7 +64,7 @@ pub enum Ending {
         /// Its flow.
         flow: Flow,
         /// Its history, if that changed (a crash).
-        history: Option<History>,
+        history: Option<Box<History>>,
         /// Counter that grows by one.
         counter: &'static str,
     },
@@ -103,9 +101,9 @@ pub struct Record<'a> {
 }
 
 impl Record<'_> {
-    /// The compact form: fields that hold no tab, then the history if there was trouble.
+    /// The compact form: fields that hold no tab, with tabs between.
     #[must_use]
-    pub fn encode(&self, history: Option<&History>) -> String {
+    pub fn encode(&self) -> String {
         let mut text = String::with_capacity(96);
         // Writing to a String can't fail.
         let _ = write!(
@@ -119,14 +117,6 @@ impl Record<'_> {
             self.at_ms,
             self.duration_ms
         );
-        if let Some(history) = history {
-            let mut kept = history.clone();
-            for e in &mut kept.errors {
-                e.error = crate::job::history::cut(&e.error, RECORD_ERROR_BYTES).to_owned();
-            }
-            text.push('\t');
-            text.push_str(&serde_json::to_string(&kept).unwrap_or_default());
-        }
         text
     }
 }
@@ -190,6 +180,8 @@ impl Queue {
             &k.quarantine,
             &k.cancels,
             &k.progress,
+            &k.archive,
+            &k.archived,
         ];
         let keys: Vec<&String> = k
             .of_ties()
@@ -203,9 +195,13 @@ impl Queue {
         cmd.arg(incarnation)
             .arg(batch)
             .arg(self.bounds.dead_max)
+            .arg(self.bounds.dead_bytes)
             .arg(self.bounds.recent_max)
             .arg(millis(self.bounds.dedupe_window))
             .arg(self.bounds.quarantine_max)
+            .arg(self.bounds.quarantine_bytes)
+            .arg(self.bounds.history_max)
+            .arg(self.bounds.history_bytes)
             .arg(settlements.len())
             .arg(u8::from(settlements.iter().any(|s| s.told)))
             .arg(results.len())
@@ -247,14 +243,8 @@ impl Settlement {
         let mut verb = vec![self.ending.letter(), counter];
         let mut flag = |letter: u8, set: bool| verb.extend(set.then_some(letter));
         match &self.ending {
-            Ending::Finished {
-                given,
-                history,
-                counter,
-                ..
-            } => {
+            Ending::Finished { given, counter, .. } => {
                 flag(b'g', *given);
-                flag(b'h', *history);
                 flag(b'c', *counter == "cancelled");
                 flag(b'e', *counter == "expired");
                 flag(b'n', self.notice.follow.is_some());
@@ -270,16 +260,23 @@ impl Settlement {
 impl Ending {
     /// The arguments of its verb, as the script's header lists them.
     fn write(&self, cmd: &mut redis::Cmd, flows: &[&Flow]) {
-        let json = |h: &History| serde_json::to_string(h).unwrap_or_default();
         match self {
-            Self::Finished { record, .. } => cmd.arg(record),
-            Self::Later { delay, history, .. } => cmd.arg(millis(*delay)).arg(json(history)),
-            Self::Dead { history, .. } => cmd.arg(json(history)),
+            Self::Finished {
+                record, history, ..
+            } => {
+                cmd.arg(record);
+                if let Some(history) = history {
+                    cmd.arg(history.encode());
+                }
+                cmd
+            }
+            Self::Later { delay, history, .. } => cmd.arg(millis(*delay)).arg(history.encode()),
+            Self::Dead { history, .. } => cmd.arg(history.encode()),
             Self::HandedBack { flow, history, .. } => {
                 let number = flows.iter().position(|f| *f == flow).map_or(0, |n| n + 1);
                 cmd.arg(number)
                     .arg(flow.priority.index() + 1)
-                    .arg(history.as_ref().map_or_else(String::new, json))
+                    .arg(history.as_ref().map_or_else(String::new, |h| h.encode()))
             }
             Self::Quarantined(reject) => cmd.arg(reject.code.as_str()).arg(&reject.message),
         };
@@ -287,7 +284,8 @@ impl Ending {
 
     const fn letter(&self) -> u8 {
         match self {
-            Self::Finished { .. } => b'd',
+            Self::Finished { history: None, .. } => b'd',
+            Self::Finished { .. } => b'e',
             Self::Later { .. } => b'r',
             Self::Dead { .. } => b'x',
             Self::HandedBack { .. } => b'h',

@@ -2,8 +2,9 @@
 -- Moves the entries just peeked out of the inbox, each to where Rust decided, if nobody else took any meanwhile.
 -- KEYS: those of lib/ties.lua, taken, workers, jobs, ids, delayed, quarantine, stats, tomb, running, meta, stops,
 --       ready x5, flow..., result list...
--- ARGV: incarnation, expected taken, entries, bytes of them, first entry, last entry, quarantine max, id window ms,
---       number of entries with ties, number of result lists, then for each flow: its kind, its priority number (1..5),
+-- ARGV: incarnation, expected taken, entries, bytes of them, first entry, last entry, quarantine max, quarantine bytes,
+--       id window ms, number of entries with ties, number of result lists, then for each flow: its kind, its priority
+--       number (1..5),
 --       then for each entry: verb, its id or '', arguments
 --         a verb is a flow number (from 1) for an entry that may run now, or 'd' or 'q'; followed by 'g' if the app
 --         gave the id, and by 't' if it has ties
@@ -15,10 +16,10 @@
 --         a group's rule: '<size>|<s success or a always>|<what follows, without its last brace, or nothing>'
 -- Out:  {'ok', now_ms, not admitted, number of each entry that is not...} or {'moved'}; error LEASE if not registered
 local taken_key, workers, jobs, ids, delayed, quarantine, stats, tomb, running, meta, stops = unpack(KEYS, 10, 20)
-local FIRST_READY, FIRST_FLOW, HEAD, GIVEN, TIED = 21, 26, 10, string.byte('g'), string.byte('t')
+local FIRST_READY, FIRST_FLOW, HEAD, GIVEN, TIED = 21, 26, 11, string.byte('g'), string.byte('t')
 local MERGE_MAX = 262144
-local inbox, n, window = INBOX, tonumber(ARGV[3]), tonumber(ARGV[8])
-local flows = #KEYS - FIRST_FLOW + 1 - ARGV[10]
+local inbox, n, window = INBOX, tonumber(ARGV[3]), tonumber(ARGV[9])
+local flows = #KEYS - FIRST_FLOW + 1 - ARGV[11]
 if not redis.call('ZSCORE', workers, ARGV[1]) then return redis.error_reply('LEASE lost') end
 if (redis.call('GET', taken_key) or '0') ~= ARGV[2] then return {'moved'} end
 local raws = redis.call('LRANGE', inbox, 0, n - 1)
@@ -32,7 +33,7 @@ for _, key in ipairs({jobs, stats}) do redis.call('HLEN', key) end
 for _, key in ipairs({ids, delayed, unpack(KEYS, FIRST_READY, FIRST_FLOW - 1)}) do redis.call('ZCARD', key) end
 for k = FIRST_FLOW, FIRST_FLOW + flows - 1 do redis.call('LLEN', KEYS[k]) end
 redis.call('XLEN', quarantine)
-if tonumber(ARGV[9]) > 0 then
+if tonumber(ARGV[10]) > 0 then
   check_ties()
   for _, key in ipairs({running, meta}) do redis.call('HLEN', key) end
   redis.call('ZCARD', stops)
@@ -66,7 +67,7 @@ local function earliest(id)
 end
 
 -- The entries for each flow, found by any form of its verb.
-local lists, of_verb, with_ties = {}, {}, tonumber(ARGV[9]) > 0
+local lists, of_verb, with_ties = {}, {}, tonumber(ARGV[10]) > 0
 for f = 1, flows do
   lists[f] = {}
   of_verb[tostring(f)], of_verb[f .. 'g'] = lists[f], lists[f]
@@ -98,7 +99,7 @@ local function flush()
 end
 
 local function set_aside(raw, code, reason)
-  redis.call('XADD', quarantine, 'MAXLEN', '~', ARGV[7], '*', 'at', now, 'code', code, 'reason', reason, 'raw', raw)
+  quarantining.add(quarantine, stats, tonumber(ARGV[7]), tonumber(ARGV[8]), now, code, reason, raw)
   count('quarantined')
 end
 

@@ -1,26 +1,32 @@
 #!lua flags=allow-oom
 -- Ends deliveries, each only if its token is still the one under which the job runs.
 -- KEYS: those of lib/ties.lua, workers, running, jobs, meta, delayed, dead, recent, stats, ids, settled, quarantine,
---       cancels, progress, ready x5, flow..., result list...
--- ARGV: incarnation, batch number (0: not replayed), dead max, recent max, id window ms, quarantine max, items,
---       '1' if one of them may have told how far it has come, number of result lists, number of counters, counter...,
---       kind of each flow..., then for each item: id, token, verb, arguments
+--       cancels, progress, archive, archived, ready x5, flow..., result list...
+-- ARGV: incarnation, batch number (0: not replayed), dead max, dead bytes, recent max, id window ms, quarantine max,
+--       quarantine bytes, history max, history bytes, items, '1' if one of them may have told how far it has come,
+--       number of result lists, number of counters, counter..., kind of each flow..., then for each item: id, token,
+--       verb, arguments
 --         a verb is a letter, the number of a counter as a character from '1' on, and perhaps flags
---         'd' finished: record for the ring; flag 'h': it has a history; 'c': cancelled, 'e': expired, else done
+--         'd' finished: record for the ring; flag 'c': cancelled, 'e': expired, else done
+--         'e' the same, for a job that had some trouble: record, history
 --         'r' again later: delay ms, history
 --         'x' dead: history
 --         'h' back to where it stood: flow number, priority number, history or '' to leave it
 --         'q' quarantine: code, reason
---         flag 'g' of 'd' and 'x': the id is to be remembered; flag 't' of 'd', 'x' and 'q': what is told of it, number
---         of its result list or 0; flag 'n' of 'd': the envelope that follows
+--         flag 'g' of 'd', 'e' and 'x': the id is to be remembered; flag 't' of 'd', 'e', 'x' and 'q': what is told of
+--         it, number of its result list or 0; flag 'n' of 'd' and 'e': the envelope that follows
 -- Out:  {'ok' | 'applied' | 'old', now_ms, number of each stale item...}; error LEASE if not registered
 local workers, running, jobs, meta, delayed, dead, recent, stats, ids, settled, quarantine, cancels,
-  progress = unpack(KEYS, 10, 22)
-local FIRST_READY, FIRST_FLOW, FIRST_COUNTER = 23, 28, 11
-local ARGUMENTS = {d = 1, r = 2, x = 1, h = 3, q = 2}
-local incarnation, batch, n = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[7])
-local told, first_kind = ARGV[8] == '1', FIRST_COUNTER + tonumber(ARGV[10])
-local flows = #KEYS - FIRST_FLOW + 1 - ARGV[9]
+  progress, archive, archived = unpack(KEYS, 10, 24)
+local FIRST_READY, FIRST_FLOW, FIRST_COUNTER = 25, 30, 15
+local WITH_HISTORY = string.byte('e')
+local ARGUMENTS = {d = 1, e = 2, r = 2, x = 1, h = 3, q = 2}
+local incarnation, batch, n = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[11])
+local dead_max, dead_bytes, recent_max, id_window = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
+local quarantine_max, quarantine_bytes = tonumber(ARGV[7]), tonumber(ARGV[8])
+local history_max, history_bytes = tonumber(ARGV[9]), tonumber(ARGV[10])
+local told, first_kind = ARGV[12] == '1', FIRST_COUNTER + tonumber(ARGV[14])
+local flows = #KEYS - FIRST_FLOW + 1 - ARGV[13]
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 if not redis.call('ZSCORE', workers, incarnation) then return redis.error_reply('LEASE lost') end
@@ -48,11 +54,13 @@ local asked = redis.call('HLEN', cancels) > 0
 local bound = redis.call('HLEN', TIES) > 0
 if bound then check_ties() end
 
-local wanted, starts, start = {}, {}, first_kind + flows
+local wanted, starts, start, letters = {}, {}, first_kind + flows, {}
 for i = 1, n do
   wanted[i], starts[i] = ARGV[start], start
   local verb = ARGV[start + 2]
-  start = start + 3 + ARGUMENTS[string.sub(verb, 1, 1)]
+  local letter = string.sub(verb, 1, 1)
+  letters[letter] = true
+  start = start + 3 + ARGUMENTS[letter]
   if #verb > 2 then
     if string.find(verb, 't', 3, true) then start = start + 2 end
     if string.find(verb, 'n', 3, true) then
@@ -61,15 +69,25 @@ for i = 1, n do
     end
   end
 end
+if asked or letters.e or letters.x or letters.q then
+  redis.call('HLEN', archive)
+  redis.call('ZCARD', archived)
+end
 local held = redis.call('HMGET', running, unpack(wanted))
 local stale, ended, over_now, finished, with_meta, records, counts = {}, {}, {}, {}, {}, {}, {}
-local handed_back, remembered, not_again, lost, over, follow = {}, {}, {}, {}, {}, {}
+local handed_back, remembered, not_again, lost, died, over, follow = {}, {}, {}, {}, 0, {}, {}
+
+-- The event of an operator's wish to end this job, if there was one.
+local function wish(id)
+  return asked and redis.call('HGET', cancels, id) or ''
+end
 
 -- What each verb does with a job that is still under its token; its arguments start at `at`.
 local act = {}
 
--- The job is over: what it is tied to is let go of below, all at once. Its arguments for that start at `at`.
+-- The job is over: what it is tied to is let go of below, all at once.
 local function ended_as(how, id, at, verb)
+  at = at + ARGUMENTS[string.sub(verb, 1, 1)]
   local noted = string.find(verb, 't', 3, true)
   local list = noted and tonumber(ARGV[at + 1]) or 0
   over[#over + 1] = {id, how, noted and ARGV[at], list > 0 and KEYS[FIRST_FLOW + flows - 1 + list] or nil}
@@ -78,12 +96,19 @@ local function ended_as(how, id, at, verb)
 end
 
 function act.d(id, at, verb)
-  local how = string.find(verb, 'c', 3, true) and 'cancelled' or string.find(verb, 'e', 3, true) and 'expired' or 'done'
   finished[#finished + 1] = id
   records[#records + 1] = ARGV[at]
-  ended_as(how, id, at + 1, verb)
-  if string.find(verb, 'h', 3, true) then with_meta[#with_meta + 1] = id end
+  local how = string.find(verb, 'c', 3, true) and 'cancelled' or string.find(verb, 'e', 3, true) and 'expired' or 'done'
+  ended_as(how, id, at, verb)
+  local wished = wish(id)
+  if string.byte(verb, 1) == WITH_HISTORY then
+    with_meta[#with_meta + 1] = id
+    archiving.note(id, ARGV[at], ARGV[at + 1], wished)
+  elseif wished ~= '' then
+    archiving.note(id, ARGV[at], nil, wished)
+  end
 end
+act.e = act.d
 
 function act.r(id, at)
   redis.call('ZADD', delayed, now + ARGV[at], id)
@@ -91,9 +116,11 @@ function act.r(id, at)
 end
 
 function act.x(id, at, verb)
-  redis.call('HSET', meta, id, ARGV[at])
+  local wished = wish(id)
+  redis.call('HSET', meta, id, wished == '' and ARGV[at] or ARGV[at] .. '\t' .. wished)
   redis.call('ZADD', dead, now, id)
-  ended_as('dead', id, at + 1, verb)
+  died = died + dead_size(jobs, meta, id)
+  ended_as('dead', id, at, verb)
 end
 
 function act.h(id, at, _, token)
@@ -106,11 +133,15 @@ end
 
 function act.q(id, at, verb)
   local raw = redis.call('HGET', jobs, id) or ''
-  redis.call('XADD', quarantine, 'MAXLEN', '~', ARGV[6], '*', 'at', now, 'code', ARGV[at], 'reason', ARGV[at + 1],
-    'raw', raw)
+  quarantining.add(quarantine, stats, quarantine_max, quarantine_bytes, now, ARGV[at], ARGV[at + 1], raw)
+  local history = redis.call('HGET', meta, id)
+  if history then
+    local event = string.format('{"at":%.0f,"event":"quarantined"}', now)
+    archiving.note(id, archiving.record(id, 'quarantined', now), history, event)
+  end
   finished[#finished + 1] = id
   with_meta[#with_meta + 1] = id
-  ended_as('quarantined', id, at + 2, verb)
+  ended_as('quarantined', id, at, verb)
 end
 
 for i = 1, n do
@@ -164,28 +195,38 @@ end
 if #not_again > 0 then redis.call('HDEL', cancels, unpack(not_again)) end
 if #finished > 0 then redis.call('HDEL', jobs, unpack(finished)) end
 if #with_meta > 0 then redis.call('HDEL', meta, unpack(with_meta)) end
-if #records > 0 and tonumber(ARGV[4]) > 0 then
+if #records > 0 and recent_max > 0 then
   redis.call('LPUSH', recent, unpack(records))
-  redis.call('LTRIM', recent, 0, ARGV[4] - 1)
+  redis.call('LTRIM', recent, 0, recent_max - 1)
 end
 for counter, count in pairs(counts) do
   redis.pcall('HINCRBY', stats, ARGV[FIRST_COUNTER + counter - string.byte('1')], count)
 end
--- The dead set is bounded: the oldest give way, at most a few hundred per call.
-local excess = math.min(redis.call('ZCARD', dead) - ARGV[3], 500)
-if excess > 0 then
-  local gone, popped = {}, redis.call('ZPOPMIN', dead, excess)
-  for i = 1, #popped, 2 do
-    gone[#gone + 1] = popped[i]
-    over[#over + 1] = {popped[i], 'purged'}
+-- The dead set is bounded by count and bytes: the oldest give way, at most a few hundred per call.
+local dropped = {}
+if died > 0 then
+  local excess, bytes = redis.call('ZCARD', dead) - dead_max, grow(stats, 'dead_bytes', died)
+  while (excess > 0 or bytes > dead_bytes) and #dropped < 500 do
+    local id = redis.call('ZPOPMIN', dead)[1]
+    if not id then break end
+    excess, bytes = excess - 1, grow(stats, 'dead_bytes', -dead_size(jobs, meta, id))
+    dropped[#dropped + 1] = id
+    over[#over + 1] = {id, 'purged'}
   end
-  redis.call('HDEL', jobs, unpack(gone))
-  redis.call('HDEL', meta, unpack(gone))
-  redis.pcall('HINCRBY', stats, 'dead_dropped', #gone)
 end
+if #dropped > 0 then
+  local event = string.format('{"at":%.0f,"event":"dropped","note":"too many dead jobs"}', now)
+  for i, history in ipairs(redis.call('HMGET', meta, unpack(dropped))) do
+    archiving.note(dropped[i], archiving.record(dropped[i], 'dropped', now), history, event)
+  end
+  redis.call('HDEL', jobs, unpack(dropped))
+  redis.call('HDEL', meta, unpack(dropped))
+  redis.pcall('HINCRBY', stats, 'dead_dropped', #dropped)
+end
+archiving.keep(archive, archived, stats, now, history_max, history_bytes)
 -- Ids whose time of being remembered is over go, at least as fast as new ones come.
-if #remembered > 0 and tonumber(ARGV[5]) > 0 then
-  for _, item in ipairs(remembered) do redis.call('ZADD', ids, now + ARGV[5] + item[2], item[1]) end
+if #remembered > 0 and id_window > 0 then
+  for _, item in ipairs(remembered) do redis.call('ZADD', ids, now + id_window + item[2], item[1]) end
   local past = redis.call('ZRANGE', ids, '(1', now, 'BYSCORE', 'LIMIT', 0, #remembered + 16)
   if #past > 0 then redis.call('ZREM', ids, unpack(past)) end
 end

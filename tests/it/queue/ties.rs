@@ -74,7 +74,10 @@ impl Rig {
             "dead" => self.settle_one(dead()).await,
             "dead and purged" => {
                 self.settle_one(dead()).await;
-                assert_eq!(self.queue.bury(&[id.to_owned()]).await.unwrap(), 1);
+                assert_eq!(
+                    self.queue.bury(&[id.to_owned()], Some("me")).await.unwrap(),
+                    1
+                );
             }
             "dead and crowded out" => {
                 self.settle_one(dead()).await;
@@ -83,7 +86,13 @@ impl Rig {
                     .await;
                 self.settle_one(dead()).await;
                 assert_eq!(self.state(id).await, None);
-                assert_eq!(self.queue.bury(&["younger".to_owned()]).await.unwrap(), 1);
+                assert_eq!(
+                    self.queue
+                        .bury(&["younger".to_owned()], Some("me"))
+                        .await
+                        .unwrap(),
+                    1
+                );
             }
             "quarantined at the claim" => {
                 let reject = Reject::new(RejectCode::BadArgs, "args.n: \"no\" good");
@@ -123,7 +132,10 @@ impl Rig {
     }
 
     async fn cancel(&self, id: &str) {
-        let answer = self.queue.cancel(&record(id, "cancelled"), true).await;
+        let answer = self
+            .queue
+            .cancel(&record(id, "cancelled"), true, None, "me")
+            .await;
         assert_eq!(answer.unwrap(), tidegate::queue::operate::Cancelled::Done);
     }
 
@@ -152,10 +164,10 @@ impl Rig {
 
 fn finished(job: &RawDelivery, state: &'static str) -> Ending {
     Ending::Finished {
-        record: record(&job.id, state).encode(None),
+        record: record(&job.id, state).encode(),
         counter: state,
         given: true,
-        history: !job.history.is_empty(),
+        history: tidegate::job::History::parse(&job.history).map(Box::new),
     }
 }
 

@@ -267,10 +267,11 @@ impl Model {
         if job.place == Place::Dead {
             self.remembered.remove(id);
             self.forgotten.remove(id);
+            (job.attempts, job.crashes) = (0, 0);
         }
         job.place = Place::Waiting;
-        job.troubled = false;
-        (job.attempts, job.crashes) = (0, 0);
+        // What the operator did is told.
+        job.troubled = true;
         self.count("requeued");
         true
     }

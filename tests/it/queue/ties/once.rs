@@ -73,7 +73,10 @@ async fn whatever_ends_a_job_lets_go_of_its_lock() {
             assert_eq!(rig.admit().await.1, [0], "{rule}, {way}");
             rig.end("second", "cancelled while it waits").await;
             if way == "dead" {
-                rig.queue.bury(&["first".to_owned()]).await.unwrap();
+                rig.queue
+                    .bury(&["first".to_owned()], Some("me"))
+                    .await
+                    .unwrap();
             }
             assert!(
                 rig.left_over().await.is_empty(),
@@ -281,12 +284,12 @@ async fn a_dead_job_that_is_run_again_stands_for_its_key_again() {
     rig.put(&[unique(1, SKIP, r#","id":"a""#)]).await;
     rig.end("a", "dead").await;
     let home = crate::queue::rig::flow(Priority::Normal, "app.a");
-    assert!(rig.queue.requeue("a", &home, None).await.unwrap());
+    assert!(rig.queue.requeue("a", &home, None, "me").await.unwrap());
     rig.push(&[unique(2, SKIP, "")]).await;
     assert_eq!(rig.admit().await.1, [0]);
     rig.end("a", "dead").await;
     rig.put(&[unique(3, SKIP, r#","id":"b""#)]).await;
-    assert!(rig.queue.requeue("a", &home, None).await.unwrap());
+    assert!(rig.queue.requeue("a", &home, None, "me").await.unwrap());
     // Both run; the lock is that of the one which has it.
     let jobs = rig.claim(9).await;
     assert_eq!(jobs.len(), 2);
