@@ -7,5 +7,6 @@ pub mod lag;
 pub mod notify;
 pub mod outbox;
 pub mod publish;
+pub mod server;
 pub mod stuck;
 pub mod upkeep;

@@ -5,7 +5,7 @@ mod cost;
 mod hostile;
 mod kept;
 mod lease;
-mod model;
+pub mod model;
 mod operators;
 mod order;
 mod progress;
