@@ -134,7 +134,7 @@ impl Feeder {
                     let slots = &self.context.shared.slots;
                     slots.release(&self.context.queue.name, &flow.kind, flow.priority);
                     self.settler.send(Ended::Unrun {
-                        settlement,
+                        settlement: *settlement,
                         kind: Arc::clone(&flow.kind),
                     });
                 }
