@@ -5,6 +5,7 @@
 
 mod load;
 mod once;
+pub mod schedules;
 mod spec;
 
 pub use load::{CatalogError, Problem, load};

@@ -27,7 +27,7 @@ use crate::queue::{Queue, board};
 use crate::runner::breakers::Breakers;
 use crate::runner::slots::Slots;
 use crate::runner::{QueueContext, Registry, Runner, Shared};
-use crate::services::{bell, lag, publish, server, stuck, upkeep};
+use crate::services::{bell, lag, publish, scheduler, server, stuck, upkeep};
 use crate::telemetry::events::{self, BreakerChange};
 use crate::telemetry::{Alert, Alerts, Metrics, Successes};
 use arc_swap::ArcSwap;
@@ -395,6 +395,7 @@ fn start_services(
             upkeep::Ages::from(&config.retention),
             stop.clone(),
         ));
+        services.spawn(scheduler::run(Arc::clone(context), stop.clone()));
     }
 }
 

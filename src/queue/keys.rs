@@ -72,6 +72,14 @@ pub struct Keys {
     pub group_times: String,
     /// Workflows that were cancelled: what comes of them is not admitted; by the time they are forgotten (zset).
     pub stops: String,
+    /// schedule → the last tick served, and by which expression (hash).
+    pub ticks: String,
+    /// name → schedule that an operator added, JSON (hash).
+    pub schedules: String,
+    /// schedule → since when it is paused, ms (hash).
+    pub schedules_paused: String,
+    /// Changes of the two before (counter): who serves ticks must have seen the latest one.
+    pub schedules_rev: String,
     /// One zset per priority: kind by the ready time of the head of its flow.
     pub ready: [String; 5],
 }
@@ -111,6 +119,10 @@ impl Keys {
             group_results: key("group_results"),
             group_times: key("group_times"),
             stops: key("stops"),
+            ticks: key("ticks"),
+            schedules: key("schedules"),
+            schedules_paused: key("schedules_paused"),
+            schedules_rev: key("schedules_rev"),
             ready: Priority::ALL.map(|p| key(&format!("ready:{p}"))),
             base,
         }
@@ -179,6 +191,10 @@ impl Keys {
             (&self.group_results, "hash"),
             (&self.group_times, "zset"),
             (&self.stops, "zset"),
+            (&self.ticks, "hash"),
+            (&self.schedules, "hash"),
+            (&self.schedules_paused, "hash"),
+            (&self.schedules_rev, "number"),
         ];
         let ready = self.ready.iter().map(|key| (key.as_str(), "zset"));
         fixed.into_iter().map(|(k, t)| (k.as_str(), t)).chain(ready)

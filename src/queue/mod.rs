@@ -17,6 +17,7 @@ pub mod lease;
 pub mod operate;
 pub mod progress;
 mod reply;
+pub mod schedules;
 mod script;
 pub mod settle;
 pub mod ties;

@@ -10,6 +10,7 @@ mod operators;
 mod order;
 mod progress;
 pub mod rig;
+mod schedules;
 mod settlement;
 mod ties;
 mod trouble;
