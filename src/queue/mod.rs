@@ -10,10 +10,12 @@ pub mod bell;
 pub mod board;
 pub mod claim;
 pub mod connection;
+pub mod control;
 pub mod heal;
 pub mod inspect;
 mod keys;
 pub mod lease;
+pub mod limits;
 pub mod operate;
 pub mod progress;
 mod reply;
@@ -25,7 +27,9 @@ pub mod wake;
 
 pub use admit::{Admission, Peeked, Verdict};
 pub use claim::{Claimed, Delivery, FlowAllowance, Look};
+pub use control::Control;
 pub use keys::{Flow, Keys};
+pub use limits::Terms;
 pub use settle::{Settled, Settlement};
 pub use ties::Ties;
 
