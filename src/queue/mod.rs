@@ -8,6 +8,7 @@ pub mod admit;
 pub mod backend;
 pub mod bell;
 pub mod board;
+pub mod bridge;
 pub mod claim;
 pub mod connection;
 pub mod control;
