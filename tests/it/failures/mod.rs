@@ -2,6 +2,7 @@
 
 mod connection;
 mod growth;
+mod intake;
 mod lease;
 mod promotion;
 mod storage;
