@@ -4,10 +4,12 @@
 //! does: the list of handler names is handed in, and a handler reads its own section through [`JobSpec::section`].
 
 mod load;
+mod once;
 pub mod schedules;
 mod spec;
 
 pub use load::{CatalogError, Problem, load};
+pub use once::{DebounceSpec, UniqueSpec};
 pub use spec::{Concurrency, HistorySpec, JobSpec, ScheduleSpec};
 
 use std::collections::BTreeMap;

@@ -20,12 +20,14 @@ mod reply;
 pub mod schedules;
 mod script;
 pub mod settle;
+pub mod ties;
 pub mod wake;
 
 pub use admit::{Admission, Peeked, Verdict};
 pub use claim::{Claimed, Delivery, FlowAllowance, Look};
 pub use keys::{Flow, Keys};
 pub use settle::{Settled, Settlement};
+pub use ties::Ties;
 
 use crate::config::Config;
 use connection::Connection;

@@ -3,6 +3,7 @@
 use super::Feeder;
 use crate::clock;
 use crate::queue::settle::Ending;
+use crate::queue::ties::Notice;
 use crate::queue::{Claimed, Flow, FlowAllowance, QueueError, Settlement};
 use crate::runner::feeder::Phase;
 use crate::runner::pipeline::Run;
@@ -133,7 +134,7 @@ impl Feeder {
                     let slots = &self.context.shared.slots;
                     slots.release(&self.context.queue.name, &flow.kind, flow.priority);
                     self.settler.send(Ended::Unrun {
-                        settlement,
+                        settlement: *settlement,
                         kind: Arc::clone(&flow.kind),
                     });
                 }
@@ -168,6 +169,7 @@ impl Feeder {
                     id: job.id.shared(),
                     token: Arc::clone(&job.token),
                     ending,
+                    notice: Notice::default(),
                     told: false,
                 },
                 kind: Arc::clone(&job.kind),

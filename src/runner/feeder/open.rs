@@ -25,7 +25,7 @@ impl Feeder {
         raw: &RawDelivery,
         flow: &Flow,
         now_ms: u64,
-    ) -> Result<Run, Settlement> {
+    ) -> Result<Run, Box<Settlement>> {
         let token: Arc<str> = raw.token.as_str().into();
         let stop = Stop::default();
         let hold = |turn| {
@@ -34,14 +34,15 @@ impl Feeder {
             inflight.hold(id, Arc::clone(&token), stop.clone(), turn);
         };
         hold(None);
-        let (run, turn) = self
-            .prepare(raw, flow, now_ms, &stop)
-            .map_err(|ending| Settlement {
+        let (run, turn) = self.prepare(raw, flow, now_ms, &stop).map_err(|ending| {
+            Box::new(Settlement {
                 id: raw.id.as_str().into(),
                 token: Arc::clone(&token),
+                notice: raw.notice(&flow.kind, &ending, now_ms),
                 ending,
                 told: false,
-            })?;
+            })
+        })?;
         if turn.is_some() {
             hold(turn);
         }
