@@ -112,6 +112,8 @@ local function turn_away(entry, how, holder)
     put_result(entry.result, entry.ttl, string.format('{"id":"%s","state":"%s","at":%d%s}', entry.id, how, now, of))
   end
   away[#away + 1] = entry.number
+  -- Whether its id is taken from now on, `ids` says.
+  seen[entry.id] = nil
 end
 
 -- Takes a member into its group; false if it may not be one.
@@ -162,10 +164,21 @@ local function replace(entry, holder, first, wait, most)
   place(holder, entry.list, due)
 end
 
+-- Writes down who holds a lock, and until when.
+local function hold(name, id, letter, gone, first, held)
+  redis.call('HSET', LOCKS, name, string.format('%s|%s|%d|%d', id, letter, gone, first))
+  if letter == 't' then
+    redis.call('ZADD', LOCK_ENDS, gone, name)
+  elseif held == 't' then
+    redis.call('ZREM', LOCK_ENDS, name)
+  end
+end
+
 -- Takes the lock of an entry; false if the holder stands for it.
 local function lock(entry, name, letter, rule)
   local action, ttl, wait, most = string.match(rule, '^(%a)|(%d+)|(%d+)|(%d+)$')
   wait, most = tonumber(wait), tonumber(most)
+  local gone = tonumber(ttl) > 0 and now + ttl or 0
   local holder, held, ends, first = string.match(redis.call('HGET', LOCKS, name) or '', '^([^|]*)|(%a)|(%d+)|(%d+)$')
   if holder and holder ~= entry.id and (ends == '0' or tonumber(ends) > now) then
     -- What came earlier in this batch must be where it is looked for.
@@ -173,6 +186,8 @@ local function lock(entry, name, letter, rule)
     local lives = redis.call('HEXISTS', jobs, holder) == 1
     if lives and action == 'r' and redis.call('HEXISTS', running, holder) == 0 then
       replace(entry, holder, tonumber(first), wait, most)
+      -- From now on it is held as the new one asks.
+      if held ~= letter then hold(name, holder, letter, gone, first, held) end
       turn_away(entry, 'replaced', holder)
       return false
     end
@@ -188,11 +203,8 @@ local function lock(entry, name, letter, rule)
       return false
     end
   end
-  local gone = tonumber(ttl) > 0 and now + ttl or 0
-  redis.call('HSET', LOCKS, name, string.format('%s|%s|%d|%d', entry.id, letter, gone, now))
-  if held == 't' and letter ~= 't' then redis.call('ZREM', LOCK_ENDS, name) end
+  hold(name, entry.id, letter, gone, now, held)
   if letter == 't' then
-    redis.call('ZADD', LOCK_ENDS, gone, name)
     for _, old in ipairs(redis.call('ZRANGE', LOCK_ENDS, '-inf', now, 'BYSCORE', 'LIMIT', 0, 16)) do
       redis.call('HDEL', LOCKS, old)
       redis.call('ZREM', LOCK_ENDS, old)
@@ -201,10 +213,21 @@ local function lock(entry, name, letter, rule)
   return true
 end
 
+-- The enqueue script reserves the lock of an entry. One that is no job of its own must not leave it behind, unless the
+-- job of that id holds it, or holds it no more but until its time is over.
+local function give_up_reservation(id, tied)
+  local name = string.match('\n' .. tied, '\n[fct]([^\n]+)')
+  local held = name and redis.call('HGET', LOCKS, name)
+  if not held or string.sub(held, 1, #id + 3) ~= id .. '|f|' then return end
+  local own = string.match('\n' .. (redis.call('HGET', TIES, id) or ''), '\n[fct]([^\n]+)')
+  if own ~= name then redis.call('HDEL', LOCKS, name) end
+end
+
 -- Ties an entry; false if it is no job of its own then.
 local function bind(entry, lock_rule, group_rule)
   local workflow = string.match('\n' .. entry.tied, '\nw([^\n]+)')
   if workflow and redis.call('ZSCORE', stops, workflow) then
+    give_up_reservation(entry.id, entry.tied)
     turn_away(entry, 'cancelled')
     return false
   end
@@ -245,6 +268,7 @@ for i = 1, n do
     if given and taken(id) then
       away[#away + 1] = i
       count('duplicates')
+      if tied then give_up_reservation(id, ARGV[at + 1]) end
     else
       local entry = tied and {number = i, raw = raws[i], id = id, given = given, list = list, due = due,
         tied = ARGV[at + 1], ttl = ARGV[at + 4], result = result_list(ARGV[at + 5])}

@@ -4,6 +4,7 @@
 //! A sequence that fails is shrunk and kept in `model/failures.jsonl`, one case a line, to be committed: all of them are
 //! played again first.
 
+mod bonds;
 mod check;
 mod ends;
 mod expected;
