@@ -4,6 +4,7 @@ mod connection;
 mod growth;
 mod intake;
 mod lease;
+mod limits;
 mod promotion;
 mod storage;
 
