@@ -1,9 +1,10 @@
 //! One job definition.
 
+use super::limits::{Concurrency, Rate, partition};
 use super::load::{Problem, section_value};
 use super::once::{DebounceSpec, RawDebounce, RawUnique, UniqueSpec};
 use crate::config::duration;
-use crate::job::{ArgSpec, Priority};
+use crate::job::{ArgSpec, KeyExpr, Priority};
 use crate::policy::retry::RetryPolicy;
 use crate::policy::schedule::{Misfire, Schedule};
 use serde::Deserialize;
@@ -39,8 +40,14 @@ pub struct JobSpec {
     pub timeout: Duration,
     /// What happens after a failed attempt.
     pub retry: RetryPolicy,
-    /// How many may run at once in one daemon.
+    /// How many may run at once.
     pub concurrency: Concurrency,
+    /// How many may start in a time.
+    pub rate: Option<Rate>,
+    /// Whether the keys take turns.
+    pub fair: bool,
+    /// What its jobs are told apart by, for a limit or rate with a key and for turns.
+    pub partition: Option<KeyExpr>,
     /// How much of its jobs' histories is kept.
     pub history: HistorySpec,
     /// The dependencies it touches, like `postgres:primary`: the gate and the breakers go by them.
@@ -59,15 +66,6 @@ pub struct JobSpec {
     pub(super) path: PathBuf,
     /// The whole file: a handler's section is read from it with its line numbers.
     pub(super) text: Arc<str>,
-}
-
-/// `[concurrency]`
-#[derive(Debug, Clone, Copy, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Concurrency {
-    /// At most this many at once in one daemon; no limit of its own when absent.
-    #[serde(default)]
-    pub limit: Option<usize>,
 }
 
 /// `[history]`
@@ -135,6 +133,10 @@ pub(super) struct RawSpec {
     #[serde(default)]
     concurrency: Concurrency,
     #[serde(default)]
+    rate: Option<Rate>,
+    #[serde(default)]
+    fairness: Option<String>,
+    #[serde(default)]
     history: HistorySpec,
     #[serde(default)]
     resources: Vec<String>,
@@ -190,6 +192,12 @@ impl RawSpec {
                 "args.{name}: a scheduled job takes its args from their defaults, so none may be required"
             ));
         }
+        let fairness = self.fairness.as_deref();
+        let partition = partition(&self.concurrency, self.rate.as_ref(), fairness, &self.args)
+            .unwrap_or_else(|found| {
+                problems.extend(found);
+                None
+            });
         if !problems.is_empty() {
             return Err(problems);
         }
@@ -202,6 +210,9 @@ impl RawSpec {
             timeout: self.timeout.unwrap_or(DEFAULT_TIMEOUT),
             retry: self.retry,
             concurrency: self.concurrency,
+            rate: self.rate,
+            fair: self.fairness.is_some(),
+            partition,
             history: self.history,
             resources: self.resources.iter().map(|r| r.as_str().into()).collect(),
             args: self.args,
@@ -235,10 +246,6 @@ impl RawSpec {
         if let Err(e) = self.retry.validate() {
             problems.extend(e.into_iter().map(|e| format!("retry.{e}")));
         }
-        if self.concurrency.limit == Some(0) {
-            problems
-                .push("concurrency.limit: 0 would never run; leave it out for no limit".to_owned());
-        }
         let longest = Duration::from_millis(ties::MAX_RESULT_TTL_MS);
         if self.result_ttl.is_some_and(|ttl| ttl > longest) {
             problems.push(format!(
@@ -246,6 +253,8 @@ impl RawSpec {
                 duration::format(longest)
             ));
         }
+        problems.extend(self.concurrency.problems());
+        problems.extend(self.rate.iter().flat_map(Rate::problems));
         for resource in &self.resources {
             if let Err(e) = check_resource(resource) {
                 problems.push(format!("resources: {resource:?} {e}"));

@@ -14,7 +14,9 @@ mod enqueue;
 mod error;
 mod explain;
 mod job;
+mod jobs;
 mod migrate;
+mod outbox;
 mod output;
 mod quarantine;
 mod queues;
@@ -66,10 +68,14 @@ enum Command {
     Queues(queues::Args),
     /// Show, retry or cancel one job
     Job(job::Args),
+    /// Count, list, retry, delete or move many jobs by what they have in common
+    Jobs(jobs::Args),
     /// List, retry or remove dead jobs
     Dead(dead::Args),
     /// List, retry or remove entries that could not be jobs
     Quarantine(quarantine::Args),
+    /// List rows of the outbox, retry or remove those that can't be jobs
+    Outbox(outbox::Args),
     /// List, add, run or pause what runs by itself
     Cron(cron::Args),
     /// Say what holds a queue or a job back
@@ -89,8 +95,10 @@ impl Command {
             Self::Enqueue(args) => enqueue::run(args, global).await,
             Self::Queues(args) => queues::run(args, global).await,
             Self::Job(args) => job::run(args, global).await,
+            Self::Jobs(args) => jobs::run(args, global).await,
             Self::Dead(args) => dead::run(args, global).await,
             Self::Quarantine(args) => quarantine::run(args, global).await,
+            Self::Outbox(args) => outbox::run(args, global).await,
             Self::Cron(args) => cron::run(args, global).await,
             Self::Explain(args) => explain::run(args, global).await,
             Self::Dev(args) => dev::run(args, global).await,

@@ -3,9 +3,11 @@
 use super::reply::Reply;
 use super::script::{ADMIT, PEEK};
 use super::{Flow, Queue, QueueError, Ties, millis};
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, JobSpec};
+use crate::job::partition::safe_key;
 use crate::job::{Envelope, JobId, Reject, RejectCode, args, envelope, history};
 use std::fmt::Write;
+use std::sync::Arc;
 
 /// The most entries looked at in one step.
 pub const PEEK_ENTRIES: usize = 256;
@@ -94,6 +96,7 @@ pub fn judge(raw: &[u8], queue: &str, catalog: &Catalog, now_ms: u64, random: [u
             };
         }
     };
+    let flow = flow_of(&envelope, catalog);
     let ties =
         match within_a_year(&envelope, now_ms).and_then(|()| fits(&mut envelope, queue, catalog)) {
             Ok(ties) => ties,
@@ -110,7 +113,6 @@ pub fn judge(raw: &[u8], queue: &str, catalog: &Catalog, now_ms: u64, random: [u
     let due_ms = envelope
         .ready_at(now_ms)
         .max(now_ms.saturating_add(wait_ms));
-    let flow = flow_of(&envelope, catalog);
     let id = envelope.id.unwrap_or_else(|| JobId::mint(now_ms, random));
     if due_ms > now_ms {
         Verdict::Delayed {
@@ -164,8 +166,17 @@ fn fits(
         let message = format!("kind: {:?} is not defined here", envelope.kind);
         return Err(Reject::new(RejectCode::UnknownKind, message));
     };
+    let bad = |e| Reject::new(RejectCode::BadArgs, e);
+    if envelope.concurrency_key.is_some() && spec.partition.is_none() {
+        let message = format!(
+            "concurrency_key: jobs of {} are not told apart; its definition has no [concurrency] key, [rate] key or fairness",
+            spec.kind
+        );
+        return Err(bad(message));
+    }
+    key_of(envelope, spec).map_err(bad)?;
     let mut given = envelope.take_args();
-    args::bind(&spec.args, &mut given).map_err(|e| Reject::new(RejectCode::BadArgs, e))?;
+    args::bind(&spec.args, &mut given).map_err(bad)?;
     for (field, next) in envelope.following() {
         let mut next = Envelope::parse(next.get().as_bytes())?;
         fits(&mut next, queue, catalog)
@@ -174,7 +185,21 @@ fn fits(
     Ties::of(envelope, spec, &given)
 }
 
-/// The flow an envelope belongs to. A kind that is not defined here keeps its own priority, or the default one.
+/// What a job is told apart by; none if the jobs of its kind are not.
+fn key_of(envelope: &Envelope, spec: &JobSpec) -> Result<Option<Arc<str>>, String> {
+    let Some(expr) = &spec.partition else {
+        return Ok(None);
+    };
+    if let Some(given) = &envelope.concurrency_key {
+        return Ok(Some(safe_key(given)));
+    }
+    let declared = spec.args.get(expr.argument());
+    let default = declared.and_then(|arg| arg.default.as_ref());
+    expr.key(envelope.args(), default).map(Some)
+}
+
+/// The flow an envelope belongs to. A kind that is not defined here keeps its own priority, or the default one; what is
+/// no key counts as none, as it can't be admitted.
 #[must_use]
 pub fn flow_of(envelope: &Envelope, catalog: &Catalog) -> Flow {
     let spec = catalog.get(&envelope.kind);
@@ -184,6 +209,7 @@ pub fn flow_of(envelope: &Envelope, catalog: &Catalog) -> Flow {
             .or(spec.map(|s| s.priority))
             .unwrap_or_default(),
         kind: spec.map_or_else(|| envelope.kind.as_str().into(), |s| s.kind.clone()),
+        key: spec.and_then(|s| key_of(envelope, s).unwrap_or_else(|_| Some("".into()))),
     }
 }
 
@@ -283,7 +309,7 @@ impl Queue {
             .arg(verdicts.iter().filter(|v| v.is_tied()).count())
             .arg(results.len());
         for flow in flows {
-            cmd.arg(&*flow.kind).arg(flow.priority.index() + 1);
+            cmd.arg(&*flow.member()).arg(flow.priority.index() + 1);
         }
         let mut verb = String::with_capacity(8);
         let mut results = 0;

@@ -1,6 +1,7 @@
 //! From the flows to a daemon: look, promote what is due, claim under a token, make deliveries of what came.
 
 use super::admit::flow_of;
+use super::limits::Terms;
 use super::reply::Reply;
 use super::script::{CLAIM, LOOK, PROMOTE};
 use super::settle::Ending;
@@ -66,6 +67,8 @@ pub struct FlowAllowance {
     pub flow: Flow,
     /// Jobs that may be taken from it.
     pub allowance: usize,
+    /// What else holds for its jobs: nothing for most.
+    pub terms: Terms,
 }
 
 /// What a claim brought.
@@ -86,8 +89,8 @@ pub struct Claimed {
 pub struct RawDelivery {
     /// Number of its flow in the claim, from 0.
     pub flow: usize,
-    /// The class of that flow. Its definition's may have changed since admission.
-    pub priority: Priority,
+    /// That flow. What the definition says of class and key may have changed since admission.
+    pub home: Flow,
     /// When it became ready, ms.
     pub ready_ms: u64,
     /// Its id.
@@ -102,6 +105,8 @@ pub struct RawDelivery {
     pub merges: Vec<u8>,
     /// The token under which it runs.
     pub token: String,
+    /// The slots it holds, by name; empty for most.
+    pub slots: Arc<[Arc<str>]>,
 }
 
 /// A job about to run.
@@ -131,17 +136,10 @@ pub struct Delivery {
     pub then: Option<Box<str>>,
     /// The first job of its chain, if it is not that itself.
     pub workflow: Option<JobId>,
-}
-
-impl Delivery {
-    /// Where it goes when it is handed back.
-    #[must_use]
-    pub fn flow(&self) -> Flow {
-        Flow {
-            priority: self.job.priority,
-            kind: Arc::clone(&self.job.kind),
-        }
-    }
+    /// Where it was taken from, and goes when it is handed back.
+    pub flow: Flow,
+    /// The slots it holds, by name; empty for most.
+    pub slots: Arc<[Arc<str>]>,
 }
 
 /// A claimed entry that will not run.
@@ -200,7 +198,7 @@ impl RawDelivery {
             id,
             kind: Arc::clone(&spec.kind),
             queue: Arc::clone(&queue.name),
-            priority: self.priority,
+            priority: self.home.priority,
             args: given_args,
             attempt: history.as_ref().map_or(0, |h| h.attempts) + 1,
             max_attempts: envelope.max_attempts.unwrap_or(spec.retry.max_attempts),
@@ -223,6 +221,8 @@ impl RawDelivery {
             keeps_result: super::ties::keeps_result(&self.ties),
             then: envelope.then.map(|then| then.get().into()),
             workflow: envelope.workflow,
+            flow: self.home.clone(),
+            slots: Arc::clone(&self.slots),
         })
     }
 }
@@ -285,8 +285,8 @@ impl Queue {
         for priority in Priority::ALL {
             let mut flows = reply.array()?;
             while !flows.is_empty() {
-                let kind = flows.lossy()?.into();
-                look.heads.push((Flow { priority, kind }, flows.count()?));
+                let flow = Flow::of(priority, &flows.lossy()?);
+                look.heads.push((flow, flows.count()?));
             }
         }
         Ok(look)
@@ -351,7 +351,7 @@ impl Queue {
             cmd.arg(&job.id).arg(&job.score).arg(*number).arg(priority);
         }
         for (flow, _) in &flows {
-            cmd.arg(&*flow.kind);
+            cmd.arg(&*flow.member());
         }
         PROMOTE.send(self, &cmd).await?;
         Ok(flows)
@@ -388,7 +388,7 @@ impl Queue {
             .arg(millis(self.bounds.aging_after).max(1));
         for f in flows {
             cmd.arg(f.flow.priority.index() + 1)
-                .arg(&*f.flow.kind)
+                .arg(&*f.flow.member())
                 .arg(f.allowance);
         }
         let mut reply = Reply::new(CLAIM.send(self, &cmd).await?)?;
@@ -429,13 +429,15 @@ fn read_jobs(
     let mut jobs = Vec::with_capacity(taken.len() / 2);
     while !rows.is_empty() {
         let flow = number(rows.count()?);
-        let priority = flows.get(flow).map(|f| f.flow.priority).unwrap_or_default();
+        let Some(from) = flows.get(flow) else {
+            return Err(QueueError::Reply(format!("no flow of number {flow}")));
+        };
         for _ in 0..rows.count()? {
             let (entry, raw) = (taken.lossy()?, taken.bytes()?);
             let (ready, id) = entry.split_at_checked(READY_DIGITS).unwrap_or_default();
             jobs.push(RawDelivery {
                 flow,
-                priority,
+                home: from.flow.clone(),
                 // Digits, unless somebody else wrote them.
                 ready_ms: ready.parse().unwrap_or(0),
                 token: format!("{token_prefix}{ready}"),
@@ -444,6 +446,7 @@ fn read_jobs(
                 history: Vec::new(),
                 ties: String::new(),
                 merges: Vec::new(),
+                slots: from.terms.slots(),
             });
         }
     }

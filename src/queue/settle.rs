@@ -23,6 +23,8 @@ pub struct Settlement {
     pub ending: Ending,
     /// What others are told if that is its end.
     pub notice: Notice,
+    /// The slots it holds, by name; empty for most.
+    pub slots: Arc<[Arc<str>]>,
     /// It may have told how far it had come: that goes with it.
     pub told: bool,
 }
@@ -208,7 +210,7 @@ impl Queue {
             .arg(counters.len())
             .arg(&counters);
         for flow in &flows {
-            cmd.arg(&*flow.kind);
+            cmd.arg(&*flow.member());
         }
         let mut list = 0;
         for s in settlements {

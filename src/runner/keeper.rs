@@ -173,6 +173,7 @@ impl Keeper {
                     token: entry.token.as_str().into(),
                     notice: notice_unrun(&entry.id, &kind, &ties, &ending, now_ms),
                     ending,
+                    slots: Arc::default(),
                     // Nobody knows what it told before its daemon died.
                     told: true,
                 };

@@ -134,6 +134,7 @@ async fn settle_batch(context: &QueueContext, batch: u64, ended: Vec<Ended>) {
                     token: Arc::clone(&delivery.job.token),
                     ending,
                     notice,
+                    slots: Arc::clone(&delivery.slots),
                     told: context
                         .told
                         .forget(delivery.job.id.as_str(), &delivery.job.token),

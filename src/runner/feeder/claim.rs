@@ -4,7 +4,7 @@ use super::Feeder;
 use crate::clock;
 use crate::queue::settle::Ending;
 use crate::queue::ties::Notice;
-use crate::queue::{Claimed, Flow, FlowAllowance, QueueError, Settlement};
+use crate::queue::{Claimed, Flow, FlowAllowance, QueueError, Settlement, Terms};
 use crate::runner::feeder::Phase;
 use crate::runner::pipeline::Run;
 use crate::runner::registry::Registry;
@@ -38,6 +38,7 @@ impl Feeder {
             .map(|(flow, allowance)| FlowAllowance {
                 flow,
                 allowance: *allowance,
+                terms: Terms::default(),
             })
             .collect();
         self.claim_number += 1;
@@ -87,7 +88,10 @@ impl Feeder {
         let ask = Ask {
             kind: Arc::clone(&flow.kind),
             class: flow.priority,
-            kind_limit: kind.spec.concurrency.limit.unwrap_or(usize::MAX),
+            kind_limit: {
+                let c = &kind.spec.concurrency;
+                c.per_daemon.or(c.limit).unwrap_or(usize::MAX)
+            },
             class_limit: (shared.gate)(&kind.spec, flow.priority, slots),
             flow_limit: shared.breakers.outlook(&kind.breakers, slots),
         };
@@ -160,7 +164,7 @@ impl Feeder {
             let slots = &self.context.shared.slots;
             slots.release(&job.queue, &job.kind, job.priority);
             let ending = Ending::HandedBack {
-                flow: delivery.flow(),
+                flow: delivery.flow.clone(),
                 history: None,
                 counter: "handed_back",
             };
@@ -170,6 +174,7 @@ impl Feeder {
                     token: Arc::clone(&job.token),
                     ending,
                     notice: Notice::default(),
+                    slots: Arc::clone(&delivery.slots),
                     told: false,
                 },
                 kind: Arc::clone(&job.kind),

@@ -40,6 +40,7 @@ impl Feeder {
                 token: Arc::clone(&token),
                 notice: raw.notice(&flow.kind, &ending, now_ms),
                 ending,
+                slots: Arc::clone(&raw.slots),
                 told: false,
             })
         })?;
@@ -109,7 +110,7 @@ fn is_suspect(history: Option<&History>) -> bool {
 
 fn put_off_for(delivery: &Delivery, now_ms: u64, delay: Duration, why: &str) -> History {
     let fresh = || {
-        let flow = delivery.flow();
+        let flow = delivery.flow.clone();
         History::of(&flow.kind, flow.priority).begun(delivery.enqueued_ms, delivery.ready_ms)
     };
     let mut history = delivery.history.clone().unwrap_or_else(fresh);

@@ -11,7 +11,7 @@ use tidegate::queue::claim::RawDelivery;
 use tidegate::queue::connection::{self, Connection};
 use tidegate::queue::settle::{Ending, Record};
 use tidegate::queue::{
-    Admission, Flow, FlowAllowance, Peeked, Queue, Settled, Settlement, Verdict,
+    Admission, Flow, FlowAllowance, Peeked, Queue, Settled, Settlement, Terms, Verdict,
 };
 
 use crate::support;
@@ -144,6 +144,7 @@ impl Rig {
             .map(|(flow, _)| FlowAllowance {
                 flow,
                 allowance: limit,
+                terms: Terms::default(),
             })
             .collect();
         self.claim_from(incarnation, limit, &flows).await
@@ -214,6 +215,7 @@ pub fn flow(priority: Priority, kind: &str) -> Flow {
     Flow {
         priority,
         kind: kind.into(),
+        key: None,
     }
 }
 
@@ -273,6 +275,7 @@ pub fn settlement(job: &RawDelivery, ending: Ending) -> Settlement {
         token: job.token.as_str().into(),
         notice: job.notice("app.a", &ending, 1),
         ending,
+        slots: job.slots.clone(),
         told: false,
     }
 }

@@ -85,7 +85,7 @@ impl Rig {
                 self.put(&[envelope("app.b", 0, r#","id":"younger""#)])
                     .await;
                 self.settle_one(dead()).await;
-                assert_eq!(self.state(id).await, None);
+                assert_eq!(self.state(id).await.as_deref(), Some("dropped"));
                 assert_eq!(
                     self.queue
                         .bury(&["younger".to_owned()], Some("me"))

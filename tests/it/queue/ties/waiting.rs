@@ -36,7 +36,7 @@ async fn the_waiting_one_takes_the_place_of_the_new_one_and_keeps_its_id() {
     ])
     .await;
     let job = only(&rig).await;
-    assert_eq!((job.id.as_str(), job.priority.as_str()), ("a", "bulk"));
+    assert_eq!((job.id.as_str(), job.home.priority.as_str()), ("a", "bulk"));
     assert_eq!(args_of(&rig, &job), json!({"n": 5, "to": "all"}));
     rig.push(&[unique(6, REPLACE, "")]).await;
     assert_eq!(rig.admit().await.1, [0], "one that runs is not replaced");
