@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
 -- Moves the entries just peeked out of the inbox, each to where Rust decided, if nobody else took any meanwhile.
--- KEYS: those of lib/ties.lua, taken, workers, jobs, ids, delayed, quarantine, stats, tomb, running, meta, stops,
+-- KEYS: those of lib/ties.lua, taken, workers, jobs, ids, delayed, quarantine, stats, tomb, running, meta, stops, dead,
 --       ready x5, flow..., result list...
 -- ARGV: incarnation, expected taken, entries, bytes of them, first entry, last entry, quarantine max, quarantine bytes,
 --       id window ms, number of entries with ties, number of result lists, then for each flow: its kind, its priority
@@ -15,8 +15,9 @@
 --         a lock's rule: '<s skip, r replace or m merge>|<ms or 0>|<ms to wait for another one, or 0>|<at most ms, or 0>'
 --         a group's rule: '<size>|<s success or a always>|<what follows, without its last brace, or nothing>'
 -- Out:  {'ok', now_ms, not admitted, number of each entry that is not...} or {'moved'}; error LEASE if not registered
-local taken_key, workers, jobs, ids, delayed, quarantine, stats, tomb, running, meta, stops = unpack(KEYS, 10, 20)
-local FIRST_READY, FIRST_FLOW, HEAD, GIVEN, TIED = 21, 26, 11, string.byte('g'), string.byte('t')
+local taken_key, workers, jobs, ids, delayed, quarantine, stats, tomb, running, meta, stops,
+  dead = unpack(KEYS, 10, 21)
+local FIRST_READY, FIRST_FLOW, HEAD, GIVEN, TIED = 22, 27, 11, string.byte('g'), string.byte('t')
 local MERGE_MAX = 262144
 local inbox, n, window = INBOX, tonumber(ARGV[3]), tonumber(ARGV[9])
 local flows = #KEYS - FIRST_FLOW + 1 - ARGV[11]
@@ -36,7 +37,7 @@ redis.call('XLEN', quarantine)
 if tonumber(ARGV[10]) > 0 then
   check_ties()
   for _, key in ipairs({running, meta}) do redis.call('HLEN', key) end
-  redis.call('ZCARD', stops)
+  for _, key in ipairs({stops, dead}) do redis.call('ZCARD', key) end
 end
 local stones = redis.call('HLEN', tomb) > 0
 
@@ -174,6 +175,9 @@ local function hold(name, id, letter, gone, first, held)
   end
 end
 
+-- The lock among the ties of a job.
+local function lock_of(tied) return string.match('\n' .. (tied or ''), '\n[fct]([^\n]+)') end
+
 -- Takes the lock of an entry; false if the holder stands for it.
 local function lock(entry, name, letter, rule)
   local action, ttl, wait, most = string.match(rule, '^(%a)|(%d+)|(%d+)|(%d+)$')
@@ -183,7 +187,10 @@ local function lock(entry, name, letter, rule)
   if holder and holder ~= entry.id and (ends == '0' or tonumber(ends) > now) then
     -- What came earlier in this batch must be where it is looked for.
     flush()
-    local lives = redis.call('HEXISTS', jobs, holder) == 1
+    -- Dead ones stand for nobody, even those that an operator put there with all they hold. And a reservation may bear the
+    -- id of another job.
+    local lives = redis.call('HEXISTS', jobs, holder) == 1 and not redis.call('ZSCORE', dead, holder)
+      and lock_of(redis.call('HGET', TIES, holder)) == name
     if lives and action == 'r' and redis.call('HEXISTS', running, holder) == 0 then
       replace(entry, holder, tonumber(first), wait, most)
       -- From now on it is held as the new one asks.
@@ -216,11 +223,10 @@ end
 -- The enqueue script reserves the lock of an entry. One that is no job of its own must not leave it behind, unless the
 -- job of that id holds it, or holds it no more but until its time is over.
 local function give_up_reservation(id, tied)
-  local name = string.match('\n' .. tied, '\n[fct]([^\n]+)')
+  local name = lock_of(tied)
   local held = name and redis.call('HGET', LOCKS, name)
   if not held or string.sub(held, 1, #id + 3) ~= id .. '|f|' then return end
-  local own = string.match('\n' .. (redis.call('HGET', TIES, id) or ''), '\n[fct]([^\n]+)')
-  if own ~= name then redis.call('HDEL', LOCKS, name) end
+  if lock_of(redis.call('HGET', TIES, id)) ~= name then redis.call('HDEL', LOCKS, name) end
 end
 
 -- Ties an entry; false if it is no job of its own then.

@@ -167,6 +167,8 @@ impl Model {
             .cloned()
         {
             let holder = self.jobs.get(&lock.holder);
+            let holds = |job: &&Job| job.ties.lock.as_ref().is_some_and(|(_, held)| held == name);
+            let holder = holder.filter(|job| job.place != Place::Dead).filter(holds);
             let waits = holder.is_some_and(|job| !matches!(job.place, Place::Running { .. }));
             match sent.entry.rule() {
                 Some(Rule::Replace | Rule::TimedReplace | Rule::Debounce) if waits => {

@@ -46,11 +46,12 @@ impl World<'_> {
         // One that arrives when a later one was heard is refused as a whole.
         let late = self.rig.queue.settle(&by, number - 1, &batch).await;
         assert_eq!(late.unwrap().stale.len(), batch.len());
+        let died = jobs.iter().any(|(_, end)| matches!(end, End::Dead));
         for (job, end) in jobs {
             assert!(self.model.settled(&job.id, &job.token, end));
             self.daemons[who].past.push(job);
         }
-        self.dead_give_way().await;
+        self.dead_give_way(died).await;
     }
 
     /// What others are told of a job that is done, and what follows it.
@@ -104,14 +105,14 @@ impl World<'_> {
         }
     }
 
-    /// The bound of the dead set: which of those that died in the same millisecond went, only Redis knows.
-    async fn dead_give_way(&mut self) {
+    /// When one died, the dead set is brought to its bound: which of those that died in the same millisecond went, only Redis knows.
+    async fn dead_give_way(&mut self, died: bool) {
         let over = self
             .model
             .dead()
             .len()
             .saturating_sub(super::expected::DEAD_MAX);
-        if over == 0 {
+        if over == 0 || !died {
             return;
         }
         let found = Snapshot::of(self.rig).await;
@@ -242,7 +243,10 @@ impl World<'_> {
             assert_eq!(settled.stale, Vec::<usize>::new());
         }
         held.iter().for_each(|job| self.model.crashed(&job.id));
-        self.dead_give_way().await;
+        let died = held
+            .iter()
+            .any(|job| self.model.jobs[&job.id].place == Place::Dead);
+        self.dead_give_way(died).await;
         let past = &mut self.daemons[who].past;
         past.extend(held.into_iter().chain(dead.past));
     }

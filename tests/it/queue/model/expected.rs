@@ -135,7 +135,8 @@ impl Model {
     fn holder_of(&self, entry: &Entry) -> Option<&'static str> {
         let lock = self.bonds.locks.get(&entry.reserves()?)?;
         let timed = (lock.letter == 't').then_some("done");
-        self.state_of(&lock.holder).or(timed)
+        let state = self.state_of(&lock.holder).or(timed);
+        state.filter(|state| *state != "dead")
     }
 
     fn state_of(&self, id: &str) -> Option<&'static str> {
@@ -360,6 +361,13 @@ impl Model {
             self.count("purged");
         }
         dead
+    }
+
+    /// A waiting job is among the dead from now on; it keeps all that it holds.
+    pub fn shelved(&mut self, id: &str) {
+        let job = self.jobs.get_mut(id).expect("it waits");
+        job.place = Place::Dead;
+        job.troubled = true;
     }
 
     pub fn released(&mut self, index: usize) {

@@ -59,6 +59,8 @@ pub enum Op {
     Cancel(u8),
     Requeue(u8),
     Bury(u8),
+    /// An operator puts a job among the dead, on its way to another queue.
+    Shelve(u8),
     /// An operator puts a quarantined entry back into the inbox.
     Release(u8),
     /// A daemon dies; the one that takes its place fences it and returns its jobs.
@@ -156,6 +158,7 @@ fn op() -> impl Strategy<Value = Op> {
         6 => any::<u8>().prop_map(Op::Cancel),
         5 => any::<u8>().prop_map(Op::Requeue),
         3 => any::<u8>().prop_map(Op::Bury),
+        2 => any::<u8>().prop_map(Op::Shelve),
         2 => any::<u8>().prop_map(Op::Release),
         3 => who().prop_map(Op::Die),
     ]

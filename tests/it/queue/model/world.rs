@@ -6,9 +6,10 @@ use super::expected::{Model, Place};
 use super::op::{Bond, Case, DAEMONS, Entry, Form, Op, Rule};
 use super::snapshot::Snapshot;
 use crate::queue::rig::{KINDS, Rig, envelope};
-use tidegate::job::Priority;
+use tidegate::job::{Event, History, Priority, What};
 use tidegate::queue::claim::RawDelivery;
 use tidegate::queue::operate::{Cancelled, Enqueued, NewJob};
+use tidegate::queue::scan::State;
 use tidegate::queue::{Admission, Flow, FlowAllowance, Peeked, Verdict};
 
 #[derive(Default)]
@@ -108,6 +109,7 @@ impl<'a> World<'a> {
             Op::Cancel(pick) => self.cancel(*pick).await,
             Op::Requeue(pick) => self.requeue(*pick).await,
             Op::Bury(pick) => self.bury(*pick).await,
+            Op::Shelve(pick) => self.shelve(*pick).await,
             Op::Release(pick) => self.release(*pick).await,
             Op::Die(w) => self.die(who(w)).await,
         }
@@ -343,6 +345,23 @@ impl<'a> World<'a> {
         let ids = std::slice::from_ref(&id);
         let buried = self.rig.queue.bury(ids, Some("ann")).await.unwrap();
         assert_eq!(buried == 1, self.model.buried(&id), "bury of {id}");
+    }
+
+    async fn shelve(&mut self, pick: u8) {
+        let Some(id) = self.pick(pick, |place| !matches!(place, Place::Running { .. })) else {
+            return;
+        };
+        let state = match self.model.jobs[&id].place {
+            Place::Delayed { .. } => State::Delayed,
+            Place::Dead => State::Dead,
+            _ => State::Pending,
+        };
+        let job = [(&*id, History::default(), Event::new(1, What::Moved))];
+        let others = State::ALL.into_iter().filter(|other| *other != state);
+        for (state, is) in others.map(|s| (s, false)).chain([(state, true)]) {
+            assert_eq!(self.rig.queue.shelve(state, &job).await.unwrap(), [is]);
+        }
+        self.model.shelved(&id);
     }
 
     async fn release(&mut self, pick: u8) {
