@@ -3,11 +3,13 @@
 //! Owns: the form of a definition, its checks, and errors that name file, line and field. Must not know what a handler
 //! does: the list of handler names is handed in, and a handler reads its own section through [`JobSpec::section`].
 
+mod code;
 mod load;
 mod spec;
 
-pub use load::{CatalogError, Problem, load};
-pub use spec::{Concurrency, JobSpec, ScheduleSpec};
+pub use code::CodeDefinition;
+pub use load::{CatalogError, Problem, load, load_with_code};
+pub use spec::{Concurrency, JobSpec, ScheduleSpec, TypedArgs};
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

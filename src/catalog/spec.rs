@@ -2,11 +2,12 @@
 
 use super::load::{Problem, section_value};
 use crate::config::duration;
-use crate::job::{ArgSpec, Priority};
+use crate::job::{ArgSpec, Priority, args};
 use crate::policy::retry::RetryPolicy;
 use crate::policy::schedule::{Misfire, Schedule};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -40,6 +41,8 @@ pub struct JobSpec {
     pub resources: Vec<Arc<str>>,
     /// What enqueuers may pass.
     pub args: BTreeMap<String, ArgSpec>,
+    /// Checks arguments whose form only code knows; what is declared is checked before.
+    pub typed_args: Option<TypedArgs>,
     /// When it runs by itself.
     pub schedule: Option<ScheduleSpec>,
     /// Where it was read from.
@@ -47,6 +50,9 @@ pub struct JobSpec {
     /// The whole file: a handler's section is read from it with its line numbers.
     pub(super) text: Arc<str>,
 }
+
+/// Checks arguments by the type that code reads them into.
+pub type TypedArgs = fn(&Map<String, Value>) -> Result<(), String>;
 
 /// `[concurrency]`
 #[derive(Debug, Clone, Copy, Default, Deserialize)]
@@ -79,6 +85,18 @@ impl JobSpec {
             problem.message = format!("[{}] {}", self.handler, problem.message);
             problem
         })
+    }
+
+    /// Checks arguments and fills in defaults.
+    ///
+    /// # Errors
+    /// Names the argument and what is wrong with it.
+    pub fn bind(&self, given: &mut Map<String, Value>) -> Result<(), String> {
+        match self.typed_args {
+            Some(check) if self.args.is_empty() => check(given),
+            Some(check) => args::bind(&self.args, given).and_then(|()| check(given)),
+            None => args::bind(&self.args, given),
+        }
     }
 
     /// A problem with this definition, found by somebody else.
@@ -162,6 +180,7 @@ impl RawSpec {
             concurrency: self.concurrency,
             resources: self.resources.iter().map(|r| r.as_str().into()).collect(),
             args: self.args,
+            typed_args: None,
             schedule,
             path,
             text,

@@ -4,7 +4,7 @@ use super::reply::Reply;
 use super::script::{ADMIT, PEEK};
 use super::{Flow, Queue, QueueError};
 use crate::catalog::Catalog;
-use crate::job::{Envelope, JobId, Reject, RejectCode, args, envelope, history};
+use crate::job::{Envelope, JobId, Reject, RejectCode, envelope, history};
 use std::fmt::Write;
 
 /// The most entries looked at in one step.
@@ -132,7 +132,8 @@ fn fits(envelope: &mut Envelope, queue: &str, catalog: &Catalog) -> Result<(), R
         return Err(Reject::new(RejectCode::UnknownKind, message));
     };
     let mut given = envelope.take_args();
-    args::bind(&spec.args, &mut given).map_err(|e| Reject::new(RejectCode::BadArgs, e))
+    spec.bind(&mut given)
+        .map_err(|e| Reject::new(RejectCode::BadArgs, e))
 }
 
 /// The flow an envelope belongs to. A kind that is not defined here keeps its own priority, or the default one.

@@ -5,7 +5,7 @@ use super::reply::Reply;
 use super::script::{CLAIM, LOOK, PROMOTE};
 use super::{Flow, Queue, QueueError, millis};
 use crate::catalog::{Catalog, JobSpec};
-use crate::job::{Envelope, History, Job, JobId, Priority, Reject, RejectCode, args};
+use crate::job::{Envelope, History, Job, JobId, Priority, Reject, RejectCode};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -161,7 +161,8 @@ impl RawDelivery {
             )
         })?;
         let mut given_args = envelope.take_args();
-        args::bind(&spec.args, &mut given_args).map_err(|e| reject(RejectCode::BadArgs, e))?;
+        spec.bind(&mut given_args)
+            .map_err(|e| reject(RejectCode::BadArgs, e))?;
         let id = JobId::parse(&self.id)
             .map_err(|e| reject(RejectCode::Malformed, format!("id: {e}")))?;
         let job = Job {

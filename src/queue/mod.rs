@@ -16,6 +16,7 @@ mod keys;
 pub mod lease;
 pub mod operate;
 pub mod progress;
+mod rehearse;
 mod reply;
 mod script;
 pub mod settle;
