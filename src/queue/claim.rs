@@ -279,6 +279,7 @@ impl Queue {
             &k.meta,
             &k.quarantine,
             &k.stats,
+            &k.tomb,
         ];
         let keys: Vec<&String> = fixed
             .into_iter()

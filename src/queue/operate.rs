@@ -100,7 +100,7 @@ impl Queue {
         let flow_key = k.flow(flow);
         let ready = &k.ready[flow.priority.index()];
         let keys = [
-            &k.jobs, &k.dead, &k.delayed, &k.meta, &k.stats, ready, &flow_key,
+            &k.jobs, &k.dead, &k.delayed, &k.meta, &k.stats, &k.tomb, ready, &flow_key,
         ];
         let mut cmd = REQUEUE.call(keys.into_iter());
         let history = history.map(|h| serde_json::to_string(h).unwrap_or_default());

@@ -1,11 +1,11 @@
 #!lua flags=allow-oom
 -- Moves due jobs from the delayed set to the tails of their flows. Who comes second changes nothing.
--- KEYS: workers, delayed, jobs, meta, quarantine, stats, ready x5, flow...
+-- KEYS: workers, delayed, jobs, meta, quarantine, stats, tomb, ready x5, flow...
 -- ARGV: incarnation, quarantine max, items, then for each: id, score as read, flow number, priority number;
 --       then the kind of each flow. Flow number 0: it is no job, or its time is none, and goes to quarantine
 -- Out:  number moved; error LEASE if not registered
-local workers, delayed, jobs, meta, quarantine, stats = unpack(KEYS, 1, 6)
-local FIRST_READY, FIRST_FLOW, HEAD = 7, 12, 3
+local workers, delayed, jobs, meta, quarantine, stats, tomb = unpack(KEYS, 1, 7)
+local FIRST_READY, FIRST_FLOW, HEAD = 8, 13, 3
 local n, moved = tonumber(ARGV[3]), 0
 if not redis.call('ZSCORE', workers, ARGV[1]) then return redis.error_reply('LEASE lost') end
 -- Redis does not roll back: a key of the wrong type must show before the first write.
@@ -13,6 +13,7 @@ for _, key in ipairs({jobs, meta, stats}) do redis.call('HLEN', key) end
 for k = FIRST_READY, FIRST_FLOW - 1 do redis.call('ZCARD', KEYS[k]) end
 for k = FIRST_FLOW, #KEYS do redis.call('LLEN', KEYS[k]) end
 redis.call('XLEN', quarantine)
+local stones = redis.call('HLEN', tomb) > 0
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 
@@ -26,14 +27,23 @@ local function set_aside(id, score)
   redis.pcall('HINCRBY', stats, 'quarantined', 1)
 end
 
+-- The ready time of a job: after that of the entries which a cancelled one of the same id left behind, even if the clock
+-- stepped back since.
+local function ready_at(id, score)
+  local stone = stones and redis.call('HGET', tomb, id)
+  local at = string.match(stone or '', '^%d+:(%d+)$')
+  return math.max(score, at and at + 1 or 0)
+end
+
 for i = 1, n do
   local at = HEAD + (i - 1) * 4
   local id, score, f, p = ARGV[at + 1], ARGV[at + 2], tonumber(ARGV[at + 3]), tonumber(ARGV[at + 4])
   if redis.call('ZSCORE', delayed, id) == score then
     redis.call('ZREM', delayed, id)
     if f > 0 then
-      redis.call('RPUSH', KEYS[FIRST_FLOW + f - 1], string.format('%013d:%s', score, id))
-      redis.call('ZADD', KEYS[FIRST_READY + p - 1], 'NX', score, ARGV[HEAD + n * 4 + f])
+      local ready = ready_at(id, tonumber(score))
+      redis.call('RPUSH', KEYS[FIRST_FLOW + f - 1], string.format('%013d:%s', ready, id))
+      redis.call('ZADD', KEYS[FIRST_READY + p - 1], 'NX', ready, ARGV[HEAD + n * 4 + f])
       moved = moved + 1
     else
       set_aside(id, score)

@@ -1,21 +1,24 @@
 #!lua flags=allow-oom
 -- Puts a dead or delayed job back to the tail of its flow, to run now.
--- KEYS: jobs, dead, delayed, meta, stats, ready, flow
+-- KEYS: jobs, dead, delayed, meta, stats, tomb, ready, flow
 -- ARGV: id, kind, new history or '' to drop it
 -- Out:  'dead' or 'delayed' as it was, or 'no' if it is in neither
-local jobs, dead, delayed, meta, stats, ready, flow = unpack(KEYS)
+local jobs, dead, delayed, meta, stats, tomb, ready, flow = unpack(KEYS)
 local id = ARGV[1]
 if redis.call('HEXISTS', jobs, id) == 0 then return 'no' end
 -- Redis does not roll back: a key of the wrong type must show before the first write.
-for _, key in ipairs({meta, stats}) do redis.call('HLEN', key) end
+for _, key in ipairs({meta, stats, tomb}) do redis.call('HLEN', key) end
 for _, key in ipairs({dead, delayed, ready}) do redis.call('ZCARD', key) end
 redis.call('LLEN', flow)
 local was = redis.call('ZREM', dead, id) == 1 and 'dead' or redis.call('ZREM', delayed, id) == 1 and 'delayed'
 if not was then return 'no' end
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
+-- After the entries that a cancelled job of the same id left behind, even if the clock stepped back since.
+local at = string.match(redis.call('HGET', tomb, id) or '', '^%d+:(%d+)$')
+local since = math.max(now, at and at + 1 or 0)
 if ARGV[3] == '' then redis.call('HDEL', meta, id) else redis.call('HSET', meta, id, ARGV[3]) end
-redis.call('RPUSH', flow, string.format('%013d:%s', now, id))
-redis.call('ZADD', ready, 'NX', now, ARGV[2])
+redis.call('RPUSH', flow, string.format('%013d:%s', since, id))
+redis.call('ZADD', ready, 'NX', since, ARGV[2])
 redis.pcall('HINCRBY', stats, 'requeued', 1)
 return was

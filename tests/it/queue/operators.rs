@@ -1,8 +1,9 @@
 //! What operators do: cancel, retry, purge, release.
 
-use super::rig::{Rig, done, envelope, failures, flow, handed_back, record, settlement};
+use super::rig::{ME, Rig, done, envelope, failures, flow, handed_back, record, settlement};
 use std::time::Duration;
 use tidegate::job::Priority;
+use tidegate::queue::FlowAllowance;
 use tidegate::queue::operate::Cancelled;
 use tidegate::queue::settle::Ending;
 
@@ -168,4 +169,46 @@ async fn quarantined_entries_are_judged_anew_or_discarded() {
     assert_eq!(rig.queue.discard(&ids[1..]).await.unwrap(), 1);
     let left = rig.queue.quarantined("", 9).await.unwrap();
     assert_eq!((left.len(), left[0].code.as_str()), (1, "unknown_kind"));
+}
+
+#[tokio::test]
+async fn a_new_job_under_a_cancelled_id_outlives_a_clock_that_steps_back() {
+    // A minute between the clock at the cancellation and the clock since.
+    const BACK_MS: u64 = 60_000;
+    for requeued in [false, true] {
+        let rig = Rig::with(|c| c.dedupe.window = Duration::ZERO).await;
+        rig.put(&[envelope("app.a", 1, r#","id":"x""#)]).await;
+        rig.queue
+            .cancel(&record("x", "cancelled"), true)
+            .await
+            .unwrap();
+        let tomb = &rig.queue.keys().tomb;
+        let stone: String = rig.redis("HGET", &[tomb, "x"]).await;
+        let at: u64 = stone.strip_prefix("1:").unwrap().parse().unwrap();
+        rig.redis::<()>("HSET", &[tomb, "x", &format!("1:{}", at + BACK_MS)])
+            .await;
+        rig.put(&[envelope("app.b", 2, r#","id":"x""#)]).await;
+        // What the first one left behind still stands in the flow of its own kind.
+        let home = flow(Priority::Normal, "app.b");
+        let from = [FlowAllowance {
+            flow: home.clone(),
+            allowance: 1,
+        }];
+        let job = rig.claim_from(ME, 1, &from).await.remove(0);
+        let again = Ending::Later {
+            delay: Duration::ZERO,
+            history: failures(1),
+            counter: "retried",
+        };
+        rig.settle(&[settlement(&job, again)]).await;
+        if requeued {
+            assert!(rig.queue.requeue("x", &home, None).await.unwrap());
+        } else {
+            rig.promote().await;
+        }
+        let jobs = rig.claim_from(ME, 1, &from).await;
+        assert_eq!(jobs.len(), 1, "requeued: {requeued}");
+        assert_eq!(rig.take(9).await, [0; 0]);
+        assert_eq!(rig.redis::<u64>("EXISTS", &[tomb]).await, 0);
+    }
 }

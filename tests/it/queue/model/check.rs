@@ -1,146 +1,139 @@
-//! What must hold between the steps; the death of a daemon; bringing everything to its end.
+//! What must hold after every operation: everything the model has is in Redis in its one place, and nothing else is there.
 
-use super::{Place, World};
-use crate::queue::rig::{done, flow, handed_back, settlement};
+use super::expected::{Model, Place};
+use super::snapshot::Snapshot;
+use crate::queue::rig::KINDS;
 use std::collections::{BTreeMap, BTreeSet};
-use tidegate::job::Priority;
-use tidegate::queue::{Flow, QueueError, Settlement};
+use tidegate::job::{History, Priority};
 
-impl World {
-    /// A daemon dies; another one fences it and returns its jobs.
-    pub(super) async fn crash(&mut self, daemon: usize) {
-        let next = self.born().await;
-        let dead = std::mem::replace(&mut self.daemons[daemon], next);
-        self.rig.queue.deregister(&dead.incarnation).await.unwrap();
-        let refused = self.rig.queue.claim(&dead.incarnation, 1, 1, &[]).await;
-        assert!(matches!(refused, Err(QueueError::LeaseLost)));
-        let by = self.daemons[daemon].incarnation.clone();
-        let (mut cursor, mut back) = (0, Vec::new());
-        loop {
-            let (next, entries) = self.rig.queue.sweep_running(cursor).await.unwrap();
-            for entry in entries {
-                if entry.owner().unwrap().0 == dead.incarnation {
-                    back.push(Settlement {
-                        id: entry.id.as_str().into(),
-                        ending: handed_back(self.live[&entry.id].1.clone()),
-                        token: entry.token.into(),
-                        told: true,
-                    });
+/// Compares; `what` tells what was done last. Returns how many entries of cancelled jobs still stand in flows.
+pub fn check(model: &Model, found: &Snapshot, what: &str) -> usize {
+    let stored = found.pairs("jobs");
+    let jobs = model.jobs.iter().map(|(id, job)| (&**id, &*job.raw));
+    assert_eq!(stored, jobs.collect(), "stored jobs after {what}");
+    let place = |wanted: fn(&Place) -> bool| -> BTreeSet<&str> {
+        let there = model.jobs.iter().filter(|(_, job)| wanted(&job.place));
+        there.map(|(id, _)| &**id).collect()
+    };
+    let delayed = place(|p| matches!(p, Place::Delayed { .. }));
+    assert_eq!(found.members("delayed"), delayed, "delayed after {what}");
+    let dead = place(|p| *p == Place::Dead);
+    assert_eq!(found.members("dead"), dead, "dead after {what}");
+    let running = model.jobs.iter().filter_map(|(id, job)| match &job.place {
+        Place::Running { token } => Some((&**id, &**token)),
+        _ => None,
+    });
+    let running: BTreeMap<_, _> = running.collect();
+    assert_eq!(found.pairs("running"), running, "running after {what}");
+    check_histories(model, found, what);
+    check_ids(model, found, what);
+    check_books(model, found, what);
+    check_flows(model, found, what)
+}
+
+/// Whose troubles are kept, and that they are the right ones.
+fn check_histories(model: &Model, found: &Snapshot, what: &str) {
+    let kept = found.pairs("meta").into_iter().map(|(id, json)| {
+        let history: History = serde_json::from_str(json).unwrap();
+        (id, (history.attempts, history.crashes))
+    });
+    let kept: BTreeMap<_, _> = kept.collect();
+    let troubled = model.jobs.iter().filter(|(_, job)| job.troubled);
+    let troubled = troubled.map(|(id, job)| (&**id, (job.attempts, job.crashes)));
+    assert_eq!(kept, troubled.collect(), "histories after {what}");
+}
+
+/// Which ids are taken though no job has them.
+fn check_ids(model: &Model, found: &Snapshot, what: &str) {
+    let (mut reserved, mut remembered) = (BTreeSet::new(), BTreeSet::new());
+    for (id, score) in found.pairs("ids") {
+        if score == "1" {
+            reserved.insert(id);
+        } else if !model.forgotten.contains(id) {
+            remembered.insert(id);
+        }
+    }
+    let wanted = model.reserved.iter().map(String::as_str).collect();
+    assert_eq!(reserved, wanted, "reserved ids after {what}");
+    let wanted = model.remembered.keys().map(String::as_str).collect();
+    assert_eq!(remembered, wanted, "remembered ids after {what}");
+}
+
+/// Inbox, quarantine, the ring, the counters.
+fn check_books(model: &Model, found: &Snapshot, what: &str) {
+    let inbox: Vec<&String> = model.inbox.iter().map(|(_, raw)| raw).collect();
+    let there: Vec<&String> = found.list("inbox").iter().collect();
+    assert_eq!(there, inbox, "inbox after {what}");
+    let taken = found.list("taken").first().map_or("0", String::as_str);
+    assert_eq!(taken, model.taken.to_string(), "taken after {what}");
+    let quarantine = found.list("quarantine").chunks_exact(2);
+    let quarantine: Vec<&String> = quarantine.map(|pair| &pair[1]).collect();
+    let wanted: Vec<&String> = model.quarantine.iter().map(|(_, raw)| raw).collect();
+    assert_eq!(quarantine, wanted, "quarantine after {what}");
+    let ring = found.list("recent").iter().map(|record| {
+        let mut fields = record.split('\t');
+        (fields.next().unwrap(), fields.next().unwrap())
+    });
+    let ended = model.recent.iter().map(|(id, state)| (&**id, *state));
+    assert_eq!(
+        ring.collect::<Vec<_>>(),
+        ended.collect::<Vec<_>>(),
+        "the ring after {what}"
+    );
+    let asked = model.asked.iter().map(String::as_str).collect();
+    assert_eq!(found.members("cancels"), asked, "cancels after {what}");
+    let stats = found.pairs("stats").into_iter();
+    let counts = stats.map(|(name, n)| (name, n.parse::<u64>().unwrap()));
+    let stats: BTreeMap<_, u64> = counts.filter(|(_, n)| *n > 0).collect();
+    assert_eq!(stats, model.stats, "counters after {what}");
+}
+
+/// Who waits stands once, in its flow, and the flow is listed by the ready time of its head.
+fn check_flows(model: &Model, found: &Snapshot, what: &str) -> usize {
+    let mut stones: BTreeMap<&str, (usize, &str)> = BTreeMap::new();
+    for (id, stone) in found.pairs("tomb") {
+        let (count, until) = stone.split_once(':').unwrap();
+        stones.insert(id, (count.parse().unwrap(), until));
+    }
+    let total = stones.values().map(|(count, _)| count).sum();
+    let mut waiting = BTreeMap::new();
+    let mut heads: BTreeMap<&str, BTreeMap<&str, u64>> = BTreeMap::new();
+    for (class, kind, entries) in found.flows() {
+        let head = entries[0].split_once(':').unwrap().0.parse().unwrap();
+        heads.entry(class).or_default().insert(kind, head);
+        for entry in entries {
+            let (at, id) = entry.split_once(':').unwrap();
+            match stones.get_mut(id).filter(|(_, until)| at <= *until) {
+                Some((count, _)) => *count = count.checked_sub(1).expect("a stone for each entry"),
+                None => {
+                    let before = waiting.insert(id, (class, kind));
+                    assert_eq!(before, None, "{id} waits twice after {what}");
                 }
             }
-            cursor = next;
-            if cursor == 0 {
-                break;
-            }
         }
-        assert_eq!(back.len(), dead.held.len());
-        for step in back.chunks(500) {
-            let settled = self.rig.queue.settle(&by, 0, step).await.unwrap();
-            assert_eq!(settled.stale, Vec::<usize>::new());
-        }
-        for entry in back {
-            self.live.get_mut(&*entry.id).unwrap().0 = Place::Waiting;
-        }
-        let held = dead.held.into_iter().chain(dead.past);
-        self.daemons[daemon].past.extend(held);
     }
-
-    /// Every job of the model is in Redis in its one place, and nothing else is there.
-    pub(super) async fn check(&mut self, seed: u64, step: usize) {
-        let keys = self.rig.queue.keys().clone();
-        let ids = async |command: &str, key: &str| -> BTreeSet<String> {
-            let args: &[&str] = match command {
-                "ZRANGE" => &[key, "0", "-1"],
-                _ => &[key],
-            };
-            self.rig.redis(command, args).await
-        };
-        let stored = ids("HKEYS", &keys.jobs).await;
-        let live: BTreeSet<String> = self.live.keys().cloned().collect();
-        assert_eq!(stored, live, "seed {seed} step {step}: stored jobs");
-        let mut places = vec![
-            (Place::Running, ids("HKEYS", &keys.running).await),
-            (Place::Delayed, ids("ZRANGE", &keys.delayed).await),
-            (Place::Dead, ids("ZRANGE", &keys.dead).await),
-        ];
-        places.push((Place::Waiting, self.waiting(&live).await));
-        for (place, found) in places {
-            let expected: BTreeSet<String> = self
-                .live
-                .iter()
-                .filter(|(_, (at, _))| *at == place)
-                .map(|(id, _)| id.clone())
-                .collect();
-            assert_eq!(found, expected, "seed {seed} step {step}: {place:?}");
-        }
-        assert_eq!(self.rig.stat("admitted").await, self.admitted);
-        assert_eq!(self.rig.stat("duplicates").await, self.duplicates);
-        assert_eq!(self.rig.stat("quarantined").await, self.quarantined);
+    for (id, (left, _)) in stones {
+        assert_eq!(left, 0, "{id} has more stones than entries after {what}");
     }
-
-    /// Ids in flows, without what cancelled jobs left there. Each stands once, in a flow that is listed as ready.
-    async fn waiting(&self, live: &BTreeSet<String>) -> BTreeSet<String> {
-        let keys = self.rig.queue.keys();
-        let tomb: BTreeMap<String, String> = self.rig.redis("HGETALL", &[&keys.tomb]).await;
-        let mut found = BTreeSet::new();
-        for (class, ready) in Priority::ALL.iter().zip(&keys.ready) {
-            for kind in crate::queue::rig::KINDS {
-                let home = keys.flow(&flow(*class, kind));
-                let entries: Vec<String> = self.rig.redis("LRANGE", &[&home, "0", "-1"]).await;
-                let listed: Option<f64> = self.rig.redis("ZSCORE", &[ready, kind]).await;
-                assert!(
-                    listed.is_some() || entries.is_empty(),
-                    "{home} is not listed"
-                );
-                for entry in entries {
-                    let (at, id) = entry.split_once(':').unwrap();
-                    let stone = tomb.get(id).and_then(|s| s.split_once(':'));
-                    if stone.is_some_and(|(_, until)| at <= until) {
-                        continue;
-                    }
-                    assert!(live.contains(id), "{id} waits but is no job");
-                    assert!(found.insert(id.to_owned()), "{id} waits twice");
-                }
-            }
-        }
-        found
-    }
-
-    /// Everything that lives is brought to its end.
-    pub(super) async fn drain(&mut self) {
-        for daemon in 0..self.daemons.len() {
-            self.crash(daemon).await;
-        }
-        while self
-            .rig
-            .redis::<u64>("LLEN", &[&self.rig.queue.keys().inbox])
-            .await
-            > 0
-        {
-            self.admit(0).await;
-        }
-        let parked: Vec<(String, Flow)> = self
-            .live
-            .iter()
-            .filter(|(_, (place, _))| matches!(place, Place::Delayed | Place::Dead))
-            .map(|(id, (_, home))| (id.clone(), home.clone()))
+    let wanted = model
+        .jobs
+        .iter()
+        .filter(|(_, job)| job.place == Place::Waiting);
+    let wanted: BTreeMap<&str, (&str, &str)> = wanted
+        .map(|(id, job)| {
+            let class = Priority::ALL[usize::from(job.entry.class)].as_str();
+            (&**id, (class, KINDS[usize::from(job.entry.kind)]))
+        })
+        .collect();
+    assert_eq!(waiting, wanted, "waiting after {what}");
+    for class in Priority::ALL.map(Priority::as_str) {
+        let listed = found.pairs(&format!("ready:{class}"));
+        let listed: BTreeMap<_, u64> = listed
+            .into_iter()
+            .map(|(kind, head)| (kind, head.parse().unwrap()))
             .collect();
-        for (id, home) in parked {
-            // A retry may have become ready since: then it is in a flow already.
-            assert!(self.rig.queue.requeue(&id, &home, None).await.unwrap());
-            self.live.insert(id, (Place::Waiting, home));
-        }
-        let who = self.daemons[0].incarnation.clone();
-        while let jobs = self.rig.claim_as(&who, 100).await
-            && !jobs.is_empty()
-        {
-            let ends: Vec<_> = jobs.iter().map(|j| settlement(j, done(j))).collect();
-            let settled = self.rig.queue.settle(&who, 0, &ends).await.unwrap();
-            assert_eq!(settled.stale, Vec::<usize>::new());
-            for job in &jobs {
-                self.live.get_mut(&job.id).unwrap().0 = Place::Running;
-                self.over(&job.id, true);
-            }
-        }
+        let wanted = heads.remove(class).unwrap_or_default();
+        assert_eq!(listed, wanted, "ready:{class} after {what}");
     }
+    total
 }

@@ -1,0 +1,298 @@
+//! How deliveries end: settled, refused, found again, and the death of daemons. Then everything is brought to its end.
+
+use super::expected::{POISON, Place};
+use super::op::{DAEMONS, End, Op};
+use super::snapshot::Snapshot;
+use super::world::World;
+use crate::queue::rig::{failures, flow, handed_back, record, settlement};
+use std::collections::BTreeSet;
+use std::time::Duration;
+use tidegate::job::{History, Priority, Reject, RejectCode};
+use tidegate::queue::claim::RawDelivery;
+use tidegate::queue::settle::Ending;
+use tidegate::queue::{FlowAllowance, QueueError, Settlement};
+
+impl World<'_> {
+    pub(super) async fn settle(&mut self, who: usize, ends: &[(u8, End)], asked: u8) {
+        let (mut batch, mut jobs) = (Vec::new(), Vec::new());
+        for (pick, end) in ends {
+            let held = &mut self.daemons[who].held;
+            if held.is_empty() {
+                break;
+            }
+            let at = usize::from(*pick) % held.len();
+            let job = held.swap_remove(at);
+            batch.push(settlement(&job, self.ending(&job, *end)));
+            jobs.push((job, *end));
+        }
+        if batch.is_empty() {
+            return;
+        }
+        let daemon = &mut self.daemons[who];
+        daemon.batch += 1;
+        let (by, number) = (daemon.incarnation.clone(), daemon.batch);
+        for _ in 0..asked.max(1) {
+            let settled = self.rig.queue.settle(&by, number, &batch).await.unwrap();
+            assert_eq!(settled.stale, Vec::<usize>::new());
+        }
+        // One that arrives when a later one was heard is refused as a whole.
+        let late = self.rig.queue.settle(&by, number - 1, &batch).await;
+        assert_eq!(late.unwrap().stale.len(), batch.len());
+        for (job, end) in jobs {
+            assert!(self.model.settled(&job.id, &job.token, end));
+            self.daemons[who].past.push(job);
+        }
+        self.dead_give_way().await;
+    }
+
+    /// What a daemon says of a delivery.
+    fn ending(&self, job: &RawDelivery, end: End) -> Ending {
+        let finished = |state, counter| Ending::Finished {
+            record: record(&job.id, state).encode(None),
+            counter,
+            given: self.model.jobs[&job.id].entry.id.is_some(),
+            history: !job.history.is_empty(),
+        };
+        let failed = || {
+            let mut history = history_of(job);
+            history.fail(1, "no luck");
+            history
+        };
+        let later = |delay| Ending::Later {
+            delay,
+            history: failed(),
+            counter: "retried",
+        };
+        match end {
+            End::Done => finished("done", "completed"),
+            End::Expired => finished("expired", "expired"),
+            End::Cancelled => finished("cancelled", "cancelled"),
+            End::Retry => later(Duration::ZERO),
+            End::Snooze => later(Duration::from_secs(3_600)),
+            End::Dead => Ending::Dead {
+                history: failed(),
+                counter: "dead",
+            },
+            End::HandBack => handed_back(self.home(&job.id)),
+            End::Quarantine => Ending::Quarantined(Reject::new(RejectCode::BadArgs, "n: no")),
+        }
+    }
+
+    /// The bound of the dead set: which of those that died in the same millisecond went, only Redis knows.
+    async fn dead_give_way(&mut self) {
+        let over = self
+            .model
+            .dead()
+            .len()
+            .saturating_sub(super::expected::DEAD_MAX);
+        if over == 0 {
+            return;
+        }
+        let found = Snapshot::of(self.rig).await;
+        let left = found.members("dead");
+        let gone = self
+            .model
+            .dead()
+            .into_iter()
+            .filter(|id| !left.contains(id.as_str()));
+        let gone: Vec<String> = gone.cloned().collect();
+        assert_eq!(gone.len(), over, "dead jobs that gave way");
+        for id in gone {
+            self.model.dropped(&id);
+        }
+    }
+
+    pub(super) async fn settle_the_past(&mut self, who: usize) {
+        let past: Vec<Settlement> = self.daemons[who]
+            .past
+            .iter()
+            .map(|job| {
+                let ending = Ending::Finished {
+                    record: record(&job.id, "done").encode(None),
+                    counter: "completed",
+                    given: true,
+                    history: true,
+                };
+                settlement(job, ending)
+            })
+            .collect();
+        if past.is_empty() {
+            return;
+        }
+        let by = &self.daemons[who].incarnation;
+        let settled = self.rig.queue.settle(by, 0, &past).await.unwrap();
+        assert_eq!(
+            settled.stale.len(),
+            past.len(),
+            "a past delivery was accepted"
+        );
+    }
+
+    pub(super) async fn sweep(&mut self, who: usize) {
+        let lost = std::mem::take(&mut self.daemons[who].lost);
+        if lost.is_empty() {
+            return;
+        }
+        let endings = lost
+            .iter()
+            .map(|job| settlement(job, self.ending(job, End::HandBack)));
+        let endings: Vec<Settlement> = endings.collect();
+        let by = &self.daemons[who].incarnation;
+        let settled = self.rig.queue.settle(by, 0, &endings).await.unwrap();
+        assert_eq!(settled.stale, Vec::<usize>::new());
+        for job in &lost {
+            assert!(self.model.settled(&job.id, &job.token, End::HandBack));
+        }
+        self.daemons[who].past.extend(lost);
+    }
+
+    /// A daemon dies. Another one fences it: from then on it is refused. Its jobs go back.
+    pub(super) async fn die(&mut self, who: usize) {
+        let next = self.born().await;
+        let dead = std::mem::replace(&mut self.daemons[who], next);
+        let queue = &self.rig.queue;
+        let beats = queue
+            .heartbeat(&self.daemons[who].incarnation, false)
+            .await
+            .unwrap();
+        let seen = beats
+            .workers
+            .iter()
+            .find(|(name, _)| *name == dead.incarnation);
+        let seen_ms = seen.unwrap().1;
+        assert!(!queue.fence(&dead.incarnation, seen_ms + 1).await.unwrap());
+        assert!(queue.fence(&dead.incarnation, seen_ms).await.unwrap());
+        assert!(!queue.fence(&dead.incarnation, seen_ms).await.unwrap());
+        self.is_refused(&dead.incarnation, &dead.held).await;
+        let mut back = Vec::new();
+        let (mut cursor, mut found) = (0, Vec::new());
+        loop {
+            let (next, entries) = self.rig.queue.sweep_running(cursor).await.unwrap();
+            found.extend(entries);
+            cursor = next;
+            if cursor == 0 {
+                break;
+            }
+        }
+        found.retain(|entry| entry.owner().unwrap().0 == dead.incarnation);
+        let held: Vec<RawDelivery> = dead.held.into_iter().chain(dead.lost).collect();
+        let names = |id: &String| held.iter().any(|job| job.id == *id);
+        assert!(found.iter().all(|entry| names(&entry.id)));
+        assert_eq!(found.len(), held.len());
+        for job in &held {
+            back.push(settlement(job, self.rescued(job)));
+        }
+        if !back.is_empty() {
+            let by = &self.daemons[who].incarnation;
+            let settled = self.rig.queue.settle(by, 0, &back).await.unwrap();
+            assert_eq!(settled.stale, Vec::<usize>::new());
+        }
+        held.iter().for_each(|job| self.model.crashed(&job.id));
+        self.dead_give_way().await;
+        let past = &mut self.daemons[who].past;
+        past.extend(held.into_iter().chain(dead.past));
+    }
+
+    /// What becomes of a job whose daemon died.
+    fn rescued(&self, job: &RawDelivery) -> Ending {
+        let mut history = history_of(job);
+        history.crash(1, "its daemon died");
+        if history.crashes >= POISON {
+            return Ending::Dead {
+                history,
+                counter: "poisoned",
+            };
+        }
+        Ending::HandedBack {
+            flow: self.home(&job.id),
+            history: Some(history),
+            counter: "recovered",
+        }
+    }
+
+    async fn is_refused(&self, incarnation: &str, held: &[RawDelivery]) {
+        let queue = &self.rig.queue;
+        let any = FlowAllowance {
+            flow: flow(Priority::Normal, "app.a"),
+            allowance: 1,
+        };
+        let claim = queue.claim(incarnation, u64::MAX, 1, &[any]).await;
+        assert!(matches!(claim, Err(QueueError::LeaseLost)));
+        let ends: Vec<_> = held
+            .iter()
+            .map(|job| settlement(job, self.ending(job, End::Done)))
+            .collect();
+        let settled = queue.settle(incarnation, 9_999, &ends).await;
+        assert!(matches!(settled, Err(QueueError::LeaseLost)));
+        let peeked = queue.peek().await.unwrap();
+        let verdicts = self.rig.judge(&peeked);
+        let admitted = queue.admit(incarnation, &peeked, &verdicts).await;
+        assert!(matches!(admitted, Err(QueueError::LeaseLost)));
+        let due = queue.look().await.unwrap().due;
+        let promoted = queue.promote(incarnation, &due, &self.rig.catalog).await;
+        assert!(matches!(promoted, Err(QueueError::LeaseLost)));
+    }
+
+    /// Everything that lives is brought to its end; then nothing is left but what is kept on purpose.
+    pub(super) async fn drain(&mut self) {
+        for who in 0..DAEMONS {
+            self.step(&Op::Die(who as u8)).await;
+        }
+        while !self.model.inbox.is_empty() {
+            self.admit(0).await;
+        }
+        self.look("the last admission").await;
+        // Newly dead ones may come from what is rescued or dropped: ids, not places.
+        while let Some(id) = self.put_off() {
+            let home = self.home(&id);
+            assert!(self.rig.queue.requeue(&id, &home, None).await.unwrap());
+            assert!(self.model.requeued(&id));
+        }
+        self.look("the last requeue").await;
+        // Entries of cancelled jobs take a turn each.
+        for _ in 0..2_000 {
+            let claim = Op::Claim {
+                who: 0,
+                limit: 200,
+                closed: None,
+                lost: false,
+            };
+            self.step(&claim).await;
+            let all: Vec<_> = (0..self.daemons[0].held.len())
+                .map(|_| (0, End::Done))
+                .collect();
+            self.settle(0, &all, 1).await;
+            if self.rig.queue.look().await.unwrap().heads.is_empty() {
+                break;
+            }
+        }
+        assert_eq!(self.model.jobs.len(), 0, "everything has ended");
+        self.look("the end").await;
+        let kept = [
+            "ids",
+            "quarantine",
+            "recent",
+            "settled",
+            "stats",
+            "taken",
+            "workers",
+        ];
+        let found = Snapshot::of(self.rig).await;
+        let left: BTreeSet<&str> = found.names().filter(|name| !kept.contains(name)).collect();
+        assert_eq!(left, BTreeSet::new(), "what outlived the jobs");
+    }
+
+    fn put_off(&self) -> Option<String> {
+        let jobs = self.model.jobs.iter();
+        let mut off =
+            jobs.filter(|(_, job)| matches!(job.place, Place::Delayed { .. } | Place::Dead));
+        off.next().map(|(id, _)| id.clone())
+    }
+}
+
+fn history_of(job: &RawDelivery) -> History {
+    if job.history.is_empty() {
+        return failures(0);
+    }
+    serde_json::from_slice(&job.history).unwrap()
+}

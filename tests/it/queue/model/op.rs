@@ -1,0 +1,160 @@
+//! What daemons, apps and operators do, as values: proptest makes sequences of them and shrinks those that fail. Whom or
+//! what an operation is about is an index, taken modulo what there is, so that any part of a sequence is one too.
+
+use proptest::collection::vec;
+use proptest::option;
+use proptest::prelude::*;
+use serde::{Deserialize, Serialize};
+
+/// Daemons in a case.
+pub const DAEMONS: usize = 3;
+/// Ids that apps give.
+const IDS: u8 = 8;
+
+/// One case.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Case {
+    /// Whether given ids are remembered.
+    pub remember: bool,
+    pub ops: Vec<Op>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub enum Op {
+    /// An app pushes to the inbox.
+    Push(Vec<Entry>),
+    /// An app calls the enqueue script.
+    Enqueue(Vec<Entry>),
+    /// A daemon looks at the inbox, and may act on it much later.
+    Peek(u8),
+    /// A daemon admits what it peeked.
+    Admit(u8),
+    /// A daemon claims, from all flows but those of one kind; perhaps the reply is lost.
+    Claim {
+        who: u8,
+        limit: u8,
+        closed: Option<u8>,
+        lost: bool,
+    },
+    /// A daemon settles some of what it holds; perhaps it asks again, because replies were lost.
+    Settle {
+        who: u8,
+        ends: Vec<(u8, End)>,
+        asked: u8,
+    },
+    /// A daemon settles what is not its own any more.
+    SettlePast(u8),
+    /// A daemon hands back what it claimed without hearing of it.
+    Sweep(u8),
+    Promote(u8),
+    /// The time of a delayed job comes.
+    ComesDue(u8),
+    /// The time for which an id is remembered is over.
+    Forget(u8),
+    Cancel(u8),
+    Requeue(u8),
+    Bury(u8),
+    /// An operator puts a quarantined entry back into the inbox.
+    Release(u8),
+    /// A daemon dies; the one that takes its place fences it and returns its jobs.
+    Die(u8),
+}
+
+/// What an app sends.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Entry {
+    /// Number of its kind.
+    pub kind: u8,
+    /// Its class, as an index.
+    pub class: u8,
+    /// The number in its id, if it gives one.
+    pub id: Option<u8>,
+    pub form: Form,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Form {
+    Now,
+    Later,
+    /// What can't be a job.
+    Broken,
+}
+
+/// How a delivery ends.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub enum End {
+    Done,
+    Expired,
+    Cancelled,
+    /// Again, at once.
+    Retry,
+    /// Again, long after.
+    Snooze,
+    Dead,
+    HandBack,
+    Quarantine,
+}
+
+pub fn case() -> impl Strategy<Value = Case> {
+    (prop::bool::weighted(0.8), vec(op(), 1..40)).prop_map(|(remember, ops)| Case { remember, ops })
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    let who = || 0..DAEMONS as u8;
+    let entries = || vec(entry(), 1..6);
+    prop_oneof![
+        12 => entries().prop_map(Op::Push),
+        8 => entries().prop_map(Op::Enqueue),
+        2 => who().prop_map(Op::Peek),
+        16 => who().prop_map(Op::Admit),
+        18 => (who(), 1..8_u8, option::weighted(0.2, 0..3_u8), prop::bool::weighted(0.1))
+            .prop_map(|(who, limit, closed, lost)| Op::Claim { who, limit, closed, lost }),
+        18 => (who(), vec((any::<u8>(), end()), 1..5), 1..3_u8)
+            .prop_map(|(who, ends, asked)| Op::Settle { who, ends, asked }),
+        3 => who().prop_map(Op::SettlePast),
+        3 => who().prop_map(Op::Sweep),
+        6 => who().prop_map(Op::Promote),
+        4 => any::<u8>().prop_map(Op::ComesDue),
+        2 => any::<u8>().prop_map(Op::Forget),
+        6 => any::<u8>().prop_map(Op::Cancel),
+        5 => any::<u8>().prop_map(Op::Requeue),
+        3 => any::<u8>().prop_map(Op::Bury),
+        2 => any::<u8>().prop_map(Op::Release),
+        3 => who().prop_map(Op::Die),
+    ]
+}
+
+fn entry() -> impl Strategy<Value = Entry> {
+    let form = prop_oneof![
+        12 => Just(Form::Now),
+        3 => Just(Form::Later),
+        1 => Just(Form::Broken),
+    ];
+    (0..3_u8, 0..5_u8, option::weighted(0.6, 0..IDS), form).prop_map(|(kind, class, id, form)| {
+        Entry {
+            kind,
+            class,
+            id,
+            form,
+        }
+    })
+}
+
+fn end() -> impl Strategy<Value = End> {
+    prop_oneof![
+        8 => Just(End::Done),
+        1 => Just(End::Expired),
+        1 => Just(End::Cancelled),
+        3 => Just(End::Retry),
+        2 => Just(End::Snooze),
+        2 => Just(End::Dead),
+        3 => Just(End::HandBack),
+        1 => Just(End::Quarantine),
+    ]
+}
+
+impl Entry {
+    pub fn given(&self) -> Option<String> {
+        self.id.map(|n| format!("id-{n}"))
+    }
+}

@@ -1,0 +1,322 @@
+//! Carries operations out on a real queue, and tells the model what was done.
+
+use super::check::check;
+use super::expected::{Model, Place};
+use super::op::{Case, DAEMONS, Entry, Form, Op};
+use super::snapshot::Snapshot;
+use crate::queue::rig::{KINDS, Rig, envelope};
+use tidegate::job::Priority;
+use tidegate::queue::claim::RawDelivery;
+use tidegate::queue::operate::{Cancelled, Enqueued};
+use tidegate::queue::{Admission, Flow, FlowAllowance, Peeked, Verdict};
+
+#[derive(Default)]
+pub(super) struct Daemon {
+    pub incarnation: String,
+    pub batch: u64,
+    pub held: Vec<RawDelivery>,
+    /// What it claimed without hearing of it.
+    pub lost: Vec<RawDelivery>,
+    /// What it holds no more: settling these must be refused.
+    pub past: Vec<RawDelivery>,
+    pub peeked: Option<Peeked>,
+}
+
+pub struct World<'a> {
+    pub(super) rig: &'a Rig,
+    pub(super) daemons: Vec<Daemon>,
+    pub(super) model: Model,
+    born: u64,
+    pushed: u64,
+    /// Entries of cancelled jobs that may come up in a claim.
+    stones: usize,
+}
+
+impl<'a> World<'a> {
+    /// Carries out a case, looking after each operation whether everything is as it must be.
+    pub async fn run(rig: &'a Rig, case: &Case) {
+        rig.redis::<()>("FLUSHDB", &[]).await;
+        let mut world = Self {
+            rig,
+            daemons: Vec::new(),
+            model: Model {
+                remember: case.remember,
+                ..Model::default()
+            },
+            born: 0,
+            pushed: 0,
+            stones: 0,
+        };
+        for _ in 0..DAEMONS {
+            let daemon = world.born().await;
+            world.daemons.push(daemon);
+        }
+        for (n, op) in case.ops.iter().enumerate() {
+            world.step(op).await;
+            world.look(&format!("operation {n}, {op:?}")).await;
+        }
+        world.drain().await;
+    }
+
+    pub(super) async fn look(&mut self, what: &str) {
+        let found = Snapshot::of(self.rig).await;
+        self.stones = check(&self.model, &found, what);
+    }
+
+    pub(super) async fn born(&mut self) -> Daemon {
+        self.born += 1;
+        let incarnation = format!("incarnation-{}", self.born);
+        self.rig.queue.heartbeat(&incarnation, true).await.unwrap();
+        Daemon {
+            incarnation,
+            ..Daemon::default()
+        }
+    }
+
+    pub(super) async fn step(&mut self, op: &Op) {
+        let who = |who: &u8| usize::from(*who) % DAEMONS;
+        match op {
+            Op::Push(entries) => self.push(entries).await,
+            Op::Enqueue(entries) => self.enqueue(entries).await,
+            Op::Peek(w) => {
+                let peeked = self.rig.queue.peek().await.unwrap();
+                self.daemons[who(w)].peeked = Some(peeked);
+            }
+            Op::Admit(w) => self.admit(who(w)).await,
+            Op::Claim {
+                who: w,
+                limit,
+                closed,
+                lost,
+            } => self.claim(who(w), *limit, *closed, *lost).await,
+            Op::Settle {
+                who: w,
+                ends,
+                asked,
+            } => self.settle(who(w), ends, *asked).await,
+            Op::SettlePast(w) => self.settle_the_past(who(w)).await,
+            Op::Sweep(w) => self.sweep(who(w)).await,
+            Op::Promote(w) => self.promote(who(w)).await,
+            Op::ComesDue(pick) => self.comes_due(*pick).await,
+            Op::Forget(pick) => self.forget(*pick).await,
+            Op::Cancel(pick) => self.cancel(*pick).await,
+            Op::Requeue(pick) => self.requeue(*pick).await,
+            Op::Bury(pick) => self.bury(*pick).await,
+            Op::Release(pick) => self.release(*pick).await,
+            Op::Die(w) => self.die(who(w)).await,
+        }
+    }
+
+    fn write(&mut self, entry: &Entry) -> String {
+        self.pushed += 1;
+        let class = Priority::ALL[usize::from(entry.class)];
+        let mut more = format!(r#","priority":"{class}""#);
+        if let Some(id) = entry.given() {
+            more += &format!(r#","id":"{id}""#);
+        }
+        more += match entry.form {
+            Form::Now => "",
+            Form::Later => r#","delay_ms":3600000"#,
+            Form::Broken => r#","nonsense":1"#,
+        };
+        envelope(KINDS[usize::from(entry.kind)], self.pushed, &more)
+    }
+
+    async fn push(&mut self, entries: &[Entry]) {
+        let raws: Vec<String> = entries.iter().map(|entry| self.write(entry)).collect();
+        self.rig.push(&raws).await;
+        for (entry, raw) in entries.iter().zip(raws) {
+            self.model.pushed(entry, raw);
+        }
+    }
+
+    async fn enqueue(&mut self, entries: &[Entry]) {
+        let raws: Vec<String> = entries.iter().map(|entry| self.write(entry)).collect();
+        let ids: Vec<String> = entries
+            .iter()
+            .map(|e| e.given().unwrap_or_default())
+            .collect();
+        let pairs = ids.iter().zip(&raws);
+        let jobs: Vec<(&str, Vec<u8>)> =
+            pairs.map(|(id, raw)| (&**id, raw.clone().into())).collect();
+        let answers = self.rig.queue.enqueue(&jobs).await.unwrap();
+        for ((entry, raw), answer) in entries.iter().zip(raws).zip(answers) {
+            let answer = match answer {
+                Enqueued::Created => "created".to_owned(),
+                Enqueued::Duplicate(state) => state,
+            };
+            let expected = self.model.enqueued(entry, raw);
+            assert_eq!(answer, expected, "enqueue of {entry:?}");
+        }
+    }
+
+    /// Admits what was peeked, perhaps long ago.
+    pub(super) async fn admit(&mut self, who: usize) {
+        let daemon = &mut self.daemons[who];
+        let peeked = match daemon.peeked.take() {
+            Some(peeked) => peeked,
+            None => self.rig.queue.peek().await.unwrap(),
+        };
+        if peeked.entries.is_empty() {
+            return;
+        }
+        let verdicts = self.rig.judge(&peeked);
+        let incarnation = &daemon.incarnation;
+        let admission = self.rig.queue.admit(incarnation, &peeked, &verdicts).await;
+        let current = peeked.taken == self.model.taken;
+        match admission.unwrap() {
+            Admission::Done { duplicates, .. } => {
+                assert!(current, "admitted what was taken by another daemon");
+                let ids: Vec<Option<String>> = verdicts.iter().map(id_of).collect();
+                assert_eq!(duplicates, self.model.admitted(&ids));
+            }
+            Admission::Moved => assert!(!current, "nobody else took any"),
+        }
+    }
+
+    async fn claim(&mut self, who: usize, limit: u8, closed: Option<u8>, lost: bool) {
+        let limit = usize::from(limit.max(1));
+        let heads = self.rig.queue.look().await.unwrap().heads;
+        let closed_kind = closed.map(|kind| KINDS[usize::from(kind) % KINDS.len()]);
+        let plan: Vec<FlowAllowance> = heads
+            .into_iter()
+            .filter(|(flow, _)| Some(&*flow.kind) != closed_kind)
+            .map(|(flow, _)| FlowAllowance {
+                flow,
+                allowance: limit,
+            })
+            .collect();
+        let incarnation = self.daemons[who].incarnation.clone();
+        let jobs = self.rig.claim_from(&incarnation, limit, &plan).await;
+        let mut waiting = self.model.claimable(closed);
+        waiting.truncate(limit);
+        let taken: Vec<u8> = jobs.iter().map(|job| job.priority.index() as u8).collect();
+        if self.stones == 0 {
+            assert_eq!(taken, waiting, "classes of what was claimed");
+        } else {
+            // Each stone that came up took the place of a job.
+            let most = waiting.len();
+            let least = most.saturating_sub(self.stones);
+            assert!(
+                (least..=most).contains(&taken.len()),
+                "{taken:?} of {waiting:?}"
+            );
+        }
+        for job in jobs {
+            self.model.claimed(&job.id, &job.token);
+            assert_eq!(job.raw, self.model.jobs[&job.id].raw.as_bytes());
+            let daemon = &mut self.daemons[who];
+            if lost {
+                daemon.lost.push(job);
+            } else {
+                daemon.held.push(job);
+            }
+        }
+    }
+
+    async fn promote(&mut self, who: usize) {
+        let look = self.rig.queue.look().await.unwrap();
+        let by = &self.daemons[who].incarnation;
+        let catalog = &self.rig.catalog;
+        self.rig
+            .queue
+            .promote(by, &look.due, catalog)
+            .await
+            .unwrap();
+        self.model.promoted();
+    }
+
+    /// Lets the time pass until a job is due: its time is brought forward instead.
+    async fn comes_due(&mut self, pick: u8) {
+        let later = |place: &Place| *place == Place::Delayed { due: false };
+        let Some(id) = self.pick(pick, later) else {
+            return;
+        };
+        let (seconds, micros): (u64, u64) = self.rig.redis("TIME", &[]).await;
+        let now = (seconds * 1_000 + micros / 1_000).to_string();
+        let delayed = &self.rig.queue.keys().delayed;
+        self.rig
+            .redis::<()>("ZADD", &[delayed, "XX", &now, &id])
+            .await;
+        self.model.jobs.get_mut(&id).unwrap().place = Place::Delayed { due: true };
+    }
+
+    async fn forget(&mut self, pick: u8) {
+        let ids: Vec<&String> = self.model.remembered.keys().collect();
+        let Some(id) = nth(&ids, pick).map(|id| (*id).clone()) else {
+            return;
+        };
+        let key = &self.rig.queue.keys().ids;
+        self.rig.redis::<()>("ZADD", &[key, "XX", "2", &id]).await;
+        self.model.forgot(&id);
+    }
+
+    /// One of the jobs in some place, if there are any.
+    fn pick(&self, pick: u8, wanted: impl Fn(&Place) -> bool) -> Option<String> {
+        let jobs = self.model.jobs.iter().filter(|(_, job)| wanted(&job.place));
+        let ids: Vec<&String> = jobs.map(|(id, _)| id).collect();
+        nth(&ids, pick).map(|id| (*id).clone())
+    }
+
+    async fn cancel(&mut self, pick: u8) {
+        let Some(id) = self.pick(pick, |_| true) else {
+            return;
+        };
+        let given = self.model.jobs[&id].entry.id.is_some();
+        let record = crate::queue::rig::record(&id, "cancelled");
+        let answer = match self.rig.queue.cancel(&record, given).await.unwrap() {
+            Cancelled::Done => "cancelled",
+            Cancelled::Asked => "asked",
+            Cancelled::Dead => "dead",
+            Cancelled::Unknown => "unknown",
+        };
+        assert_eq!(answer, self.model.cancelled(&id), "cancel of {id}");
+    }
+
+    async fn requeue(&mut self, pick: u8) {
+        let Some(id) = self.pick(pick, |_| true) else {
+            return;
+        };
+        let home = self.home(&id);
+        let done = self.rig.queue.requeue(&id, &home, None).await.unwrap();
+        assert_eq!(done, self.model.requeued(&id), "requeue of {id}");
+    }
+
+    async fn bury(&mut self, pick: u8) {
+        let Some(id) = self.pick(pick, |_| true) else {
+            return;
+        };
+        let ids = std::slice::from_ref(&id);
+        let buried = self.rig.queue.bury(ids).await.unwrap();
+        assert_eq!(buried == 1, self.model.buried(&id), "bury of {id}");
+    }
+
+    async fn release(&mut self, pick: u8) {
+        let kept = self.rig.queue.quarantined("", 1_000).await.unwrap();
+        if kept.is_empty() {
+            return;
+        }
+        let index = usize::from(pick) % kept.len();
+        let ids = [kept[index].id.clone()];
+        assert_eq!(self.rig.queue.release(&ids).await.unwrap(), 1);
+        self.model.released(index);
+    }
+
+    /// The flow in which a job waits.
+    pub(super) fn home(&self, id: &str) -> Flow {
+        let entry = &self.model.jobs[id].entry;
+        let class = Priority::ALL[usize::from(entry.class)];
+        crate::queue::rig::flow(class, KINDS[usize::from(entry.kind)])
+    }
+}
+
+fn nth<T>(list: &[T], pick: u8) -> Option<&T> {
+    list.get(usize::from(pick) % list.len().max(1))
+}
+
+fn id_of(verdict: &Verdict) -> Option<String> {
+    match verdict {
+        Verdict::Ready { id, .. } | Verdict::Delayed { id, .. } => Some(id.as_str().to_owned()),
+        Verdict::Rejected { .. } => None,
+    }
+}
