@@ -4,11 +4,13 @@
 //! do. Every default stands in `config/default.toml`, nowhere else.
 
 pub mod duration;
+mod intake;
 mod limits;
 mod load;
 mod secret;
 mod validate;
 
+pub use intake::{BridgeConfig, BridgesConfig, OutboxConfig};
 pub use limits::LimitsConfig;
 pub use load::{ConfigError, Sources, load};
 pub use secret::Secret;
@@ -42,6 +44,13 @@ pub struct Config {
     pub gate: GateConfig,
     /// Circuit breakers.
     pub breaker: BreakerConfig,
+    /// Jobs that come by way of Postgres.
+    pub outbox: OutboxConfig,
+    /// What holds for all bridges.
+    pub bridges: BridgesConfig,
+    /// Namespaces of apalis-redis whose tasks are taken in.
+    #[serde(default)]
+    pub bridge: Vec<BridgeConfig>,
     /// HTTP endpoints for operators.
     pub admin: AdminConfig,
     /// Logs.

@@ -1,7 +1,7 @@
 //! The ranges of settings. One line per setting; all problems are told at once.
 
-use super::{Config, LimitsConfig, duration};
-use crate::job::id::check_queue;
+use super::{BridgeConfig, Config, LimitsConfig, duration};
+use crate::job::id::{check_kind, check_queue};
 use std::collections::HashSet;
 use std::fmt::Display;
 use std::time::Duration;
@@ -9,6 +9,9 @@ use std::time::Duration;
 const MILLI: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
 const DAY: Duration = Duration::from_secs(86_400);
+/// How long the id of a job must be remembered so that a relay which died half-way, with its database or its Redis out of
+/// order until somebody came, does not start the job a second time.
+const LEAST_WINDOW: Duration = Duration::from_secs(3_600);
 
 /// A setting that is out of range.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,6 +32,7 @@ pub(super) fn problems(c: &Config) -> Vec<Problem> {
     found.gate(c);
     found.limits(&c.gate.limits);
     found.outside(c);
+    found.intake(c);
     found.0
 }
 
@@ -276,5 +280,76 @@ impl Problems {
         self.lasting("cache.max_ttl", c.cache.max_ttl, SECOND, 30 * DAY);
         self.within("cache.log_max", c.cache.log_max, 100, 10_000_000);
         self.within("cache.max_entry", c.cache.max_entry, 1_024, 16 << 20);
+    }
+
+    /// What takes in jobs from elsewhere.
+    fn intake(&mut self, c: &Config) {
+        self.within("outbox.batch", c.outbox.batch, 1, 1_000);
+        let ten_minutes = 600 * SECOND;
+        self.lasting("outbox.poll", c.outbox.poll, 100 * MILLI, ten_minutes);
+        if c.outbox.enabled && c.database.url.is_empty() {
+            self.add("outbox.enabled", "needs a database: set database.url");
+        }
+        self.within("bridges.batch", c.bridges.batch, 1, 256);
+        self.lasting("bridges.poll", c.bridges.poll, 20 * MILLI, 60 * SECOND);
+        if !(1..=128).contains(&c.bridges.arg.len()) {
+            self.add("bridges.arg", "must be 1 to 128 bytes");
+        }
+        let mut names = HashSet::new();
+        let mut sources = HashSet::new();
+        for bridge in &c.bridge {
+            self.bridge(bridge);
+            let key = format!("bridge.{}", bridge.name);
+            if !names.insert(&bridge.name) {
+                self.add(&key, "is defined twice");
+            }
+            let url = bridge.redis_url.as_ref().unwrap_or(&c.redis.url);
+            if !sources.insert((url.reveal(), &bridge.namespace)) {
+                let message = format!("another bridge takes from {:?} already", bridge.namespace);
+                self.add(&format!("{key}.namespace"), message);
+            }
+        }
+        let hands_over = c.outbox.enabled || !c.bridge.is_empty();
+        if hands_over && c.dedupe.window < LEAST_WINDOW {
+            let [given, least] = [c.dedupe.window, LEAST_WINDOW].map(duration::format);
+            self.add(
+                "dedupe.window",
+                format!(
+                    "\"{given}\" is too short for [outbox] and [[bridge]], at least \"{least}\" is needed: after a \
+                     crash they hand a job over again, and only its remembered id tells that it has run already"
+                ),
+            );
+        }
+    }
+
+    fn bridge(&mut self, bridge: &BridgeConfig) {
+        let key = |name: &str| format!("bridge.{}.{name}", bridge.name);
+        let allowed =
+            |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'_' | b'-');
+        let name = &bridge.name;
+        if name.is_empty() || name.len() > 32 || !name.bytes().all(allowed) {
+            let message = format!("{name:?} must be 1 to 32 characters of a-z 0-9 _ -");
+            self.add("bridge.name", message);
+        }
+        if bridge.namespace.is_empty() || bridge.namespace.len() > 512 {
+            self.add(&key("namespace"), "must be 1 to 512 bytes");
+        }
+        if let Err(e) = check_kind(&bridge.kind) {
+            self.add(&key("kind"), format!("{:?} {e}", bridge.kind));
+        }
+        if let Some(Err(e)) = bridge.queue.as_deref().map(check_queue) {
+            self.add(&key("queue"), e);
+        }
+        let arg = bridge.arg.as_ref();
+        if arg.is_some_and(|arg| !(1..=128).contains(&arg.len())) {
+            self.add(&key("arg"), "must be 1 to 128 bytes");
+        }
+        if let Some(url) = &bridge.redis_url {
+            self.scheme(
+                &key("redis_url"),
+                url.reveal(),
+                &["redis", "rediss", "unix", "redis+unix"],
+            );
+        }
     }
 }

@@ -6,6 +6,7 @@
 mod builder;
 mod error;
 mod health;
+mod intake;
 mod parts;
 mod reload;
 mod run;
@@ -347,6 +348,7 @@ fn start_services(
         },
         stop.clone(),
     ));
+    intake::start(parts, conn, services, stop);
     services.spawn(bell::run(
         parts.queues.clone(),
         config.redis.clone(),

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// Sections that are read once, at the start; of `daemon` all but the concurrency.
-const AT_START: [&str; 14] = [
+const AT_START: [&str; 17] = [
     "redis",
     "database",
     "daemon",
@@ -23,6 +23,9 @@ const AT_START: [&str; 14] = [
     "log",
     "alerts",
     "retention",
+    "outbox",
+    "bridges",
+    "bridge",
 ];
 
 /// Swaps definitions and concurrency; says which other changes need a restart.

@@ -6,14 +6,21 @@ use sqlx::{Executor, SqlSafeStr};
 use std::time::Duration;
 
 /// The version of the schema this program works with: the number of the last migration.
-pub const SCHEMA_VERSION: i64 = 1;
+pub const SCHEMA_VERSION: i64 = 2;
 
 /// All migrations, compiled in: number, name, SQL. One that was released is never changed.
-const MIGRATIONS: &[(i64, &str, &str)] = &[(
-    1,
-    "batch_progress",
-    include_str!("../../migrations/0001_batch_progress.sql"),
-)];
+const MIGRATIONS: &[(i64, &str, &str)] = &[
+    (
+        1,
+        "batch_progress",
+        include_str!("../../migrations/0001_batch_progress.sql"),
+    ),
+    (
+        2,
+        "outbox",
+        include_str!("../../migrations/0002_outbox.sql"),
+    ),
+];
 
 const SCHEMA: &str = "tidegate";
 /// In our own schema, so that an app that uses the same tool in the same database is not disturbed.

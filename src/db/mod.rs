@@ -6,8 +6,10 @@
 mod bind;
 mod error;
 mod keyset;
+mod listen;
 mod migrate;
 mod name;
+pub mod outbox;
 mod progress;
 pub mod purge;
 mod ranges;
@@ -15,6 +17,7 @@ mod rows;
 
 pub use bind::{Param, check_params, params_of};
 pub use error::{DbError, resource_of};
+pub use listen::Listener;
 pub use migrate::{Migrated, SCHEMA_VERSION, migrate, schema_version};
 pub use name::{Ident, TableName};
 pub use progress::Delivery;

@@ -8,6 +8,7 @@ pub mod envelope;
 pub mod history;
 pub mod id;
 mod outcome;
+mod outgoing;
 mod priority;
 pub mod progress;
 mod strict;
@@ -17,6 +18,7 @@ pub use envelope::{Envelope, Reject, RejectCode};
 pub use history::{AttemptError, History};
 pub use id::JobId;
 pub use outcome::{Blame, Failure, Outcome};
+pub use outgoing::Outgoing;
 pub use priority::Priority;
 pub use progress::Progress;
 

@@ -106,7 +106,10 @@ pub fn judge(raw: &[u8], queue: &str, catalog: &Catalog, now_ms: u64, random: [u
 }
 
 /// Absolute times may be as far ahead as relative ones.
-fn within_a_year(envelope: &Envelope, now_ms: u64) -> Result<(), Reject> {
+///
+/// # Errors
+/// Names the one that is not.
+pub fn within_a_year(envelope: &Envelope, now_ms: u64) -> Result<(), Reject> {
     let latest = now_ms.saturating_add(envelope::MAX_AHEAD_MS);
     let times = [
         ("run_at", envelope.run_at),

@@ -2,8 +2,10 @@
 //! is cancelled, and never fails the daemon.
 
 pub mod bell;
+pub mod intake;
 pub mod lag;
 pub mod notify;
+pub mod outbox;
 pub mod publish;
 pub mod stuck;
 pub mod upkeep;

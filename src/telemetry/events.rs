@@ -4,9 +4,11 @@
 //! outcome error` as far as they apply. Those that somebody should be told about carry an `alert` field as well and
 //! return the [`super::Alert`]; hand it to [`super::Alerts::raise`]. Payloads are never logged.
 
+mod intake;
 mod job;
 mod system;
 
+pub use intake::*;
 pub use job::*;
 pub use system::*;
 

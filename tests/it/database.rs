@@ -66,7 +66,8 @@ async fn many_daemons_migrate_at_once_and_one_does_the_work() {
         pages,
         [vec![
             json!({"name": "tidegate._sqlx_migrations"}),
-            json!({"name": "tidegate.batch_progress"})
+            json!({"name": "tidegate.batch_progress"}),
+            json!({"name": "tidegate.outbox"})
         ]]
     );
 }

@@ -15,6 +15,7 @@ mod exec;
 mod handler;
 mod health;
 mod http;
+mod intake;
 mod purge;
 mod queue;
 mod stack;

@@ -29,6 +29,12 @@ pub enum AlertName {
     AuditRepair,
     /// A reload was refused.
     ReloadFailed,
+    /// Jobs can't be taken in from the outbox or over a bridge.
+    IntakeLost,
+    /// They can again.
+    IntakeBack,
+    /// What came from there can't be a job.
+    IntakeRejected,
 }
 
 /// How bad it is.
@@ -57,6 +63,9 @@ impl AlertName {
             Self::QueueLag => "queue_lag",
             Self::AuditRepair => "audit_repair",
             Self::ReloadFailed => "reload_failed",
+            Self::IntakeLost => "intake_lost",
+            Self::IntakeBack => "intake_back",
+            Self::IntakeRejected => "intake_rejected",
         }
     }
 
@@ -68,12 +77,15 @@ impl AlertName {
             | Self::JobPoison
             | Self::RedisLost
             | Self::AuditRepair
-            | Self::ReloadFailed => Severity::Error,
+            | Self::ReloadFailed
+            | Self::IntakeLost
+            | Self::IntakeRejected => Severity::Error,
             Self::BreakerOpen
             | Self::BreakerClosed
             | Self::GateState
             | Self::RedisUnsafe
             | Self::RedisBack
+            | Self::IntakeBack
             | Self::QueueLag => Severity::Warn,
         }
     }

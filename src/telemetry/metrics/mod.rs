@@ -4,9 +4,11 @@
 //! Counters and histograms of jobs are fed through a [`KindMetrics`] handle, resolved once per queue and kind.
 
 mod histogram;
+mod intake;
 mod kind;
 mod labels;
 
+pub use intake::IntakeMetrics;
 pub use kind::KindMetrics;
 
 use histogram::{Bounds, DurationHistogram};
@@ -39,6 +41,7 @@ type FloatGauge = Gauge<f64, AtomicU64>;
 pub struct Metrics {
     registry: Registry,
     kinds: KindFamilies,
+    intake: IntakeMetrics,
     stale_acks: Family<Op, Counter>,
     queue_depth: Family<QueueState, Gauge>,
     queue_oldest_age: Family<Queue, FloatGauge>,
@@ -68,9 +71,11 @@ impl Metrics {
     pub fn new() -> Self {
         let mut registry = Registry::with_prefix("tidegate");
         let kinds = KindFamilies::register(&mut registry);
+        let intake = IntakeMetrics::register(&mut registry);
         let r = &mut registry;
         Self {
             kinds,
+            intake,
             stale_acks: add(r, "stale_acks", "Settlements that came too late"),
             queue_depth: add(r, "queue_depth", "Jobs of a queue by state"),
             queue_oldest_age: add(
@@ -112,6 +117,12 @@ impl Metrics {
     #[must_use]
     pub fn kind(&self, queue: &Arc<str>, kind: &Arc<str>) -> KindMetrics {
         self.kinds.handle(queue, kind)
+    }
+
+    /// What is counted of the outbox and of bridges.
+    #[must_use]
+    pub const fn intake(&self) -> &IntakeMetrics {
+        &self.intake
     }
 
     /// `n` settlements of this operation came too late.

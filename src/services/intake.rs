@@ -1,0 +1,89 @@
+//! What the outbox relay and the bridges have in common: how they bear with servers that fail, and how it is told.
+
+use crate::clock;
+use crate::db::DbError;
+use crate::queue::QueueError;
+use crate::telemetry::{Alerts, events};
+use std::fmt::Display;
+use std::time::{Duration, Instant};
+
+/// The pause after a first failure; it doubles from there.
+const PAUSE_MIN: Duration = Duration::from_millis(100);
+/// The longest pause.
+const PAUSE_MAX: Duration = Duration::from_secs(10);
+/// Trouble that lasts this long is an alert; shorter ones are only logged.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Why a step was not finished. Nothing is lost: it is tried again.
+#[derive(Debug, thiserror::Error)]
+pub enum IntakeError {
+    /// Postgres failed.
+    #[error(transparent)]
+    Database(#[from] DbError),
+    /// Redis failed.
+    #[error(transparent)]
+    Queue(#[from] QueueError),
+}
+
+/// What steps brought.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Moved {
+    /// Jobs that are new.
+    pub created: u64,
+    /// Jobs that were handed over before, or whose id the app used before.
+    pub duplicates: u64,
+    /// Those that can't be jobs.
+    pub rejected: u64,
+}
+
+/// How long a source has been failing, and how long to leave it alone.
+pub struct Trouble {
+    source: String,
+    alerts: Alerts,
+    since: Option<Instant>,
+    told: bool,
+    pause: Duration,
+}
+
+impl Trouble {
+    /// No trouble yet.
+    #[must_use]
+    pub fn none(source: &str, alerts: Alerts) -> Self {
+        Self {
+            source: source.to_owned(),
+            alerts,
+            since: None,
+            told: false,
+            pause: PAUSE_MIN,
+        }
+    }
+
+    /// It failed again; answers how long to wait.
+    pub fn failed(&mut self, error: &dyn Display) -> Duration {
+        let error = error.to_string();
+        let Some(since) = self.since else {
+            self.since = Some(clock::monotonic());
+            events::intake_failed(&self.source, &error);
+            return self.pause;
+        };
+        if !self.told && clock::since(since) >= PATIENCE {
+            self.told = true;
+            self.alerts.raise(events::intake_lost(&self.source, &error));
+        }
+        self.pause = (self.pause * 2).min(PAUSE_MAX);
+        self.pause
+    }
+
+    /// It works, perhaps again.
+    pub fn over(&mut self) {
+        let Some(since) = self.since.take() else {
+            return;
+        };
+        let alert = events::intake_back(&self.source, clock::since(since));
+        if self.told {
+            self.alerts.raise(alert);
+        }
+        self.told = false;
+        self.pause = PAUSE_MIN;
+    }
+}
