@@ -377,14 +377,14 @@ async fn the_client_refuses_what_a_queue_would_not_take() {
     let client = Client::open(&config()).await.unwrap();
     let (job, hour) = (|| Job::new("app.x", ()), Duration::from_secs(3_600));
     for (bad, field) in [
-        (job().id("no spaces"), "id"),
+        (job().id("no spaces"), "id: "),
         (job().queue("No"), "queue"),
         (job().delay(hour * 24 * 366), "delay_ms"),
         (job().max_attempts(0), "max_attempts"),
-        (job().set("meta", 5).note("a", "b"), "expected a map"),
+        (job().set("meta", 5).note("a", "b"), "meta: "),
         (job().set("colour", "red"), "colour"),
         (Job::new("No", ()), "kind"),
-        (Job::new("app.x", [1]), "args"),
+        (Job::new("app.x", [1]), "args: "),
     ] {
         let told = refusal(&client.enqueue(bad).await.unwrap_err());
         assert!(told.contains(field), "{field}: {told}");
