@@ -9,7 +9,7 @@ mod spec;
 
 pub use code::CodeDefinition;
 pub use load::{CatalogError, Problem, load, load_with_code};
-pub use spec::{Concurrency, JobSpec, ScheduleSpec, TypedArgs};
+pub use spec::{Concurrency, HistorySpec, JobSpec, ScheduleSpec, TypedArgs};
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -37,6 +37,8 @@ pub struct JobSpec {
     pub retry: RetryPolicy,
     /// How many may run at once in one daemon.
     pub concurrency: Concurrency,
+    /// How much of its jobs' histories is kept.
+    pub history: HistorySpec,
     /// The dependencies it touches, like `postgres:primary`: the gate and the breakers go by them.
     pub resources: Vec<Arc<str>>,
     /// What enqueuers may pass.
@@ -61,6 +63,15 @@ pub struct Concurrency {
     /// At most this many at once in one daemon; no limit of its own when absent.
     #[serde(default)]
     pub limit: Option<usize>,
+}
+
+/// `[history]`
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HistorySpec {
+    /// Keep the history of every job, not only of those that had some trouble.
+    #[serde(default)]
+    pub full: bool,
 }
 
 /// `[schedule]`, parsed.
@@ -129,6 +140,8 @@ pub(super) struct RawSpec {
     #[serde(default)]
     concurrency: Concurrency,
     #[serde(default)]
+    history: HistorySpec,
+    #[serde(default)]
     resources: Vec<String>,
     #[serde(default)]
     args: BTreeMap<String, ArgSpec>,
@@ -178,6 +191,7 @@ impl RawSpec {
             timeout: self.timeout.unwrap_or(DEFAULT_TIMEOUT),
             retry: self.retry,
             concurrency: self.concurrency,
+            history: self.history,
             resources: self.resources.iter().map(|r| r.as_str().into()).collect(),
             args: self.args,
             typed_args: None,

@@ -7,6 +7,7 @@ use super::act::{Act, confirm_purge};
 use super::job::requeue;
 use super::output::{age, brief, table};
 use super::store::{OnQueue, Store};
+use super::who::who;
 use super::{CliError, Global, Report};
 use crate::config::duration;
 use crate::job::{Envelope, History};
@@ -191,7 +192,7 @@ async fn act_on_ids(
         let done = match store.find(id).await {
             Ok((queue, found)) if found.state == "dead" => match what {
                 Act::Retry => requeue(store, &queue, id, &found).await?,
-                Act::Purge => queue.bury(std::slice::from_ref(id)).await? == 1,
+                Act::Purge => queue.bury(std::slice::from_ref(id), Some(&who())).await? == 1,
             },
             Ok(_) | Err(CliError::NotFound(_)) => false,
             Err(error) => return Err(error),
@@ -225,7 +226,7 @@ async fn act_on_all(
                     if ids.is_empty() {
                         0
                     } else {
-                        queue.bury(&ids).await?
+                        queue.bury(&ids, Some(&who())).await?
                     }
                 }
             };
@@ -250,7 +251,9 @@ async fn retry_page(store: &Store, queue: &Queue, page: &[Dead]) -> Result<u64, 
             continue;
         };
         let flow = flow_of(&envelope, &store.catalog);
-        retried += u64::from(queue.requeue(&dead.id, &flow, None).await?);
+        let enqueued = envelope.enqueued_at;
+        let done = queue.requeue(&dead.id, &flow, enqueued, &who()).await?;
+        retried += u64::from(done);
     }
     Ok(retried)
 }
@@ -319,7 +322,7 @@ impl<'a> Pages<'a> {
                 id: id.clone(),
                 died_ms: *died_ms,
                 raw,
-                history: serde_json::from_slice(&history).unwrap_or_default(),
+                history: History::parse(&history).unwrap_or_default(),
             });
         let matching = each.filter(|dead| self.is_of_kind(dead)).collect();
         Ok(Some(Page { seen, matching }))

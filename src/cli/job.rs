@@ -1,7 +1,8 @@
 //! `tidegate job`: one job, looked at, retried or cancelled.
 
-use super::output::{age, pairs};
+use super::output::{age, pairs, table};
 use super::store::{OnQueue, Store};
+use super::who::who;
 use super::{CliError, Global, Report};
 use crate::clock;
 use crate::config::duration;
@@ -118,10 +119,9 @@ pub(super) async fn requeue(
         return Ok(false);
     };
     let flow = flow_of(&envelope, &store.catalog);
-    // What died starts afresh; what was only put off keeps its attempts.
-    let keep = found.state == "delayed" && found.history != crate::job::History::default();
-    let history = keep.then_some(&found.history);
-    Ok(queue.requeue(id, &flow, history).await?)
+    Ok(queue
+        .requeue(id, &flow, envelope.enqueued_at, &who())
+        .await?)
 }
 
 async fn cancel(
@@ -144,7 +144,11 @@ async fn cancel(
     };
     let over =
         |state: &str| CliError::failed("not_cancellable", format!("{id} is {state} already"));
-    match queue.cancel(&record, envelope.id.is_some()).await? {
+    let given = envelope.id.is_some();
+    match queue
+        .cancel(&record, given, envelope.enqueued_at, &who())
+        .await?
+    {
         Cancelled::Done => Ok(done(queue, id, "cancelled", "cancelled")),
         Cancelled::Asked if wait.is_some() => ended(queue, id, wait.unwrap_or_default()).await,
         Cancelled::Asked => Ok(done(
@@ -212,7 +216,11 @@ pub(super) fn view(store: &Store, queue: &Queue, id: &str, found: &Found, payloa
         "crashes": history.crashes,
         "snoozes": history.snoozes,
         "errors": history.errors,
+        "events": history.events,
     });
+    if history.dropped > 0 {
+        view["events_dropped"] = history.dropped.into();
+    }
     if let Some(at) = found.at_ms {
         view[at_name(&found.state)] = at.into();
     }
@@ -305,7 +313,36 @@ pub(super) fn view_text(view: &Value) -> String {
             format!("attempt {}, {at}: {words}", error["attempt"]),
         ));
     }
-    pairs(&lines)
+    let mut text = pairs(&lines);
+    text.push_str(&events_text(view));
+    text
+}
+
+/// What happened to a job, one event a line.
+fn events_text(view: &Value) -> String {
+    let events = view["events"].as_array().map_or(&[][..], Vec::as_slice);
+    let row = |event: &Value| {
+        let text = |name: &str| event[name].as_str().unwrap_or_default().to_owned();
+        let number = |name: &str| event[name].as_u64();
+        let mut words: Vec<String> = Vec::new();
+        words.extend(number("times").map(|n| format!("{n} times")));
+        words.extend(number("attempt").map(|n| format!("attempt {n}")));
+        words.extend(number("due").map(|due| format!("again at {}", clock::rfc3339(due))));
+        words.extend(event["by"].as_str().map(|by| format!("by {by}")));
+        words.extend(event["note"].as_str().map(str::to_owned));
+        let at = clock::rfc3339(number("at").unwrap_or(0));
+        vec![at, text("event"), words.join(", ")]
+    };
+    if events.is_empty() {
+        return String::new();
+    }
+    let rows: Vec<Vec<String>> = events.iter().map(row).collect();
+    let dropped = view["events_dropped"]
+        .as_u64()
+        .map_or_else(String::new, |n| {
+            format!("{n} events after the first ones are not kept\n")
+        });
+    format!("\n{}{dropped}", table(&["at", "event", ""], &rows))
 }
 
 /// What it told last and how long ago: `40%, halfway there, rows 120 (2s ago)`.

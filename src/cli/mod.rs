@@ -20,6 +20,7 @@ mod queues;
 mod run;
 mod setup;
 mod store;
+mod who;
 
 pub use error::{CliError, exit};
 pub use output::Report;

@@ -40,6 +40,8 @@ pub struct Config {
     pub dedupe: DedupeConfig,
     /// What is kept, and how long.
     pub retention: RetentionConfig,
+    /// The auditor of the queues.
+    pub audit: AuditConfig,
     /// The health gate.
     pub gate: GateConfig,
     /// Circuit breakers.
@@ -165,10 +167,35 @@ pub struct RetentionConfig {
     /// How long a dead job is kept.
     #[serde(with = "duration")]
     pub dead_age: Duration,
+    /// Bytes of dead jobs kept per queue.
+    pub dead_bytes: u64,
     /// Quarantined entries kept per queue.
     pub quarantine_max: usize,
+    /// Bytes of quarantined entries kept per queue.
+    pub quarantine_bytes: u64,
+    /// How long a quarantined entry is kept.
+    #[serde(with = "duration")]
+    pub quarantine_age: Duration,
     /// Records of finished jobs kept per queue.
     pub recent_max: usize,
+    /// Histories of jobs that ended kept per queue.
+    pub history_max: usize,
+    /// Bytes of histories kept per queue.
+    pub history_bytes: u64,
+    /// How long a history is kept after its job's end.
+    #[serde(with = "duration")]
+    pub history_age: Duration,
+    /// Remembered ids of a queue beyond which there is an alert.
+    pub ids_max: u64,
+}
+
+/// `[audit]`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AuditConfig {
+    /// How often the counts of a queue are compared.
+    #[serde(with = "duration")]
+    pub interval: Duration,
 }
 
 /// Whether the gate acts.

@@ -168,20 +168,27 @@ impl Problems {
 
     fn keeping(&mut self, c: &Config) {
         self.lasting("dedupe.window", c.dedupe.window, Duration::ZERO, 30 * DAY);
-        self.within("retention.dead_max", c.retention.dead_max, 1, 1_000_000);
-        self.lasting(
-            "retention.dead_age",
-            c.retention.dead_age,
-            3_600 * SECOND,
-            3_650 * DAY,
-        );
-        self.within(
-            "retention.quarantine_max",
-            c.retention.quarantine_max,
-            1,
-            100_000,
-        );
-        self.within("retention.recent_max", c.retention.recent_max, 0, 1_000_000);
+        let r = &c.retention;
+        self.within("retention.dead_max", r.dead_max, 1, 1_000_000);
+        self.within("retention.quarantine_max", r.quarantine_max, 1, 100_000);
+        self.within("retention.recent_max", r.recent_max, 0, 1_000_000);
+        self.within("retention.history_max", r.history_max, 0, 1_000_000);
+        self.within("retention.ids_max", r.ids_max, 1_000, 1_000_000_000);
+        for (key, bytes) in [
+            ("retention.dead_bytes", r.dead_bytes),
+            ("retention.quarantine_bytes", r.quarantine_bytes),
+            ("retention.history_bytes", r.history_bytes),
+        ] {
+            self.within(key, bytes, 1 << 20, 1 << 40);
+        }
+        for (key, age) in [
+            ("retention.dead_age", r.dead_age),
+            ("retention.quarantine_age", r.quarantine_age),
+            ("retention.history_age", r.history_age),
+        ] {
+            self.lasting(key, age, 3_600 * SECOND, 3_650 * DAY);
+        }
+        self.lasting("audit.interval", c.audit.interval, SECOND, DAY);
     }
 
     fn gate(&mut self, c: &Config) {

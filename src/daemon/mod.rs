@@ -362,7 +362,7 @@ fn start_services(
         ));
         services.spawn(upkeep::run(
             Arc::clone(context),
-            config.retention.dead_age,
+            upkeep::Ages::from(&config.retention),
             stop.clone(),
         ));
     }

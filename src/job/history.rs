@@ -1,27 +1,51 @@
-//! What went wrong with a job so far: kept from the first failure, snooze or crash on.
+//! What happened to a job: kept from its first failure, snooze, crash or operator act on, or from the start where its kind
+//! asks for that.
+//!
+//! Stored as JSON. Scripts, which decode nothing, add an event by appending a tab and the event's own JSON; reading takes
+//! those in.
 
+use super::Priority;
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 
 /// The longest error text that is stored, in bytes.
 pub const MAX_ERROR_BYTES: usize = 4096;
 /// How many of the last errors are stored.
 pub const MAX_ERRORS: usize = 10;
+/// How many events are stored: the first ones, and the last.
+pub const MAX_EVENTS: usize = 60;
+/// How many of them are the first ones: what came between is dropped and counted.
+const FIRST_EVENTS: usize = 12;
+/// The longest note or name in an event, bytes.
+const MAX_NOTE_BYTES: usize = 400;
 
 /// A job's troubles. A job that never had any has none stored.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct History {
-    /// Attempts that ended as failures.
+    /// Its kind, as it was when the history began.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<Arc<str>>,
+    /// Its class then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub priority: Option<Priority>,
+    /// Attempts that ended as failures, since an operator last started it afresh.
     #[serde(default)]
     pub attempts: u32,
-    /// Deliveries whose daemon died before it could say how they ended.
+    /// Deliveries whose daemon died before it could say how they ended, since then.
     #[serde(default)]
     pub crashes: u32,
-    /// Times it was put off without burning an attempt.
+    /// Times it was put off without burning an attempt, since then.
     #[serde(default)]
     pub snoozes: u32,
     /// The last errors, the oldest first.
     #[serde(default)]
     pub errors: Vec<AttemptError>,
+    /// What happened, the oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub events: Vec<Event>,
+    /// Events that were dropped after the first twelve.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub dropped: u32,
 }
 
 /// One stored error.
@@ -35,17 +59,231 @@ pub struct AttemptError {
     pub error: String,
 }
 
+/// What can happen to a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum What {
+    /// Its app sent it, by the app's clock.
+    Enqueued,
+    /// It could have run from then on.
+    Ready,
+    /// A daemon took it to run.
+    Started,
+    /// An attempt failed; `due` is when it is tried again.
+    Failed,
+    /// It asked to be run later.
+    Snoozed,
+    /// It was taken, but could not start just then.
+    PutOff,
+    /// Its run was interrupted and it went back to its place.
+    HandedBack,
+    /// The daemon that ran it died.
+    Crashed,
+    /// It was given up.
+    Dead,
+    /// An operator started it afresh after it had died.
+    Retried,
+    /// An operator made it run before it was due.
+    Hurried,
+    /// An operator asked for the end of its run.
+    CancelAsked,
+    /// It was cancelled.
+    Cancelled,
+    /// It had not started by its time.
+    Expired,
+    /// What is stored of it can't run.
+    Quarantined,
+    /// An operator removed it.
+    Deleted,
+    /// It gave way to others, or was kept long enough.
+    Dropped,
+    /// The auditor put it right.
+    Repaired,
+    /// It succeeded.
+    Done,
+    /// Written by a later version.
+    #[serde(other)]
+    Unknown,
+}
+
+/// One thing that happened to a job.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    /// When, in milliseconds since the epoch.
+    pub at: u64,
+    /// What.
+    pub event: What,
+    /// The attempt it belongs to, from 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attempt: Option<u32>,
+    /// When the job is due again, ms.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub due: Option<u64>,
+    /// Who did it: a daemon's incarnation, or an operator as `user@host`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
+    /// What there is to say, like the beginning of an error.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
+    /// How often it happened in a row, if more than once; `at` is the last time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub times: Option<u32>,
+}
+
+impl Event {
+    /// An event of which no more is known.
+    #[must_use]
+    pub const fn new(at: u64, event: What) -> Self {
+        Self {
+            at,
+            event,
+            attempt: None,
+            due: None,
+            by: None,
+            note: None,
+            times: None,
+        }
+    }
+
+    /// The same, in this attempt.
+    #[must_use]
+    pub const fn attempt(mut self, attempt: u32) -> Self {
+        self.attempt = Some(attempt);
+        self
+    }
+
+    /// The same, with the time at which the job is due again.
+    #[must_use]
+    pub const fn due(mut self, due_ms: u64) -> Self {
+        self.due = Some(due_ms);
+        self
+    }
+
+    /// The same, by somebody.
+    #[must_use]
+    pub fn by(mut self, who: &str) -> Self {
+        self.by = Some(cut(who, MAX_NOTE_BYTES).to_owned());
+        self
+    }
+
+    /// The same, with something to say.
+    #[must_use]
+    pub fn note(mut self, text: &str) -> Self {
+        self.note = Some(cut(text, MAX_NOTE_BYTES).to_owned());
+        self
+    }
+
+    /// As it is stored and appended.
+    #[must_use]
+    pub fn encode(&self) -> String {
+        serde_json::to_string(self).unwrap_or_default()
+    }
+}
+
 impl History {
+    /// The history of a job of which only this much is known.
+    #[must_use]
+    pub fn of(kind: &Arc<str>, priority: Priority) -> Self {
+        Self {
+            kind: Some(Arc::clone(kind)),
+            priority: Some(priority),
+            ..Self::default()
+        }
+    }
+
+    /// The same, with the times of a job that nothing happened to until now: when its app sent it, if it said so, and
+    /// when it could have run.
+    #[must_use]
+    pub fn begun(mut self, enqueued_ms: Option<u64>, ready_ms: u64) -> Self {
+        self.events
+            .extend(enqueued_ms.map(|at| Event::new(at, What::Enqueued)));
+        self.events.push(Event::new(ready_ms, What::Ready));
+        self
+    }
+
+    /// Reads what is stored. None if it is no history.
+    #[must_use]
+    pub fn parse(stored: &[u8]) -> Option<Self> {
+        let mut parts = stored.split(|b| *b == b'\t');
+        let mut history: Self = serde_json::from_slice(parts.next()?).ok()?;
+        for added in parts {
+            if let Ok(event) = serde_json::from_slice(added) {
+                history.push(event);
+            }
+        }
+        Some(history)
+    }
+
+    /// As it is stored.
+    #[must_use]
+    pub fn encode(&self) -> String {
+        serde_json::to_string(self).unwrap_or_default()
+    }
+
     /// Adds a failed attempt.
     pub fn fail(&mut self, at: u64, error: &str) {
         self.attempts = self.attempts.saturating_add(1);
         self.note(at, self.attempts, error);
+        self.push(
+            Event::new(at, What::Failed)
+                .attempt(self.attempts)
+                .note(error),
+        );
+    }
+
+    /// Says when the attempt that just failed is tried again.
+    pub fn retry_at(&mut self, due_ms: u64) {
+        if let Some(last) = self.events.last_mut() {
+            last.due = Some(due_ms);
+        }
     }
 
     /// Adds a delivery that ended with the death of its daemon.
-    pub fn crash(&mut self, at: u64, error: &str) {
+    pub fn crash(&mut self, at: u64, daemon: &str) {
+        const ERROR: &str = "the daemon that ran it died";
         self.crashes = self.crashes.saturating_add(1);
-        self.note(at, self.attempts.saturating_add(1), error);
+        let attempt = self.attempts.saturating_add(1);
+        self.note(at, attempt, ERROR);
+        self.push(
+            Event::new(at, What::Crashed)
+                .attempt(attempt)
+                .by(daemon)
+                .note(ERROR),
+        );
+    }
+
+    /// Adds a wish to be run later.
+    pub fn snooze(&mut self, at: u64, due_ms: u64, reason: &str) {
+        self.snoozes = self.snoozes.saturating_add(1);
+        self.push(Event::new(at, What::Snoozed).due(due_ms).note(reason));
+    }
+
+    /// Adds an event; the oldest in the middle gives way when there are too many.
+    pub fn push(&mut self, event: Event) {
+        if event.event == What::Retried {
+            (self.attempts, self.crashes, self.snoozes) = (0, 0, 0);
+        }
+        if event.event == What::PutOff
+            && let Some(last) = self.events.last_mut()
+            && last.event == What::PutOff
+        {
+            let times = last.times.unwrap_or(1).saturating_add(1);
+            *last = event;
+            last.times = Some(times);
+            return;
+        }
+        // It is added when the run has ended, but it was told of while it went on.
+        let place = match event.event {
+            What::CancelAsked => self.events.iter().rposition(|e| e.at <= event.at),
+            _ => self.events.len().checked_sub(1),
+        };
+        self.events.insert(place.map_or(0, |last| last + 1), event);
+        let excess = self.events.len().saturating_sub(MAX_EVENTS);
+        if excess > 0 {
+            self.events.drain(FIRST_EVENTS..FIRST_EVENTS + excess);
+            let excess = u32::try_from(excess).unwrap_or(u32::MAX);
+            self.dropped = self.dropped.saturating_add(excess);
+        }
     }
 
     fn note(&mut self, at: u64, attempt: u32, error: &str) {
@@ -57,6 +295,11 @@ impl History {
         let excess = self.errors.len().saturating_sub(MAX_ERRORS);
         self.errors.drain(..excess);
     }
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // serde asks for a reference.
+const fn is_zero(n: &u32) -> bool {
+    *n == 0
 }
 
 /// The longest prefix of `text` that fits in `max` bytes without splitting a character.
@@ -74,6 +317,7 @@ pub fn cut(text: &str, max: usize) -> &str {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
 
     #[test]
@@ -89,5 +333,54 @@ mod tests {
         assert_eq!(history.errors[0].at, 3);
         assert_eq!(history.errors[0].error.len(), MAX_ERROR_BYTES);
         assert_eq!(history.errors[9].attempt, 13);
+    }
+
+    #[test]
+    fn the_first_and_the_last_events_stay_and_the_others_are_counted() {
+        let mut history = History::of(&"app.x".into(), Priority::Low).begun(Some(1), 2);
+        for n in 0..10_000_u64 {
+            history.snooze(10 + n, 20 + n, &"é".repeat(10_000));
+        }
+        history.push(Event::new(99_999, What::Done));
+        assert_eq!(history.events.len(), MAX_EVENTS);
+        assert_eq!(history.dropped, 10_003 - 60);
+        assert_eq!(history.events[0].event, What::Enqueued);
+        assert_eq!(history.events[FIRST_EVENTS - 1].at, 19);
+        assert_eq!(history.events[MAX_EVENTS - 2].at, 10_009);
+        assert_eq!(history.events[MAX_EVENTS - 1].event, What::Done);
+        assert!(history.encode().len() < 64 * 1024);
+    }
+
+    #[test]
+    fn what_a_script_appended_is_read_and_a_retry_starts_afresh() {
+        let mut history = History::default();
+        history.fail(5, "tab\tand\nline");
+        history.crash(6, "d-1");
+        let added = Event::new(9, What::Retried).by("ann@host");
+        let stored = format!("{}\t{}", history.encode(), added.encode());
+        let read = History::parse(stored.as_bytes()).unwrap();
+        assert_eq!((read.attempts, read.crashes), (0, 0));
+        assert_eq!(read.errors, history.errors, "what went wrong stays known");
+        assert_eq!(read.events.last(), Some(&added));
+        assert_eq!(read.events.len(), 3);
+        let bare = History::parse(b"{}\t{\"at\":1,\"event\":\"hurried\"}").unwrap();
+        assert_eq!(bare.events, [Event::new(1, What::Hurried)]);
+        assert_eq!(History::parse(b"garbage"), None);
+        let later = History::parse(b"{\"events\":[{\"at\":1,\"event\":\"sung\"}]}").unwrap();
+        assert_eq!(later.events[0].event, What::Unknown);
+    }
+
+    #[test]
+    fn being_put_off_again_and_again_is_one_event() {
+        let mut history = History::default();
+        for n in 1..=500_u64 {
+            history.push(Event::new(n, What::PutOff).due(n + 1_000));
+        }
+        assert_eq!(history.events.len(), 1);
+        let last = &history.events[0];
+        assert_eq!(
+            (last.at, last.due, last.times),
+            (500, Some(1_500), Some(500))
+        );
     }
 }

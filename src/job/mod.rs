@@ -15,7 +15,7 @@ mod strict;
 
 pub use args::{ArgSpec, ArgType};
 pub use envelope::{Envelope, Reject, RejectCode};
-pub use history::{AttemptError, History};
+pub use history::{AttemptError, Event, History, What};
 pub use id::JobId;
 pub use outcome::{Blame, Failure, Outcome};
 pub use outgoing::Outgoing;

@@ -169,7 +169,8 @@ impl Queue {
             .arg(PEEK_BYTES)
             .arg(envelope::MAX_ENTRY_BYTES)
             .arg(OVERSIZE_KEPT)
-            .arg(self.bounds.quarantine_max);
+            .arg(self.bounds.quarantine_max)
+            .arg(self.bounds.quarantine_bytes);
         cmd
     }
 
@@ -231,7 +232,8 @@ impl Queue {
             .arg(bytes)
             .arg(peeked.entries.first().map_or(&[][..], Vec::as_slice))
             .arg(peeked.entries.last().map_or(&[][..], Vec::as_slice))
-            .arg(self.bounds.quarantine_max);
+            .arg(self.bounds.quarantine_max)
+            .arg(self.bounds.quarantine_bytes);
         for flow in flows {
             cmd.arg(&*flow.kind).arg(flow.priority.index() + 1);
         }

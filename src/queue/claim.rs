@@ -109,6 +109,8 @@ pub struct Delivery {
     pub history: Option<History>,
     /// Whether the app gave its id.
     pub given: bool,
+    /// When its app sent it, by the app's clock, if it said so, ms.
+    pub enqueued_ms: Option<u64>,
     /// When it became ready, ms.
     pub ready_ms: u64,
     /// Redis time when it was claimed, ms.
@@ -145,7 +147,7 @@ impl RawDelivery {
     /// It expired before it started, or what is stored does not fit its definition any more.
     pub fn open(&self, queue: &Queue, catalog: &Catalog, now_ms: u64) -> Result<Delivery, Unfit> {
         let mut envelope = Envelope::parse(&self.raw).map_err(Unfit::Rejected)?;
-        let history: Option<History> = serde_json::from_slice(&self.history).ok();
+        let history = History::parse(&self.history);
         let started = history
             .as_ref()
             .is_some_and(|h| h.attempts + h.crashes + h.snoozes > 0);
@@ -184,6 +186,7 @@ impl RawDelivery {
             spec: Arc::clone(spec),
             history,
             given: envelope.id.is_some(),
+            enqueued_ms: envelope.enqueued_at,
             ready_ms: self.ready_ms,
             claimed_ms: now_ms,
         })
@@ -280,6 +283,8 @@ impl Queue {
             &k.quarantine,
             &k.stats,
             &k.tomb,
+            &k.archive,
+            &k.archived,
         ];
         let keys: Vec<&String> = fixed
             .into_iter()
@@ -289,6 +294,9 @@ impl Queue {
         let mut cmd = PROMOTE.call(keys.into_iter());
         cmd.arg(incarnation)
             .arg(self.bounds.quarantine_max)
+            .arg(self.bounds.quarantine_bytes)
+            .arg(self.bounds.history_max)
+            .arg(self.bounds.history_bytes)
             .arg(due.len());
         for (job, number) in due.iter().zip(&numbers) {
             let priority = number

@@ -48,8 +48,11 @@ impl Queue {
         now_ms: u64,
     ) -> Result<Option<SetAside>, QueueError> {
         let moved_to = format!("{key}:wrongtype:{now_ms}");
-        let mut cmd = HEAL.call([key, &moved_to, &self.keys.quarantine].into_iter());
-        cmd.arg(wanted).arg(self.bounds.quarantine_max);
+        let mut cmd =
+            HEAL.call([key, &moved_to, &self.keys.quarantine, &self.keys.stats].into_iter());
+        cmd.arg(wanted)
+            .arg(self.bounds.quarantine_max)
+            .arg(self.bounds.quarantine_bytes);
         let answer = HEAL.send(self, &cmd).await?;
         let found = Reply::new(Value::Array(vec![answer]))?.text()?;
         Ok((!found.is_empty()).then(|| SetAside {

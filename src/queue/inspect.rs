@@ -37,11 +37,12 @@ pub struct Counts {
 /// Where a job is.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Found {
-    /// One of pending, delayed, running, done, dead, expired, cancelled.
+    /// One of pending, delayed, running, done, dead, expired, cancelled; once it is no job any more: quarantined,
+    /// deleted by an operator, dropped because it was kept long enough or others needed the room.
     pub state: String,
     /// Its envelope; empty when it is finished.
     pub raw: Vec<u8>,
-    /// Its troubles.
+    /// What happened to it, as far as that is kept.
     pub history: History,
     /// The token under which it runs.
     pub token: Option<String>,
@@ -131,7 +132,7 @@ impl Queue {
         Ok(counts)
     }
 
-    /// Finds a job by id, finished ones included as long as the ring holds them.
+    /// Finds a job by id, finished ones included as long as the archive or the ring holds them.
     ///
     /// # Errors
     /// Redis failed, or a key has the wrong type.
@@ -145,8 +146,9 @@ impl Queue {
             Option<f64>,
             Option<f64>,
             Option<Vec<u8>>,
+            Option<Vec<u8>>,
         );
-        let (raw, meta, token, due, died, progress): Places = redis::pipe()
+        let (raw, meta, token, due, died, progress, archived): Places = redis::pipe()
             .atomic()
             .cmd("HGET")
             .arg(&k.jobs)
@@ -166,10 +168,19 @@ impl Queue {
             .cmd("HGET")
             .arg(&k.progress)
             .arg(id)
+            .cmd("HGET")
+            .arg(&k.archive)
+            .arg(id)
             .query_async(&mut conn)
             .await?;
         let Some(raw) = raw else {
-            return self.find_finished(id).await;
+            let archived = archived.and_then(|kept| decode(&kept));
+            let finished = self.find_finished(id).await?;
+            // An id may have been used again since its history was kept.
+            return Ok(match (archived, finished) {
+                (Some(archived), Some(ring)) if ring.at_ms > archived.at_ms => Some(ring),
+                (archived, ring) => archived.or(ring),
+            });
         };
         let (state, at) = match (&token, due, died) {
             (Some(_), _, _) => ("running", None),
@@ -180,9 +191,7 @@ impl Queue {
         Ok(Some(Found {
             state: state.to_owned(),
             raw,
-            history: meta
-                .and_then(|m| serde_json::from_slice(&m).ok())
-                .unwrap_or_default(),
+            history: meta.and_then(|m| History::parse(&m)).unwrap_or_default(),
             token,
             progress: progress.and_then(|p| serde_json::from_slice(&p).ok()),
             at_ms: at.map(|score| score as u64),
@@ -205,7 +214,7 @@ impl Queue {
                 .iter()
                 .find(|record| record.strip_prefix(id).is_some_and(|r| r.starts_with('\t')));
             if let Some(record) = found {
-                return Ok(decode(record));
+                return Ok(decode(record.as_bytes()));
             }
             if step.len() < RING_STEP.unsigned_abs() {
                 break;
@@ -318,33 +327,42 @@ fn quarantined((id, mut fields): (String, BTreeMap<String, Vec<u8>>)) -> Quarant
     }
 }
 
-/// The reverse of [`super::settle::Record::encode`].
-fn decode(record: &str) -> Option<Found> {
-    let mut parts = record.splitn(8, '\t');
+/// The reverse of [`super::settle::Record::encode`], with the history after another tab where there is one. A script that
+/// ended a job knows neither kind nor class: then they are those of its history.
+fn decode(kept: &[u8]) -> Option<Found> {
+    let mut parts = kept.splitn(8, |b| *b == b'\t');
     let mut next = || parts.next();
-    let _id = next()?;
-    let state = next()?.to_owned();
-    let kind = next()?.to_owned();
-    let priority = next()?.parse().ok()?;
-    let attempts = next()?.parse().ok()?;
-    let at_ms = next()?.parse().ok()?;
-    let duration_ms = next()?.parse().ok()?;
-    let history = next()
-        .and_then(|json| serde_json::from_str(json).ok())
-        .unwrap_or_default();
+    let fields: Vec<&str> = (0..7)
+        .map_while(|_| std::str::from_utf8(next()?).ok())
+        .collect();
+    let history = next().and_then(History::parse).unwrap_or_default();
+    let [_id, state, kind, priority, attempts, at_ms, duration_ms] = fields[..] else {
+        return None;
+    };
+    let own = history.kind.as_deref().unwrap_or_default();
+    let (kind, priority, attempts) = if kind.is_empty() {
+        let class = history.priority.unwrap_or_default();
+        (own.to_owned(), class, history.attempts)
+    } else {
+        (
+            kind.to_owned(),
+            priority.parse().ok()?,
+            attempts.parse().ok()?,
+        )
+    };
     Some(Found {
-        state,
+        state: state.to_owned(),
         raw: Vec::new(),
-        history,
         token: None,
         progress: None,
-        at_ms: Some(at_ms),
+        at_ms: Some(at_ms.parse().ok()?),
         finished: Some(Finished {
             kind,
             priority,
             attempts,
-            duration_ms,
+            duration_ms: duration_ms.parse().ok()?,
         }),
+        history,
     })
 }
 
@@ -353,6 +371,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::super::settle::Record;
     use super::*;
+    use crate::job::{Event, What};
 
     #[test]
     fn a_record_is_read_as_it_was_written() {
@@ -367,13 +386,27 @@ mod tests {
             at_ms: 1_700_000_000_000,
             duration_ms: 12,
         };
-        let found = decode(&record.encode(Some(&history))).unwrap();
+        let bare = decode(record.encode().as_bytes()).unwrap();
+        assert_eq!(bare.history, History::default());
+        let added = Event::new(9, What::Cancelled).by("ann");
+        let kept = [record.encode(), history.encode(), added.encode()].join("\t");
+        let found = decode(kept.as_bytes()).unwrap();
         assert_eq!(found.state, "done");
-        assert_eq!(found.history, history);
+        assert_eq!(found.history.errors, history.errors);
+        assert_eq!(found.history.events.last(), Some(&added));
         assert_eq!(found.finished.unwrap().attempts, 2);
+    }
+
+    #[test]
+    fn what_a_script_ended_has_kind_and_class_by_its_history() {
+        let history = History::of(&"app.x".into(), Priority::Low);
+        let kept = format!("a-1\tdropped\t\t\t0\t7\t0\t{}", history.encode());
+        let found = decode(kept.as_bytes()).unwrap();
+        let finished = found.finished.unwrap();
         assert_eq!(
-            decode(&record.encode(None)).unwrap().history,
-            History::default()
+            (finished.kind.as_str(), finished.priority),
+            ("app.x", Priority::Low)
         );
+        assert_eq!(decode(b"a-1\tdone"), None);
     }
 }

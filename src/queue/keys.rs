@@ -38,7 +38,11 @@ pub struct Keys {
     pub quarantine: String,
     /// Records of finished jobs, the newest first (list).
     pub recent: String,
-    /// Counters since ever (hash).
+    /// id → record and history of a job that ended, where there is more to tell than a record (hash).
+    pub archive: String,
+    /// id by the time it was put into the archive (zset).
+    pub archived: String,
+    /// Counters since ever, and sizes of what has a cap in bytes (hash).
     pub stats: String,
     /// id → entries a cancelled job left in flows (hash).
     pub tomb: String,
@@ -72,6 +76,8 @@ impl Keys {
             dead: key("dead"),
             quarantine: key("quarantine"),
             recent: key("recent"),
+            archive: key("archive"),
+            archived: key("archived"),
             stats: key("stats"),
             tomb: key("tomb"),
             cancels: key("cancels"),
@@ -109,6 +115,8 @@ impl Keys {
             (&self.dead, "zset"),
             (&self.quarantine, "stream"),
             (&self.recent, "list"),
+            (&self.archive, "hash"),
+            (&self.archived, "zset"),
             (&self.stats, "hash"),
             (&self.tomb, "hash"),
             (&self.cancels, "hash"),

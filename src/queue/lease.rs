@@ -39,6 +39,12 @@ impl RunningEntry {
         let claim = parts.next()?.parse().ok()?;
         Some((incarnation, claim))
     }
+
+    /// When the job became ready, ms. None if the token is not one of ours.
+    #[must_use]
+    pub fn ready_ms(&self) -> Option<u64> {
+        self.token.rsplit(':').next()?.parse().ok()
+    }
 }
 
 impl Queue {

@@ -72,8 +72,16 @@ fn code_of(e: &redis::RedisError) -> Option<String> {
 pub struct Bounds {
     /// Dead jobs kept.
     pub dead_max: usize,
+    /// Bytes of their envelopes and histories kept.
+    pub dead_bytes: u64,
     /// Quarantined entries kept.
     pub quarantine_max: usize,
+    /// Bytes of them kept.
+    pub quarantine_bytes: u64,
+    /// Histories of jobs that ended kept.
+    pub history_max: usize,
+    /// Bytes of them kept.
+    pub history_bytes: u64,
     /// Records of finished jobs kept.
     pub recent_max: usize,
     /// How long a given id is remembered.
@@ -113,7 +121,11 @@ impl Queue {
             conn,
             bounds: Bounds {
                 dead_max: config.retention.dead_max,
+                dead_bytes: config.retention.dead_bytes,
                 quarantine_max: config.retention.quarantine_max,
+                quarantine_bytes: config.retention.quarantine_bytes,
+                history_max: config.retention.history_max,
+                history_bytes: config.retention.history_bytes,
                 recent_max: config.retention.recent_max,
                 dedupe_window: config.dedupe.window,
                 aging_after: config.aging.after,

@@ -1,18 +1,21 @@
 //! What operators and clients do to a queue.
 
 use super::reply::Reply;
-use super::script::{BURY, CANCEL, ENQUEUE, RELEASE, REQUEUE};
+use super::script::{BURY, CANCEL, DISCARD, ENQUEUE, FORGET, RELEASE, REQUEUE};
 use super::settle::Record;
 use super::{Flow, Queue, QueueError, millis};
-use crate::job::History;
+use crate::clock;
+use crate::job::{Event, History, What};
 use redis::Value;
 
 /// The most jobs in one call of the enqueue script.
 pub const ENQUEUE_MAX: usize = 1_000;
 /// The most dead jobs removed in one call.
 pub const BURY_MAX: usize = 500;
-/// The most quarantined entries released in one call.
+/// The most quarantined entries released or removed in one call.
 pub const RELEASE_MAX: usize = 100;
+/// The most histories forgotten in one call.
+pub const FORGET_MAX: usize = 500;
 
 /// What the enqueue script says about one job.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,22 +64,47 @@ impl Queue {
         Ok(answers)
     }
 
-    /// Cancels a job that waits; asks for the end of one that runs.
+    /// Cancels a job that waits; asks for the end of one that runs. `by` is who does it, like `user@host`.
     ///
     /// # Errors
     /// Redis failed, or a key has the wrong type.
-    pub async fn cancel(&self, record: &Record<'_>, given: bool) -> Result<Cancelled, QueueError> {
+    pub async fn cancel(
+        &self,
+        record: &Record<'_>,
+        given: bool,
+        enqueued_ms: Option<u64>,
+        by: &str,
+    ) -> Result<Cancelled, QueueError> {
         let k = &self.keys;
         let keys = [
-            &k.jobs, &k.running, &k.delayed, &k.dead, &k.tomb, &k.cancels, &k.ids, &k.meta,
-            &k.recent, &k.stats, &k.bell,
+            &k.jobs,
+            &k.running,
+            &k.delayed,
+            &k.dead,
+            &k.tomb,
+            &k.cancels,
+            &k.ids,
+            &k.meta,
+            &k.recent,
+            &k.stats,
+            &k.bell,
+            &k.archive,
+            &k.archived,
         ];
+        let mut fresh = History::of(&record.kind.into(), record.priority);
+        fresh.events.extend(enqueued(enqueued_ms));
+        let event = |what| Event::new(clock::unix_ms(), what).by(by).encode();
         let mut cmd = CANCEL.call(keys.into_iter());
         cmd.arg(record.id)
-            .arg(record.encode(None))
+            .arg(record.encode())
             .arg(u8::from(given))
             .arg(millis(self.bounds.dedupe_window))
-            .arg(self.bounds.recent_max);
+            .arg(self.bounds.recent_max)
+            .arg(fresh.encode())
+            .arg(event(What::Cancelled))
+            .arg(event(What::CancelAsked))
+            .arg(self.bounds.history_max)
+            .arg(self.bounds.history_bytes);
         Ok(match text(CANCEL.send(self, &cmd).await?)?.as_str() {
             "cancelled" => Cancelled::Done,
             "asked" => Cancelled::Asked,
@@ -85,8 +113,8 @@ impl Queue {
         })
     }
 
-    /// Puts a dead or delayed job back into its flow, to run now; false if it is in neither state. A history of
-    /// `None` starts it afresh.
+    /// Puts a dead or delayed job back into its flow, to run now; false if it is in neither state. A dead one starts
+    /// afresh, a delayed one keeps its attempts. `by` is who does it, like `user@host`.
     ///
     /// # Errors
     /// Redis failed or refused the write, or a key has the wrong type.
@@ -94,7 +122,8 @@ impl Queue {
         &self,
         id: &str,
         flow: &Flow,
-        history: Option<&History>,
+        enqueued_ms: Option<u64>,
+        by: &str,
     ) -> Result<bool, QueueError> {
         let k = &self.keys;
         let flow_key = k.flow(flow);
@@ -102,22 +131,40 @@ impl Queue {
         let keys = [
             &k.jobs, &k.dead, &k.delayed, &k.meta, &k.stats, &k.tomb, ready, &flow_key,
         ];
+        let mut fresh = History::of(&flow.kind, flow.priority);
+        fresh.events.extend(enqueued(enqueued_ms));
+        let event = |what| Event::new(clock::unix_ms(), what).by(by).encode();
         let mut cmd = REQUEUE.call(keys.into_iter());
-        let history = history.map(|h| serde_json::to_string(h).unwrap_or_default());
         cmd.arg(id)
             .arg(&*flow.kind)
-            .arg(history.unwrap_or_default());
+            .arg(fresh.encode())
+            .arg(event(What::Retried))
+            .arg(event(What::Hurried));
         Ok(text(REQUEUE.send(self, &cmd).await?)? != "no")
     }
 
-    /// Removes dead jobs for good; returns how many there were. At most [`BURY_MAX`] a call.
+    /// Removes dead jobs for good; returns how many there were. At most [`BURY_MAX`] a call. `by` is who does it, like
+    /// `user@host`; nobody does where they were kept long enough.
     ///
     /// # Errors
     /// Redis failed, or a key has the wrong type.
-    pub async fn bury(&self, ids: &[String]) -> Result<u64, QueueError> {
+    pub async fn bury(&self, ids: &[String], by: Option<&str>) -> Result<u64, QueueError> {
         let k = &self.keys;
-        let mut cmd = BURY.call([&k.dead, &k.jobs, &k.meta, &k.stats].into_iter());
-        cmd.arg(ids);
+        let keys = [&k.dead, &k.jobs, &k.meta, &k.stats, &k.archive, &k.archived];
+        let now_ms = clock::unix_ms();
+        let (state, event) = match by {
+            Some(by) => ("deleted", Event::new(now_ms, What::Deleted).by(by)),
+            None => (
+                "dropped",
+                Event::new(now_ms, What::Dropped).note("kept long enough"),
+            ),
+        };
+        let mut cmd = BURY.call(keys.into_iter());
+        cmd.arg(state)
+            .arg(event.encode())
+            .arg(self.bounds.history_max)
+            .arg(self.bounds.history_bytes)
+            .arg(ids);
         count(BURY.send(self, &cmd).await?)
     }
 
@@ -126,23 +173,59 @@ impl Queue {
     /// # Errors
     /// Redis failed or refused the write, or a key has the wrong type.
     pub async fn release(&self, ids: &[String]) -> Result<u64, QueueError> {
-        let mut cmd = RELEASE.call([&self.keys.quarantine, &self.keys.inbox].into_iter());
+        let k = &self.keys;
+        let mut cmd = RELEASE.call([&k.quarantine, &k.inbox, &k.stats].into_iter());
         cmd.arg(ids);
         count(RELEASE.send(self, &cmd).await?)
     }
 
-    /// Removes quarantined entries for good; returns how many there were.
+    /// Removes quarantined entries for good; returns how many there were. At most [`RELEASE_MAX`] a call.
     ///
     /// # Errors
     /// Redis failed, or a key has the wrong type.
     pub async fn discard(&self, ids: &[String]) -> Result<u64, QueueError> {
-        let mut conn = self.conn.clone();
-        Ok(redis::cmd("XDEL")
-            .arg(&self.keys.quarantine)
-            .arg(ids)
-            .query_async(&mut conn)
-            .await?)
+        Ok(self.discard_step(0, 0, ids).await?.0)
     }
+
+    /// Removes quarantined entries that came before a time, at most [`RELEASE_MAX`]; returns how many.
+    ///
+    /// # Errors
+    /// Redis failed, or a key has the wrong type.
+    pub async fn discard_before(&self, before_ms: u64) -> Result<u64, QueueError> {
+        Ok(self.discard_step(before_ms, RELEASE_MAX, &[]).await?.1)
+    }
+
+    async fn discard_step(
+        &self,
+        before_ms: u64,
+        most: usize,
+        ids: &[String],
+    ) -> Result<(u64, u64), QueueError> {
+        let k = &self.keys;
+        let mut cmd = DISCARD.call([&k.quarantine, &k.stats].into_iter());
+        cmd.arg(before_ms).arg(most).arg(ids);
+        let mut reply = Reply::new(DISCARD.send(self, &cmd).await?)?;
+        Ok((reply.count()?, reply.count()?))
+    }
+
+    /// Removes histories of jobs that ended before a time, and those over the caps, at most [`FORGET_MAX`] of either;
+    /// returns how many.
+    ///
+    /// # Errors
+    /// Redis failed, or a key has the wrong type.
+    pub async fn forget_before(&self, before_ms: u64) -> Result<u64, QueueError> {
+        let k = &self.keys;
+        let mut cmd = FORGET.call([&k.archive, &k.archived, &k.stats].into_iter());
+        cmd.arg(before_ms)
+            .arg(self.bounds.history_max)
+            .arg(self.bounds.history_bytes)
+            .arg(FORGET_MAX);
+        count(FORGET.send(self, &cmd).await?)
+    }
+}
+
+fn enqueued(at_ms: Option<u64>) -> Option<Event> {
+    at_ms.map(|at| Event::new(at, What::Enqueued))
 }
 
 fn text(value: Value) -> Result<String, QueueError> {

@@ -34,21 +34,23 @@ macro_rules! scripts {
 }
 
 scripts! {
-    PEEK = "peek",
-    HEAL = "heal",
-    ADMIT = "admit",
+    PEEK = "peek" + "sizes" + "quarantine",
+    HEAL = "heal" + "sizes" + "quarantine",
+    ADMIT = "admit" + "sizes" + "quarantine",
     LOOK = "look",
-    PROMOTE = "promote",
+    PROMOTE = "promote" + "sizes" + "quarantine" + "archive",
     CLAIM = "claim",
-    SETTLE = "settle",
+    SETTLE = "settle" + "sizes" + "quarantine" + "archive",
     PROGRESS = "progress",
     HEARTBEAT = "heartbeat",
     FENCE = "fence",
     ENQUEUE = "enqueue",
-    CANCEL = "cancel",
-    REQUEUE = "requeue",
-    BURY = "bury",
-    RELEASE = "release",
+    CANCEL = "cancel" + "sizes" + "archive",
+    REQUEUE = "requeue" + "sizes",
+    BURY = "bury" + "sizes" + "archive",
+    FORGET = "forget" + "sizes" + "archive",
+    RELEASE = "release" + "sizes" + "quarantine",
+    DISCARD = "discard" + "sizes" + "quarantine",
 }
 
 impl Source {

@@ -10,8 +10,6 @@ use std::time::Duration;
 
 /// The most endings in one call.
 pub const SETTLE_MAX: usize = 500;
-/// How much of each error a finished job's record keeps, bytes.
-const RECORD_ERROR_BYTES: usize = 400;
 
 /// How one delivery ended.
 #[derive(Debug)]
@@ -37,22 +35,22 @@ pub enum Ending {
         counter: &'static str,
         /// The app gave its id, so it is remembered.
         given: bool,
-        /// It has a stored history, to be removed.
-        history: bool,
+        /// What happened to it, where that is to be kept; what is stored of it is then removed.
+        history: Option<Box<History>>,
     },
     /// Again after a while: a retry or a snooze.
     Later {
         /// After how long.
         delay: Duration,
         /// Its history from now on.
-        history: History,
+        history: Box<History>,
         /// Counter that grows by one.
         counter: &'static str,
     },
     /// Given up, kept for an operator.
     Dead {
         /// Its history, the last error included.
-        history: History,
+        history: Box<History>,
         /// Counter that grows by one.
         counter: &'static str,
     },
@@ -61,7 +59,7 @@ pub enum Ending {
         /// Its flow.
         flow: Flow,
         /// Its history, if that changed (a crash).
-        history: Option<History>,
+        history: Option<Box<History>>,
         /// Counter that grows by one.
         counter: &'static str,
     },
@@ -98,9 +96,9 @@ pub struct Record<'a> {
 }
 
 impl Record<'_> {
-    /// The compact form: fields that hold no tab, then the history if there was trouble.
+    /// The compact form: fields that hold no tab, with tabs between.
     #[must_use]
-    pub fn encode(&self, history: Option<&History>) -> String {
+    pub fn encode(&self) -> String {
         let mut text = String::with_capacity(96);
         // Writing to a String can't fail.
         let _ = write!(
@@ -114,14 +112,6 @@ impl Record<'_> {
             self.at_ms,
             self.duration_ms
         );
-        if let Some(history) = history {
-            let mut kept = history.clone();
-            for e in &mut kept.errors {
-                e.error = crate::job::history::cut(&e.error, RECORD_ERROR_BYTES).to_owned();
-            }
-            text.push('\t');
-            text.push_str(&serde_json::to_string(&kept).unwrap_or_default());
-        }
         text
     }
 }
@@ -183,6 +173,8 @@ impl Queue {
             &k.quarantine,
             &k.cancels,
             &k.progress,
+            &k.archive,
+            &k.archived,
         ];
         let keys: Vec<&String> = fixed
             .into_iter()
@@ -193,9 +185,13 @@ impl Queue {
         cmd.arg(incarnation)
             .arg(batch)
             .arg(self.bounds.dead_max)
+            .arg(self.bounds.dead_bytes)
             .arg(self.bounds.recent_max)
             .arg(millis(self.bounds.dedupe_window))
             .arg(self.bounds.quarantine_max)
+            .arg(self.bounds.quarantine_bytes)
+            .arg(self.bounds.history_max)
+            .arg(self.bounds.history_bytes)
             .arg(settlements.len())
             .arg(u8::from(settlements.iter().any(|s| s.told)))
             .arg(counters.len())
@@ -214,7 +210,6 @@ impl Queue {
 impl Ending {
     /// The verb and its arguments, as the script's header lists them.
     fn write(&self, cmd: &mut redis::Cmd, counters: &[&str], flows: &[&Flow]) {
-        let json = |h: &History| serde_json::to_string(h).unwrap_or_default();
         let counter = counters.iter().position(|c| *c == self.counter());
         // There are few counters: their numbers stay within ASCII.
         let counter = counter.and_then(|n| u8::try_from(n).ok()).unwrap_or(0) + b'1';
@@ -225,26 +220,25 @@ impl Ending {
                 history,
                 ..
             } => {
-                let flags: &[u8] = match (given, history) {
-                    (false, false) => b"",
-                    (true, false) => b"g",
-                    (false, true) => b"h",
-                    (true, true) => b"gh",
-                };
-                let verb = [&[b'd', counter], flags].concat();
-                cmd.arg(verb).arg(record)
+                let letter = if history.is_some() { b'e' } else { b'd' };
+                let flag: &[u8] = if *given { b"g" } else { b"" };
+                cmd.arg([&[letter, counter], flag].concat()).arg(record);
+                if let Some(history) = history {
+                    cmd.arg(history.encode());
+                }
+                cmd
             }
             Self::Later { delay, history, .. } => cmd
                 .arg(&[b'r', counter])
                 .arg(millis(*delay))
-                .arg(json(history)),
-            Self::Dead { history, .. } => cmd.arg(&[b'x', counter]).arg(json(history)),
+                .arg(history.encode()),
+            Self::Dead { history, .. } => cmd.arg(&[b'x', counter]).arg(history.encode()),
             Self::HandedBack { flow, history, .. } => {
                 let number = flows.iter().position(|f| *f == flow).map_or(0, |n| n + 1);
                 cmd.arg(&[b'h', counter])
                     .arg(number)
                     .arg(flow.priority.index() + 1)
-                    .arg(history.as_ref().map_or_else(String::new, json))
+                    .arg(history.as_ref().map_or_else(String::new, |h| h.encode()))
             }
             Self::Quarantined(reject) => cmd
                 .arg(&[b'q', counter])

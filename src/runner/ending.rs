@@ -1,6 +1,6 @@
 //! What is to become of a job, from what its handler said: the one exhaustive match over outcomes. Pure.
 
-use crate::job::{Failure, History, Outcome};
+use crate::job::{Event, Failure, History, Outcome, What};
 use crate::policy::retry::{Decision, MAX_DELAY};
 use crate::queue::Delivery;
 use crate::queue::settle::{Ending, Record};
@@ -16,28 +16,63 @@ pub fn ending_of(
     unit: f64,
 ) -> Ending {
     match outcome {
-        Outcome::Done(_) => finished(delivery, "done", "completed", took, now_ms),
-        Outcome::Cancelled => finished(delivery, "cancelled", "cancelled", took, now_ms),
+        Outcome::Done(_) => finished(delivery, What::Done, took, now_ms),
+        Outcome::Cancelled => finished(delivery, What::Cancelled, took, now_ms),
         Outcome::Failed(failure) => failed(delivery, failure, now_ms, unit),
-        Outcome::Fatal(failure) => Ending::Dead {
-            history: with_failure(delivery, failure, now_ms),
-            counter: "dead",
-        },
-        Outcome::Snooze { after, .. } => {
-            let mut history = delivery.history.clone().unwrap_or_default();
-            history.snoozes = history.snoozes.saturating_add(1);
+        Outcome::Fatal(failure) => dead(with_failure(delivery, failure, now_ms), now_ms),
+        Outcome::Snooze { after, reason } => {
+            let delay = (*after).min(MAX_DELAY);
+            let mut history = started(delivery);
+            history.snooze(now_ms, after_ms(now_ms, delay), reason);
             Ending::Later {
-                delay: (*after).min(MAX_DELAY),
-                history,
+                delay,
+                history: Box::new(history),
                 counter: "snoozed",
             }
         }
-        Outcome::Interrupted { .. } => Ending::HandedBack {
+        Outcome::Interrupted { reason } => Ending::HandedBack {
             flow: delivery.flow(),
-            history: None,
+            // Nothing is wrong with a job whose daemon was stopped.
+            history: is_kept(delivery).then(|| {
+                let mut history = started(delivery);
+                history.push(Event::new(now_ms, What::HandedBack).note(reason));
+                Box::new(history)
+            }),
             counter: "handed_back",
         },
     }
+}
+
+/// Whether what happens to this job is kept even when all goes well.
+fn is_kept(delivery: &Delivery) -> bool {
+    delivery.history.is_some() || delivery.spec.history.full
+}
+
+/// The history up to the start of this delivery.
+fn started(delivery: &Delivery) -> History {
+    let job = &delivery.job;
+    let mut history = delivery.history.clone().unwrap_or_else(|| {
+        History::of(&job.kind, job.priority).begun(delivery.enqueued_ms, delivery.ready_ms)
+    });
+    let daemon = job.token.split(':').next().unwrap_or_default();
+    history.push(
+        Event::new(delivery.claimed_ms, What::Started)
+            .attempt(job.attempt)
+            .by(daemon),
+    );
+    history
+}
+
+fn dead(mut history: History, now_ms: u64) -> Ending {
+    history.push(Event::new(now_ms, What::Dead));
+    Ending::Dead {
+        history: Box::new(history),
+        counter: "dead",
+    }
+}
+
+fn after_ms(now_ms: u64, delay: Duration) -> u64 {
+    now_ms.saturating_add(u64::try_from(delay.as_millis()).unwrap_or(u64::MAX))
 }
 
 fn failed(delivery: &Delivery, failure: &Failure, now_ms: u64, unit: f64) -> Ending {
@@ -48,34 +83,38 @@ fn failed(delivery: &Delivery, failure: &Failure, now_ms: u64, unit: f64) -> End
         failure.retry_after,
         unit,
     );
-    let history = with_failure(delivery, failure, now_ms);
+    let mut history = with_failure(delivery, failure, now_ms);
     match decision {
-        Decision::RetryIn(delay) => Ending::Later {
-            delay,
-            history,
-            counter: "retried",
-        },
-        Decision::Dead { .. } => Ending::Dead {
-            history,
-            counter: "dead",
-        },
+        Decision::RetryIn(delay) => {
+            history.retry_at(after_ms(now_ms, delay));
+            Ending::Later {
+                delay,
+                history: Box::new(history),
+                counter: "retried",
+            }
+        }
+        Decision::Dead { .. } => dead(history, now_ms),
     }
 }
 
 fn with_failure(delivery: &Delivery, failure: &Failure, now_ms: u64) -> History {
-    let mut history = delivery.history.clone().unwrap_or_default();
+    let mut history = started(delivery);
     history.fail(now_ms, &failure.message);
     history
 }
 
-fn finished(
-    delivery: &Delivery,
-    state: &'static str,
-    counter: &'static str,
-    took: Duration,
-    now_ms: u64,
-) -> Ending {
+fn finished(delivery: &Delivery, what: What, took: Duration, now_ms: u64) -> Ending {
     let job = &delivery.job;
+    let (state, counter) = match what {
+        What::Cancelled => ("cancelled", "cancelled"),
+        _ => ("done", "completed"),
+    };
+    let kept = is_kept(delivery) || what == What::Cancelled;
+    let history = kept.then(|| {
+        let mut history = started(delivery);
+        history.push(Event::new(now_ms, what));
+        Box::new(history)
+    });
     let record = Record {
         id: job.id.as_str(),
         kind: &job.kind,
@@ -86,9 +125,9 @@ fn finished(
         duration_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
     };
     Ending::Finished {
-        record: record.encode(delivery.history.as_ref()),
+        record: record.encode(),
         counter,
         given: delivery.given,
-        history: delivery.history.is_some(),
+        history,
     }
 }

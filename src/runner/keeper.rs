@@ -5,7 +5,7 @@ use super::lease::Lease;
 use super::report;
 use crate::catalog::Catalog;
 use crate::clock;
-use crate::job::{Envelope, History};
+use crate::job::{Envelope, Event, History, What};
 use crate::queue::admit::flow_of;
 use crate::queue::lease::{Heartbeat, RunningEntry, Watch};
 use crate::queue::settle::Ending;
@@ -163,8 +163,8 @@ impl Keeper {
             .iter()
             .zip(stored)
             .map(|(entry, (raw, meta))| {
-                let crashed_ms = crashed.then_some(now_ms);
-                let (kind, ending) = rescued(&registry.catalog, &raw, &meta, crashed_ms);
+                let crash = crashed.then_some(Crash { entry, now_ms });
+                let (kind, ending) = rescued(&registry.catalog, &raw, &meta, crash);
                 let settlement = Settlement {
                     id: entry.id.as_str().into(),
                     token: entry.token.as_str().into(),
@@ -240,13 +240,19 @@ impl Keeper {
     }
 }
 
-/// The kind of a job that nobody executes, and what becomes of it. `crashed_ms` is when its daemon was found dead, if it
-/// was.
+/// A delivery whose daemon was found dead, and when that was.
+#[derive(Clone, Copy)]
+struct Crash<'a> {
+    entry: &'a RunningEntry,
+    now_ms: u64,
+}
+
+/// The kind of a job that nobody executes, and what becomes of it.
 fn rescued(
     catalog: &Catalog,
     raw: &[u8],
     meta: &[u8],
-    crashed_ms: Option<u64>,
+    crash: Option<Crash<'_>>,
 ) -> (Arc<str>, Ending) {
     let envelope = match Envelope::parse(raw) {
         Ok(envelope) => envelope,
@@ -254,13 +260,17 @@ fn rescued(
     };
     let flow = flow_of(&envelope, catalog);
     let kind = Arc::clone(&flow.kind);
-    let mut history: Option<History> = serde_json::from_slice(meta).ok();
-    if let Some(now_ms) = crashed_ms {
-        let history = history.get_or_insert_default();
-        history.crash(now_ms, "the daemon that ran it died");
+    let mut history = History::parse(meta);
+    if let Some(Crash { entry, now_ms }) = crash {
+        let history = history.get_or_insert_with(|| {
+            let ready_ms = entry.ready_ms().unwrap_or(now_ms);
+            History::of(&flow.kind, flow.priority).begun(envelope.enqueued_at, ready_ms)
+        });
+        history.crash(now_ms, entry.owner().map_or("", |(daemon, _)| daemon));
         if history.crashes >= POISON_CRASHES {
+            history.push(Event::new(now_ms, What::Dead).note("it crashed its daemon too often"));
             let ending = Ending::Dead {
-                history: history.clone(),
+                history: Box::new(history.clone()),
                 counter: "poisoned",
             };
             return (kind, ending);
@@ -268,8 +278,8 @@ fn rescued(
     }
     let ending = Ending::HandedBack {
         flow,
-        history,
-        counter: match crashed_ms {
+        history: history.map(Box::new),
+        counter: match crash {
             Some(_) => "recovered",
             None => "handed_back",
         },

@@ -1,10 +1,11 @@
-//! Keeps a queue tidy: dead jobs past their age go, quarantined entries that are understood by now come back.
+//! Keeps a queue tidy: what is kept long enough goes, and quarantined entries that are understood by now come back.
 
 use crate::clock;
+use crate::config::RetentionConfig;
 use crate::queue::QueueError;
 use crate::queue::admit::{Verdict, judge};
 use crate::queue::inspect::Quarantined;
-use crate::queue::operate::{BURY_MAX, RELEASE_MAX};
+use crate::queue::operate::{BURY_MAX, FORGET_MAX, RELEASE_MAX};
 use crate::runner::QueueContext;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,10 +16,31 @@ const INTERVAL: Duration = Duration::from_secs(60);
 /// The most steps of one look, so that it ends.
 const STEPS: usize = 1_000;
 
+/// How long what is set aside is kept.
+#[derive(Debug, Clone, Copy)]
+pub struct Ages {
+    /// Dead jobs.
+    pub dead: Duration,
+    /// Quarantined entries.
+    pub quarantine: Duration,
+    /// Histories of jobs that ended.
+    pub history: Duration,
+}
+
+impl From<&RetentionConfig> for Ages {
+    fn from(config: &RetentionConfig) -> Self {
+        Self {
+            dead: config.dead_age,
+            quarantine: config.quarantine_age,
+            history: config.history_age,
+        }
+    }
+}
+
 /// Tidies at the start, at every interval, and when definitions were reloaded.
-pub async fn run(context: Arc<QueueContext>, dead_age: Duration, stop: CancellationToken) {
+pub async fn run(context: Arc<QueueContext>, ages: Ages, stop: CancellationToken) {
     loop {
-        if let Err(e) = tidy(&context, dead_age).await {
+        if let Err(e) = tidy(&context, &ages).await {
             tracing::debug!(queue = &*context.queue.name, error = %e, "not tidied");
         }
         tokio::select! {
@@ -29,20 +51,36 @@ pub async fn run(context: Arc<QueueContext>, dead_age: Duration, stop: Cancellat
     }
 }
 
-async fn tidy(context: &QueueContext, dead_age: Duration) -> Result<(), QueueError> {
-    bury_old(context, dead_age).await?;
-    release_understood(context).await
+async fn tidy(context: &QueueContext, ages: &Ages) -> Result<(), QueueError> {
+    bury_old(context, before(ages.dead)).await?;
+    release_understood(context).await?;
+    let queue = &context.queue;
+    for _ in 0..STEPS {
+        if queue.discard_before(before(ages.quarantine)).await? < RELEASE_MAX as u64 {
+            break;
+        }
+    }
+    for _ in 0..STEPS {
+        if queue.forget_before(before(ages.history)).await? < FORGET_MAX as u64 {
+            break;
+        }
+    }
+    Ok(())
 }
 
-async fn bury_old(context: &QueueContext, dead_age: Duration) -> Result<(), QueueError> {
-    let age_ms = u64::try_from(dead_age.as_millis()).unwrap_or(u64::MAX);
-    let before_ms = clock::unix_ms().saturating_sub(age_ms);
+/// The time before which what is so old came.
+fn before(age: Duration) -> u64 {
+    let age_ms = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
+    clock::unix_ms().saturating_sub(age_ms)
+}
+
+async fn bury_old(context: &QueueContext, before_ms: u64) -> Result<(), QueueError> {
     for _ in 0..STEPS {
         let old = context.queue.dead_before(before_ms, BURY_MAX).await?;
         if old.is_empty() {
             break;
         }
-        context.queue.bury(&old).await?;
+        context.queue.bury(&old, None).await?;
     }
     Ok(())
 }

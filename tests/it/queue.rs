@@ -3,6 +3,7 @@
 mod admission;
 mod cost;
 mod hostile;
+mod kept;
 mod lease;
 mod model;
 mod operators;

@@ -2,7 +2,7 @@
 -- Moves the entries just peeked out of the inbox, each to where Rust decided, if nobody else took any meanwhile.
 -- KEYS: inbox, taken, workers, jobs, ids, delayed, quarantine, stats, tomb, ready x5, flow...
 -- ARGV: incarnation, expected taken, entries, bytes of them, first entry, last entry, quarantine max,
---       then for each flow: its kind, its priority number (1..5),
+--       quarantine bytes, then for each flow: its kind, its priority number (1..5),
 --       then for each entry: verb, its id or '', arguments
 --         a verb is a flow number (from 1) for an entry that may run now, or 'd' or 'q'; followed by 'g' if the app
 --         gave the id
@@ -10,7 +10,7 @@
 --         'q' quarantine: code, reason
 -- Out:  {'ok', now_ms, duplicates, number of each duplicate entry...} or {'moved'}; error LEASE if not registered
 local inbox, taken_key, workers, jobs, ids, delayed, quarantine, stats, tomb = unpack(KEYS, 1, 9)
-local FIRST_READY, FIRST_FLOW, HEAD, GIVEN = 10, 15, 7, string.byte('g')
+local FIRST_READY, FIRST_FLOW, HEAD, GIVEN = 10, 15, 8, string.byte('g')
 local n = tonumber(ARGV[3])
 if not redis.call('ZSCORE', workers, ARGV[1]) then return redis.error_reply('LEASE lost') end
 if (redis.call('GET', taken_key) or '0') ~= ARGV[2] then return {'moved'} end
@@ -65,8 +65,7 @@ for i = 1, n do
   local letter = not list and string.sub(verb, 1, 1)
   if letter == 'q' then
     if id ~= '' and redis.call('ZSCORE', ids, id) == '1' then redis.call('ZREM', ids, id) end
-    redis.call('XADD', quarantine, 'MAXLEN', '~', ARGV[7], '*', 'at', now, 'code', ARGV[at + 3],
-      'reason', ARGV[at + 4], 'raw', raws[i])
+    quarantining.add(quarantine, stats, tonumber(ARGV[7]), tonumber(ARGV[8]), now, ARGV[at + 3], ARGV[at + 4], raws[i])
     quarantined = quarantined + 1
     at = at + 4
   elseif string.byte(verb, -1) == GIVEN and taken(id) then

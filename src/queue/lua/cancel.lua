@@ -1,21 +1,23 @@
 #!lua flags=allow-oom
 -- Ends a job that waits; asks for the end of one that runs.
--- KEYS: jobs, running, delayed, dead, tomb, cancels, ids, meta, recent, stats, bell
--- ARGV: id, record for the ring, '1' if the id is to be remembered, id window ms, recent max
+-- KEYS: jobs, running, delayed, dead, tomb, cancels, ids, meta, recent, stats, bell, archive, archived
+-- ARGV: id, record for the ring, '1' if the id is to be remembered, id window ms, recent max, history of a job that has
+--       none, event if it waits, event if it runs, history max, history bytes
 -- Out:  'cancelled', 'asked' (it runs; its daemon is told), or its state: 'dead', 'unknown'
-local jobs, running, delayed, dead, tomb, cancels, ids, meta, recent, stats, bell = unpack(KEYS)
+local jobs, running, delayed, dead, tomb, cancels, ids, meta, recent, stats, bell, archive, archived = unpack(KEYS)
 local id = ARGV[1]
 if redis.call('HEXISTS', jobs, id) == 0 then return 'unknown' end
 if redis.call('ZSCORE', dead, id) then return 'dead' end
 if redis.call('HEXISTS', running, id) == 1 then
-  redis.call('HSET', cancels, id, '1')
+  -- Its end takes the event in.
+  redis.call('HSET', cancels, id, ARGV[8])
   -- Not every user may publish; a look finds the request all the same.
   redis.pcall('PUBLISH', bell, 'look')
   return 'asked'
 end
 -- Redis does not roll back: a key of the wrong type must show before the first write.
-for _, key in ipairs({meta, tomb, stats}) do redis.call('HLEN', key) end
-for _, key in ipairs({delayed, ids}) do redis.call('ZCARD', key) end
+for _, key in ipairs({meta, tomb, stats, archive}) do redis.call('HLEN', key) end
+for _, key in ipairs({delayed, ids, archived}) do redis.call('ZCARD', key) end
 redis.call('LLEN', recent)
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
@@ -27,7 +29,9 @@ if redis.call('ZREM', delayed, id) == 0 then
 end
 redis.call('HDEL', cancels, id)
 redis.call('HDEL', jobs, id)
+archiving.note(id, ARGV[2], redis.call('HGET', meta, id) or ARGV[6], ARGV[7])
 redis.call('HDEL', meta, id)
+archiving.keep(archive, archived, stats, now, tonumber(ARGV[9]), tonumber(ARGV[10]))
 if ARGV[3] == '1' and tonumber(ARGV[4]) > 0 then redis.call('ZADD', ids, now + ARGV[4], id) end
 if tonumber(ARGV[5]) > 0 then
   redis.call('LPUSH', recent, ARGV[2])

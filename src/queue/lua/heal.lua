@@ -1,9 +1,9 @@
 #!lua flags=allow-oom
 -- Sets a key of the wrong type aside, with a note in quarantine. Who comes second finds nothing to do.
--- KEYS: key, its new name, quarantine
--- ARGV: the type it must have ('number': a string that holds an integer), quarantine max
+-- KEYS: key, its new name, quarantine, stats
+-- ARGV: the type it must have ('number': a string that holds an integer), quarantine max, quarantine bytes
 -- Out:  the type it had, or '' if that was right
-local key, aside, quarantine = unpack(KEYS)
+local key, aside, quarantine, stats = unpack(KEYS)
 local wanted = ARGV[1]
 local found = redis.call('TYPE', key)['ok']
 if found == 'none' or found == wanted then return '' end
@@ -14,7 +14,7 @@ if wanted == 'number' and found == 'string' then
 end
 redis.call('RENAME', key, aside)
 local t = redis.call('TIME')
-redis.call('XADD', quarantine, 'MAXLEN', '~', ARGV[2], '*', 'at', t[1] * 1000 + math.floor(t[2] / 1000),
-  'code', 'wrong_type', 'reason', 'key ' .. key .. ' was a ' .. found .. ', not a ' .. wanted .. '; moved to ' .. aside,
-  'raw', aside)
+local now = t[1] * 1000 + math.floor(t[2] / 1000)
+quarantining.add(quarantine, stats, tonumber(ARGV[2]), tonumber(ARGV[3]), now, 'wrong_type',
+  'key ' .. key .. ' was a ' .. found .. ', not a ' .. wanted .. '; moved to ' .. aside, aside)
 return found

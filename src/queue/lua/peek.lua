@@ -1,11 +1,12 @@
 #!lua flags=allow-oom
 -- Looks at the head of the inbox without taking anything, except an entry too large to look at.
 -- KEYS: inbox, taken, quarantine, stats
--- ARGV: max entries, max bytes in all, max bytes of one entry, bytes kept of an oversize one, quarantine max
+-- ARGV: max entries, max bytes in all, max bytes of one entry, bytes kept of an oversize one, quarantine max,
+--       quarantine bytes
 -- Out:  {taken, now_ms, entry...}; error WRONGTYPE if `taken` is no number
 local inbox, taken_key, quarantine, stats = unpack(KEYS)
 local max_entries, max_bytes = tonumber(ARGV[1]), tonumber(ARGV[2])
-local max_entry, cut, quarantine_max = tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5]
+local max_entry, cut = tonumber(ARGV[3]), tonumber(ARGV[4])
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 local taken = tonumber(redis.call('GET', taken_key) or 0)
@@ -20,8 +21,8 @@ while #entries < max_entries and bytes < max_bytes do
     if #entry > max_entry then
       if #entries == 0 then
         redis.call('HLEN', stats)
-        redis.call('XADD', quarantine, 'MAXLEN', '~', quarantine_max, '*', 'at', now, 'code', 'too_large',
-          'reason', #entry .. ' bytes; at most ' .. max_entry .. ' allowed; cut', 'raw', string.sub(entry, 1, cut))
+        quarantining.add(quarantine, stats, tonumber(ARGV[5]), tonumber(ARGV[6]), now, 'too_large',
+          #entry .. ' bytes; at most ' .. max_entry .. ' allowed; cut', string.sub(entry, 1, cut))
         redis.call('LPOP', inbox)
         taken = redis.call('INCR', taken_key)
         redis.pcall('HINCRBY', stats, 'quarantined', 1)

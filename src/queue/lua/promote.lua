@@ -1,18 +1,21 @@
 #!lua flags=allow-oom
 -- Moves due jobs from the delayed set to the tails of their flows. Who comes second changes nothing.
--- KEYS: workers, delayed, jobs, meta, quarantine, stats, tomb, ready x5, flow...
--- ARGV: incarnation, quarantine max, items, then for each: id, score as read, flow number, priority number;
---       then the kind of each flow. Flow number 0: it is no job, or its time is none, and goes to quarantine
+-- KEYS: workers, delayed, jobs, meta, quarantine, stats, tomb, archive, archived, ready x5, flow...
+-- ARGV: incarnation, quarantine max, quarantine bytes, history max, history bytes, items,
+--       then for each: id, score as read, flow number, priority number; then the kind of each flow.
+--       Flow number 0: it is no job, or its time is none, and goes to quarantine
 -- Out:  number moved; error LEASE if not registered
-local workers, delayed, jobs, meta, quarantine, stats, tomb = unpack(KEYS, 1, 7)
-local FIRST_READY, FIRST_FLOW, HEAD = 8, 13, 3
-local n, moved = tonumber(ARGV[3]), 0
+local workers, delayed, jobs, meta, quarantine, stats, tomb, archive, archived = unpack(KEYS, 1, 9)
+local FIRST_READY, FIRST_FLOW, HEAD = 10, 15, 6
+local n, moved = tonumber(ARGV[6]), 0
 if not redis.call('ZSCORE', workers, ARGV[1]) then return redis.error_reply('LEASE lost') end
 -- Redis does not roll back: a key of the wrong type must show before the first write.
 for _, key in ipairs({jobs, meta, stats}) do redis.call('HLEN', key) end
 for k = FIRST_READY, FIRST_FLOW - 1 do redis.call('ZCARD', KEYS[k]) end
 for k = FIRST_FLOW, #KEYS do redis.call('LLEN', KEYS[k]) end
 redis.call('XLEN', quarantine)
+redis.call('HLEN', archive)
+redis.call('ZCARD', archived)
 local stones = redis.call('HLEN', tomb) > 0
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
@@ -20,8 +23,13 @@ local now = t[1] * 1000 + math.floor(t[2] / 1000)
 local function set_aside(id, score)
   local raw = redis.call('HGET', jobs, id)
   if not raw then return end
-  redis.call('XADD', quarantine, 'MAXLEN', '~', ARGV[2], '*', 'at', now, 'code', 'malformed',
-    'reason', 'stored as delayed until ' .. score .. ', which is no time, or with an envelope that is none', 'raw', raw)
+  quarantining.add(quarantine, stats, tonumber(ARGV[2]), tonumber(ARGV[3]), now, 'malformed',
+    'stored as delayed until ' .. score .. ', which is no time, or with an envelope that is none', raw)
+  local history = redis.call('HGET', meta, id)
+  if history then
+    local event = string.format('{"at":%.0f,"event":"quarantined"}', now)
+    archiving.note(id, archiving.record(id, 'quarantined', now), history, event)
+  end
   redis.call('HDEL', jobs, id)
   redis.call('HDEL', meta, id)
   redis.pcall('HINCRBY', stats, 'quarantined', 1)
@@ -50,4 +58,5 @@ for i = 1, n do
     end
   end
 end
+archiving.keep(archive, archived, stats, now, tonumber(ARGV[4]), tonumber(ARGV[5]))
 return moved

@@ -1,16 +1,18 @@
 -- Puts quarantined entries back into the inbox, to be judged anew.
--- KEYS: quarantine, inbox
+-- KEYS: quarantine, inbox, stats
 -- ARGV: entry id... (at most 100)
 -- Out:  number put back
+local quarantine, inbox, stats = unpack(KEYS)
+-- Redis does not roll back: a key of the wrong type must show before the first write.
+redis.call('LLEN', inbox)
+redis.call('HLEN', stats)
 local moved = 0
 for _, id in ipairs(ARGV) do
-  local found = redis.call('XRANGE', KEYS[1], id, id)
-  if found[1] then
-    local fields = found[1][2]
+  local fields = quarantining.take(quarantine, stats, id)
+  if fields then
     for i = 1, #fields, 2 do
-      if fields[i] == 'raw' then redis.call('RPUSH', KEYS[2], fields[i + 1]) end
+      if fields[i] == 'raw' then redis.call('RPUSH', inbox, fields[i + 1]) end
     end
-    redis.call('XDEL', KEYS[1], id)
     moved = moved + 1
   end
 end

@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- Puts a dead or delayed job back to the tail of its flow, to run now.
 -- KEYS: jobs, dead, delayed, meta, stats, tomb, ready, flow
--- ARGV: id, kind, new history or '' to drop it
+-- ARGV: id, kind, history of a job that has none, event if it was dead, event if it was delayed
 -- Out:  'dead' or 'delayed' as it was, or 'no' if it is in neither
 local jobs, dead, delayed, meta, stats, tomb, ready, flow = unpack(KEYS)
 local id = ARGV[1]
@@ -14,10 +14,12 @@ local was = redis.call('ZREM', dead, id) == 1 and 'dead' or redis.call('ZREM', d
 if not was then return 'no' end
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
+if was == 'dead' then grow(stats, 'dead_bytes', -dead_size(jobs, meta, id)) end
 -- After the entries that a cancelled job of the same id left behind, even if the clock stepped back since.
 local at = string.match(redis.call('HGET', tomb, id) or '', '^%d+:(%d+)$')
 local since = math.max(now, at and at + 1 or 0)
-if ARGV[3] == '' then redis.call('HDEL', meta, id) else redis.call('HSET', meta, id, ARGV[3]) end
+local event = was == 'dead' and ARGV[4] or ARGV[5]
+redis.call('HSET', meta, id, (redis.call('HGET', meta, id) or ARGV[3]) .. '\t' .. event)
 redis.call('RPUSH', flow, string.format('%013d:%s', since, id))
 redis.call('ZADD', ready, 'NX', since, ARGV[2])
 redis.pcall('HINCRBY', stats, 'requeued', 1)

@@ -1,23 +1,28 @@
 #!lua flags=allow-oom
 -- Ends deliveries, each only if its token is still the one under which the job runs.
 -- KEYS: workers, running, jobs, meta, delayed, dead, recent, stats, ids, settled, quarantine, cancels, progress,
---       ready x5, flow...
--- ARGV: incarnation, batch number (0: not replayed), dead max, recent max, id window ms, quarantine max, items,
---       '1' if one of them may have told how far it has come, number of counters, counter..., kind of each flow..., then for each item: id, token, verb, arguments
---         a verb is a letter, the number of a counter as a character from '1' on, and for 'd' perhaps flags
---         'd' finished (done, expired, cancelled): record for the ring; flag 'g': the id is to be remembered,
---             flag 'h': it has a history
+--       archive, archived, ready x5, flow...
+-- ARGV: incarnation, batch number (0: not replayed), dead max, dead bytes, recent max, id window ms, quarantine max,
+--       quarantine bytes, history max, history bytes, items, '1' if one of them may have told how far it has come,
+--       number of counters, counter..., kind of each flow..., then for each item: id, token, verb, arguments
+--         a verb is a letter, the number of a counter as a character from '1' on, and for 'd' and 'e' perhaps a flag
+--         'd' finished (done, expired, cancelled): record for the ring; flag 'g': the id is to be remembered
+--         'e' the same, for a job that had some trouble: record, history
 --         'r' again later: delay ms, history
 --         'x' dead: history
 --         'h' back to where it stood: flow number, priority number, history or '' to leave it
 --         'q' quarantine: code, reason
 -- Out:  {'ok' | 'applied' | 'old', now_ms, number of each stale item...}; error LEASE if not registered
 local workers, running, jobs, meta, delayed, dead, recent, stats, ids, settled, quarantine, cancels,
-  progress = unpack(KEYS, 1, 13)
-local FIRST_READY, FIRST_FLOW, FIRST_COUNTER = 14, 19, 10
-local ARGUMENTS = {d = 1, r = 2, x = 1, h = 3, q = 2}
-local incarnation, batch, n = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[7])
-local told, first_kind = ARGV[8] == '1', FIRST_COUNTER + tonumber(ARGV[9])
+  progress, archive, archived = unpack(KEYS, 1, 15)
+local FIRST_READY, FIRST_FLOW, FIRST_COUNTER = 16, 21, 14
+local WITH_HISTORY = string.byte('e')
+local ARGUMENTS = {d = 1, e = 2, r = 2, x = 1, h = 3, q = 2}
+local incarnation, batch, n = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[11])
+local dead_max, dead_bytes, recent_max, id_window = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
+local quarantine_max, quarantine_bytes = tonumber(ARGV[7]), tonumber(ARGV[8])
+local history_max, history_bytes = tonumber(ARGV[9]), tonumber(ARGV[10])
+local told, first_kind = ARGV[12] == '1', FIRST_COUNTER + tonumber(ARGV[13])
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 if not redis.call('ZSCORE', workers, incarnation) then return redis.error_reply('LEASE lost') end
@@ -43,14 +48,25 @@ redis.call('XLEN', quarantine)
 if told then redis.call('HLEN', progress) end
 local asked = redis.call('HLEN', cancels) > 0
 
-local wanted, starts, start = {}, {}, first_kind + #KEYS - FIRST_FLOW + 1
+local wanted, starts, start, letters = {}, {}, first_kind + #KEYS - FIRST_FLOW + 1, {}
 for i = 1, n do
   wanted[i], starts[i] = ARGV[start], start
-  start = start + 3 + ARGUMENTS[string.sub(ARGV[start + 2], 1, 1)]
+  local letter = string.sub(ARGV[start + 2], 1, 1)
+  letters[letter] = true
+  start = start + 3 + ARGUMENTS[letter]
+end
+if asked or letters.e or letters.x or letters.q then
+  redis.call('HLEN', archive)
+  redis.call('ZCARD', archived)
 end
 local held = redis.call('HMGET', running, unpack(wanted))
 local stale, ended, over_now, finished, with_meta, records, counts = {}, {}, {}, {}, {}, {}, {}
-local handed_back, remembered, not_again, lost = {}, {}, {}, {}
+local handed_back, remembered, not_again, lost, died = {}, {}, {}, {}, 0
+
+-- The event of an operator's wish to end this job, if there was one.
+local function wish(id)
+  return asked and redis.call('HGET', cancels, id) or ''
+end
 
 -- What each verb does with a job that is still under its token; its arguments start at `at`.
 local act = {}
@@ -59,8 +75,15 @@ function act.d(id, at, verb)
   finished[#finished + 1] = id
   records[#records + 1] = ARGV[at]
   if string.find(verb, 'g', 3, true) then remembered[#remembered + 1] = id end
-  if string.find(verb, 'h', 3, true) then with_meta[#with_meta + 1] = id end
+  local wished = wish(id)
+  if string.byte(verb, 1) == WITH_HISTORY then
+    with_meta[#with_meta + 1] = id
+    archiving.note(id, ARGV[at], ARGV[at + 1], wished)
+  elseif wished ~= '' then
+    archiving.note(id, ARGV[at], nil, wished)
+  end
 end
+act.e = act.d
 
 function act.r(id, at)
   redis.call('ZADD', delayed, now + ARGV[at], id)
@@ -68,8 +91,10 @@ function act.r(id, at)
 end
 
 function act.x(id, at)
-  redis.call('HSET', meta, id, ARGV[at])
+  local wished = wish(id)
+  redis.call('HSET', meta, id, wished == '' and ARGV[at] or ARGV[at] .. '\t' .. wished)
   redis.call('ZADD', dead, now, id)
+  died = died + dead_size(jobs, meta, id)
 end
 
 function act.h(id, at, _, token)
@@ -82,8 +107,12 @@ end
 
 function act.q(id, at)
   local raw = redis.call('HGET', jobs, id) or ''
-  redis.call('XADD', quarantine, 'MAXLEN', '~', ARGV[6], '*', 'at', now, 'code', ARGV[at], 'reason', ARGV[at + 1],
-    'raw', raw)
+  quarantining.add(quarantine, stats, quarantine_max, quarantine_bytes, now, ARGV[at], ARGV[at + 1], raw)
+  local history = redis.call('HGET', meta, id)
+  if history then
+    local event = string.format('{"at":%.0f,"event":"quarantined"}', now)
+    archiving.note(id, archiving.record(id, 'quarantined', now), history, event)
+  end
   finished[#finished + 1] = id
   with_meta[#with_meta + 1] = id
 end
@@ -139,25 +168,37 @@ end
 if #not_again > 0 then redis.call('HDEL', cancels, unpack(not_again)) end
 if #finished > 0 then redis.call('HDEL', jobs, unpack(finished)) end
 if #with_meta > 0 then redis.call('HDEL', meta, unpack(with_meta)) end
-if #records > 0 and tonumber(ARGV[4]) > 0 then
+if #records > 0 and recent_max > 0 then
   redis.call('LPUSH', recent, unpack(records))
-  redis.call('LTRIM', recent, 0, ARGV[4] - 1)
+  redis.call('LTRIM', recent, 0, recent_max - 1)
 end
 for counter, count in pairs(counts) do
   redis.pcall('HINCRBY', stats, ARGV[FIRST_COUNTER + counter - string.byte('1')], count)
 end
--- The dead set is bounded: the oldest give way, at most a few hundred per call.
-local over = math.min(redis.call('ZCARD', dead) - ARGV[3], 500)
-if over > 0 then
-  local gone, popped = {}, redis.call('ZPOPMIN', dead, over)
-  for i = 1, #popped, 2 do gone[#gone + 1] = popped[i] end
-  redis.call('HDEL', jobs, unpack(gone))
-  redis.call('HDEL', meta, unpack(gone))
-  redis.pcall('HINCRBY', stats, 'dead_dropped', #gone)
+-- The dead set is bounded by count and bytes: the oldest give way, at most a few hundred per call.
+local dropped = {}
+if died > 0 then
+  local over, bytes = redis.call('ZCARD', dead) - dead_max, grow(stats, 'dead_bytes', died)
+  while (over > 0 or bytes > dead_bytes) and #dropped < 500 do
+    local id = redis.call('ZPOPMIN', dead)[1]
+    if not id then break end
+    over, bytes = over - 1, grow(stats, 'dead_bytes', -dead_size(jobs, meta, id))
+    dropped[#dropped + 1] = id
+  end
 end
+if #dropped > 0 then
+  local event = string.format('{"at":%.0f,"event":"dropped","note":"too many dead jobs"}', now)
+  for i, history in ipairs(redis.call('HMGET', meta, unpack(dropped))) do
+    archiving.note(dropped[i], archiving.record(dropped[i], 'dropped', now), history, event)
+  end
+  redis.call('HDEL', jobs, unpack(dropped))
+  redis.call('HDEL', meta, unpack(dropped))
+  redis.pcall('HINCRBY', stats, 'dead_dropped', #dropped)
+end
+archiving.keep(archive, archived, stats, now, history_max, history_bytes)
 -- Ids whose time of being remembered is over go, at least as fast as new ones come.
-if #remembered > 0 and tonumber(ARGV[5]) > 0 then
-  for _, id in ipairs(remembered) do redis.call('ZADD', ids, now + ARGV[5], id) end
+if #remembered > 0 and id_window > 0 then
+  for _, id in ipairs(remembered) do redis.call('ZADD', ids, now + id_window, id) end
   local over = redis.call('ZRANGE', ids, '(1', now, 'BYSCORE', 'LIMIT', 0, #remembered + 16)
   if #over > 0 then redis.call('ZREM', ids, unpack(over)) end
 end

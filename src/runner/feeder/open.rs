@@ -1,10 +1,10 @@
 //! From a claimed entry to a run, or to what becomes of it instead.
 
 use super::Feeder;
-use crate::job::History;
+use crate::job::{Event, History, What};
 use crate::queue::claim::{RawDelivery, Unfit};
 use crate::queue::settle::{Ending, Record};
-use crate::queue::{Flow, Settlement};
+use crate::queue::{Delivery, Flow, Settlement};
 use crate::runner::inflight::SuspectTurn;
 use crate::runner::pipeline::Run;
 use crate::runner::stop::Stop;
@@ -64,20 +64,23 @@ impl Feeder {
         let delivery = raw
             .open(&context.queue, &registry.catalog, now_ms)
             .map_err(|unfit| unfit_ending(unfit, raw, flow, now_ms))?;
-        let put_off = |delay| Ending::Later {
+        let put_off = |delay, why| Ending::Later {
             delay,
-            history: delivery.history.clone().unwrap_or_default(),
+            history: Box::new(put_off_for(&delivery, now_ms, delay, why)),
             counter: "put_off",
         };
         let kind = registry
             .get(&flow.kind)
-            .ok_or_else(|| put_off(UNKNOWN_WAIT))?;
-        let turn = if is_suspect(delivery.history.as_ref()) {
-            let turn = Arc::clone(&context.shared.suspect_turn).try_acquire_owned();
-            Some(turn.map_err(|_| put_off(SUSPECT_WAIT))?)
-        } else {
-            None
-        };
+            .ok_or_else(|| put_off(UNKNOWN_WAIT, "its kind is not defined here just now"))?;
+        let turn =
+            if is_suspect(delivery.history.as_ref()) {
+                let turn = Arc::clone(&context.shared.suspect_turn).try_acquire_owned();
+                Some(turn.map_err(|_| {
+                    put_off(SUSPECT_WAIT, "another job that crashed its daemons runs")
+                })?)
+            } else {
+                None
+            };
         let passage = if kind.breakers.is_empty() {
             None
         } else {
@@ -103,6 +106,17 @@ fn is_suspect(history: Option<&History>) -> bool {
     history.is_some_and(|h| h.crashes >= SUSPECT_CRASHES)
 }
 
+fn put_off_for(delivery: &Delivery, now_ms: u64, delay: Duration, why: &str) -> History {
+    let fresh = || {
+        let flow = delivery.flow();
+        History::of(&flow.kind, flow.priority).begun(delivery.enqueued_ms, delivery.ready_ms)
+    };
+    let mut history = delivery.history.clone().unwrap_or_else(fresh);
+    let due_ms = now_ms.saturating_add(u64::try_from(delay.as_millis()).unwrap_or(u64::MAX));
+    history.push(Event::new(now_ms, What::PutOff).due(due_ms).note(why));
+    history
+}
+
 /// What becomes of a claimed entry that can't run.
 fn unfit_ending(unfit: Unfit, raw: &RawDelivery, flow: &Flow, now_ms: u64) -> Ending {
     match unfit {
@@ -117,11 +131,15 @@ fn unfit_ending(unfit: Unfit, raw: &RawDelivery, flow: &Flow, now_ms: u64) -> En
                 at_ms: now_ms,
                 duration_ms: 0,
             };
+            let history = History::parse(&raw.history).map(|mut history| {
+                history.push(Event::new(now_ms, What::Expired));
+                Box::new(history)
+            });
             Ending::Finished {
-                record: record.encode(None),
+                record: record.encode(),
                 counter: "expired",
                 given,
-                history: !raw.history.is_empty(),
+                history,
             }
         }
     }

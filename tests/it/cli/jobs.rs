@@ -15,6 +15,11 @@ fn keys(json: &Value) -> Vec<&str> {
         .collect()
 }
 
+fn events(shown: &Value) -> Vec<&str> {
+    let events = shown["events"].as_array().unwrap().iter();
+    events.map(|e| e["event"].as_str().unwrap()).collect()
+}
+
 fn codes(answer: &Value) -> Vec<&str> {
     let reasons = answer["reasons"].as_array().unwrap().iter();
     reasons.map(|r| r["code"].as_str().unwrap()).collect()
@@ -240,11 +245,53 @@ async fn a_job_is_shown_retried_and_cancelled() {
         (&shown["state"], shown["finished_at"].is_u64()),
         (&json!("cancelled"), true)
     );
+    assert_eq!(
+        events(&shown),
+        [
+            "enqueued",
+            "ready",
+            "started",
+            "failed",
+            "hurried",
+            "cancelled"
+        ]
+    );
+    let told = &shown["events"];
+    assert_eq!(told[2]["attempt"], 1);
+    let hour = told[3]["due"].as_u64().unwrap() - told[3]["at"].as_u64().unwrap();
+    assert_eq!(hour, 3_600_000, "{told}");
+    assert!(told[3]["note"].as_str().unwrap().contains("exit"), "{told}");
+    for act in [&told[4], &told[5]] {
+        assert!(act["by"].as_str().unwrap().contains('@'), "{act}");
+    }
+    let text = at(&site, &["job", "show", "j"]).out;
+    assert!(text.contains("  hurried    by "), "{text}");
     let twice = json_at(&site, &["job", "cancel", "j"]);
     assert_eq!(
         (twice.code, &twice.json()["error"]),
         (1, &json!("not_cancellable"))
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kind_may_keep_the_history_of_every_job() {
+    let full = JOBS[0].replace("app.ok", "app.told") + "\n[history]\nfull = true";
+    let site = Site::new("[retention]\nrecent_max = 0", &[JOBS[0], &full]);
+    let _daemon = site.start("a");
+    for (kind, id) in [("app.ok", "plain"), ("app.told", "told")] {
+        site.push(&[format!(r#"{{"kind":"{kind}","id":"{id}"}}"#)])
+            .await;
+    }
+    site.wait_for_stat("completed", 2, DEADLINE).await;
+    let shown = json_at(&site, &["job", "show", "told"]).ok();
+    assert_eq!(shown["state"], "done");
+    assert_eq!(events(&shown), ["ready", "started", "done"]);
+    assert_eq!(json_at(&site, &["job", "show", "plain"]).code, 1);
+    let wrong = full.replace("full = true", "full = 1");
+    std::fs::write(site.path("jobs/wrong.toml"), wrong).unwrap();
+    let checked = at(&site, &["check"]);
+    assert_eq!(checked.code, 1, "{checked:?}");
+    assert!(checked.err.contains("wrong.toml:8"), "{checked:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -271,6 +318,12 @@ async fn a_running_job_is_asked_to_end() {
         json_at(&site, &["job", "show", "nap"]).json()["state"] == "cancelled"
     })
     .await;
+    let shown = json_at(&site, &["job", "show", "nap"]).ok();
+    let told = events(&shown);
+    assert_eq!(
+        told[told.len() - 3..],
+        ["started", "cancel_asked", "cancelled"]
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -30,7 +30,7 @@ async fn cancel(queue: &Queue, id: &str) {
         at_ms: 1,
         duration_ms: 0,
     };
-    let answer = queue.cancel(&record, true).await.unwrap();
+    let answer = queue.cancel(&record, true, None, "ann").await.unwrap();
     assert_eq!(answer, Cancelled::Asked);
 }
 

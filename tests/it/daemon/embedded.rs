@@ -120,7 +120,7 @@ async fn a_cancelled_job_is_told_to_stop_and_ends_as_cancelled() {
         at_ms: 0,
         duration_ms: 0,
     };
-    let answer = queue.cancel(&record, true).await.unwrap();
+    let answer = queue.cancel(&record, true, None, "ann").await.unwrap();
     assert_eq!(answer, tidegate::queue::operate::Cancelled::Asked);
     site.wait_for_stat("cancelled", 1, DEADLINE).await;
     assert_eq!(queue.find("w").await.unwrap().unwrap().state, "cancelled");

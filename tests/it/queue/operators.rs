@@ -7,9 +7,11 @@ use tidegate::queue::FlowAllowance;
 use tidegate::queue::operate::Cancelled;
 use tidegate::queue::settle::Ending;
 
+const BY: &str = "ann@example";
+
 async fn cancel(rig: &Rig, id: &str) -> Cancelled {
     let record = record(id, "cancelled");
-    rig.queue.cancel(&record, true).await.unwrap()
+    rig.queue.cancel(&record, true, None, BY).await.unwrap()
 }
 
 #[tokio::test]
@@ -101,28 +103,23 @@ async fn a_dead_job_runs_again_or_is_gone_for_good() {
     }
     assert_eq!(cancel(&rig, "x1").await, Cancelled::Dead);
     let home = flow(Priority::Normal, "app.a");
-    assert!(rig.queue.requeue("x1", &home, None).await.unwrap());
+    assert!(rig.queue.requeue("x1", &home, None, BY).await.unwrap());
     assert!(
-        !rig.queue.requeue("x1", &home, None).await.unwrap(),
+        !rig.queue.requeue("x1", &home, None, BY).await.unwrap(),
         "it is dead no more"
     );
-    assert!(
-        rig.queue
-            .requeue("x2", &home, Some(&failures(2)))
-            .await
-            .unwrap()
-    );
-    assert!(!rig.queue.requeue("nobody", &home, None).await.unwrap());
+    assert!(rig.queue.requeue("x2", &home, None, BY).await.unwrap());
+    assert!(!rig.queue.requeue("nobody", &home, None, BY).await.unwrap());
     let jobs = rig.claim(9).await;
     let attempt = |index: usize| {
         let job: &tidegate::queue::claim::RawDelivery = &jobs[index];
         let opened = job.open(&rig.queue, &rig.catalog, job.ready_ms).unwrap();
         opened.job.attempt
     };
-    assert_eq!((jobs.len(), attempt(0), attempt(1)), (2, 1, 3));
+    assert_eq!((jobs.len(), attempt(0), attempt(1)), (2, 1, 1));
     let ids = ["x3".to_owned(), "x1".to_owned()];
-    assert_eq!(rig.queue.bury(&ids).await.unwrap(), 1);
-    assert_eq!(rig.state("x3").await, None);
+    assert_eq!(rig.queue.bury(&ids, Some(BY)).await.unwrap(), 1);
+    assert_eq!(rig.state("x3").await.as_deref(), Some("deleted"));
     assert_eq!(rig.state("x1").await.as_deref(), Some("running"));
     for job in &jobs {
         rig.settle(&[settlement(job, done(job))]).await;
@@ -144,7 +141,7 @@ async fn a_delayed_job_can_be_run_now() {
     )])
     .await;
     let home = flow(Priority::Low, "app.a");
-    assert!(rig.queue.requeue("x", &home, None).await.unwrap());
+    assert!(rig.queue.requeue("x", &home, None, BY).await.unwrap());
     assert_eq!(rig.take(9).await, [1]);
 }
 
@@ -179,7 +176,7 @@ async fn a_new_job_under_a_cancelled_id_outlives_a_clock_that_steps_back() {
         let rig = Rig::with(|c| c.dedupe.window = Duration::ZERO).await;
         rig.put(&[envelope("app.a", 1, r#","id":"x""#)]).await;
         rig.queue
-            .cancel(&record("x", "cancelled"), true)
+            .cancel(&record("x", "cancelled"), true, None, BY)
             .await
             .unwrap();
         let tomb = &rig.queue.keys().tomb;
@@ -202,7 +199,7 @@ async fn a_new_job_under_a_cancelled_id_outlives_a_clock_that_steps_back() {
         };
         rig.settle(&[settlement(&job, again)]).await;
         if requeued {
-            assert!(rig.queue.requeue("x", &home, None).await.unwrap());
+            assert!(rig.queue.requeue("x", &home, None, BY).await.unwrap());
         } else {
             rig.promote().await;
         }

@@ -240,10 +240,10 @@ pub fn record(id: &str, state: &'static str) -> Record<'static> {
 
 pub fn done(job: &RawDelivery) -> Ending {
     Ending::Finished {
-        record: record(&job.id, "done").encode(None),
+        record: record(&job.id, "done").encode(),
         counter: "done",
         given: true,
-        history: !job.history.is_empty(),
+        history: History::parse(&job.history).map(Box::new),
     }
 }
 
@@ -256,8 +256,8 @@ pub fn handed_back(flow: Flow) -> Ending {
 }
 
 /// A history of `attempts` failures.
-pub fn failures(attempts: u32) -> History {
-    let mut history = History::default();
+pub fn failures(attempts: u32) -> Box<History> {
+    let mut history = Box::<History>::default();
     (0..attempts).for_each(|n| history.fail(u64::from(n), "no luck"));
     history
 }

@@ -173,7 +173,7 @@ async fn the_dead_set_is_bounded_and_the_oldest_go_first() {
     let dead = rig.queue.dead(0, 100).await.unwrap();
     assert_eq!(dead.len(), 10);
     let found = rig.queue.find(&dead[0].0).await.unwrap().unwrap();
-    assert_eq!(found.history, failures(3));
+    assert_eq!(found.history, *failures(3));
 }
 
 #[tokio::test]
@@ -214,7 +214,12 @@ async fn the_ring_of_finished_jobs_is_bounded_or_off() {
     .await;
     off.done(&off.claim(1).await[0]).await;
     off.queue
-        .cancel(&super::rig::record("y", "cancelled"), true)
+        .cancel(
+            &super::rig::record("y", "cancelled"),
+            true,
+            None,
+            "ann@example",
+        )
         .await
         .unwrap();
     let ring: u64 = off.redis("EXISTS", &[&off.queue.keys().recent]).await;

@@ -28,13 +28,14 @@ pub fn check(model: &Model, found: &Snapshot, what: &str) -> usize {
     check_histories(model, found, what);
     check_ids(model, found, what);
     check_books(model, found, what);
+    check_sizes(found, what);
     check_flows(model, found, what)
 }
 
 /// Whose troubles are kept, and that they are the right ones.
 fn check_histories(model: &Model, found: &Snapshot, what: &str) {
     let kept = found.pairs("meta").into_iter().map(|(id, json)| {
-        let history: History = serde_json::from_str(json).unwrap();
+        let history = History::parse(json.as_bytes()).unwrap();
         (id, (history.attempts, history.crashes))
     });
     let kept: BTreeMap<_, _> = kept.collect();
@@ -82,10 +83,30 @@ fn check_books(model: &Model, found: &Snapshot, what: &str) {
     );
     let asked = model.asked.iter().map(String::as_str).collect();
     assert_eq!(found.members("cancels"), asked, "cancels after {what}");
+    let sizes = ["dead_bytes", "history_bytes", "quarantine_bytes"];
     let stats = found.pairs("stats").into_iter();
+    let stats = stats.filter(|(name, _)| !sizes.contains(name));
     let counts = stats.map(|(name, n)| (name, n.parse::<u64>().unwrap()));
     let stats: BTreeMap<_, u64> = counts.filter(|(_, n)| *n > 0).collect();
     assert_eq!(stats, model.stats, "counters after {what}");
+}
+
+/// Sizes that are kept as jobs come and go are those of what is there.
+fn check_sizes(found: &Snapshot, what: &str) {
+    let size = |name: &str| -> usize {
+        let stats = found.pairs("stats");
+        stats.get(name).map_or(0, |n| n.parse().unwrap())
+    };
+    let (jobs, meta) = (found.pairs("jobs"), found.pairs("meta"));
+    let length = |of: &BTreeMap<&str, &str>, id: &str| of.get(id).map_or(0, |text| text.len());
+    let dead = found.members("dead").into_iter();
+    let dead: usize = dead.map(|id| length(&jobs, id) + length(&meta, id)).sum();
+    assert_eq!(size("dead_bytes"), dead, "dead_bytes after {what}");
+    let archive = found.pairs("archive");
+    let kept = archive.values().map(|text| text.len()).sum::<usize>();
+    assert_eq!(size("history_bytes"), kept, "history_bytes after {what}");
+    let listed: BTreeSet<&str> = archive.into_keys().collect();
+    assert_eq!(found.members("archived"), listed, "archived after {what}");
 }
 
 /// Who waits stands once, in its flow, and the flow is listed by the ready time of its head.

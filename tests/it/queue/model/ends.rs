@@ -48,10 +48,10 @@ impl World<'_> {
     /// What a daemon says of a delivery.
     fn ending(&self, job: &RawDelivery, end: End) -> Ending {
         let finished = |state, counter| Ending::Finished {
-            record: record(&job.id, state).encode(None),
+            record: record(&job.id, state).encode(),
             counter,
             given: self.model.jobs[&job.id].entry.id.is_some(),
-            history: !job.history.is_empty(),
+            history: (!job.history.is_empty()).then(|| history_of(job)),
         };
         let failed = || {
             let mut history = history_of(job);
@@ -108,10 +108,10 @@ impl World<'_> {
             .iter()
             .map(|job| {
                 let ending = Ending::Finished {
-                    record: record(&job.id, "done").encode(None),
+                    record: record(&job.id, "done").encode(),
                     counter: "completed",
                     given: true,
-                    history: true,
+                    history: Some(history_of(job)),
                 };
                 settlement(job, ending)
             })
@@ -245,7 +245,13 @@ impl World<'_> {
         // Newly dead ones may come from what is rescued or dropped: ids, not places.
         while let Some(id) = self.put_off() {
             let home = self.home(&id);
-            assert!(self.rig.queue.requeue(&id, &home, None).await.unwrap());
+            assert!(
+                self.rig
+                    .queue
+                    .requeue(&id, &home, None, "ann")
+                    .await
+                    .unwrap()
+            );
             assert!(self.model.requeued(&id));
         }
         self.look("the last requeue").await;
@@ -275,6 +281,8 @@ impl World<'_> {
             "settled",
             "stats",
             "taken",
+            "archive",
+            "archived",
             "workers",
         ];
         let found = Snapshot::of(self.rig).await;
@@ -290,9 +298,9 @@ impl World<'_> {
     }
 }
 
-fn history_of(job: &RawDelivery) -> History {
+fn history_of(job: &RawDelivery) -> Box<History> {
     if job.history.is_empty() {
         return failures(0);
     }
-    serde_json::from_slice(&job.history).unwrap()
+    Box::new(History::parse(&job.history).unwrap())
 }

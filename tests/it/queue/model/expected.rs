@@ -260,9 +260,12 @@ impl Model {
         if !matches!(job.place, Place::Dead | Place::Delayed { .. }) {
             return false;
         }
+        if job.place == Place::Dead {
+            (job.attempts, job.crashes) = (0, 0);
+        }
         job.place = Place::Waiting;
-        job.troubled = false;
-        (job.attempts, job.crashes) = (0, 0);
+        // What the operator did is told.
+        job.troubled = true;
         self.count("requeued");
         true
     }

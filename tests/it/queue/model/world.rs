@@ -264,7 +264,13 @@ impl<'a> World<'a> {
         };
         let given = self.model.jobs[&id].entry.id.is_some();
         let record = crate::queue::rig::record(&id, "cancelled");
-        let answer = match self.rig.queue.cancel(&record, given).await.unwrap() {
+        let answer = match self
+            .rig
+            .queue
+            .cancel(&record, given, None, "ann")
+            .await
+            .unwrap()
+        {
             Cancelled::Done => "cancelled",
             Cancelled::Asked => "asked",
             Cancelled::Dead => "dead",
@@ -278,7 +284,12 @@ impl<'a> World<'a> {
             return;
         };
         let home = self.home(&id);
-        let done = self.rig.queue.requeue(&id, &home, None).await.unwrap();
+        let done = self
+            .rig
+            .queue
+            .requeue(&id, &home, None, "ann")
+            .await
+            .unwrap();
         assert_eq!(done, self.model.requeued(&id), "requeue of {id}");
     }
 
@@ -287,7 +298,7 @@ impl<'a> World<'a> {
             return;
         };
         let ids = std::slice::from_ref(&id);
-        let buried = self.rig.queue.bury(ids).await.unwrap();
+        let buried = self.rig.queue.bury(ids, Some("ann")).await.unwrap();
         assert_eq!(buried == 1, self.model.buried(&id), "bury of {id}");
     }
 
