@@ -263,7 +263,7 @@ impl Client {
         Ok(self.queue(queue).find(id).await?)
     }
 
-    /// Cancels a job that waits, asks one that runs to end.
+    /// Cancels a job that waits, asks one that runs to end. Its history says `client` did it.
     ///
     /// # Errors
     /// Redis failed.
@@ -282,7 +282,9 @@ impl Client {
             at_ms: clock::unix_ms(),
             duration_ms: 0,
         };
-        Ok(queue.cancel(&record, envelope.id.is_some()).await?)
+        let given = envelope.id.is_some();
+        let enqueued = envelope.enqueued_at;
+        Ok(queue.cancel(&record, given, enqueued, "client").await?)
     }
 
     /// A job as it is sent, checked as admission will check it.
