@@ -306,6 +306,18 @@ command = ["/bin/true"]
             (with("0 15 1 * * *", "0 0 0 30 2 *"), &["schedule.cron"]),
             (with("0 15 1 * * *", "60 * * * *"), &["schedule.cron"]),
             (
+                with("cron = ", "catch_up = 5\ncron = "),
+                &["schedule.catch_up", "misfire"],
+            ),
+            (
+                with("cron = ", "misfire = \"all\"\ncatch_up = 0\ncron = "),
+                &["schedule.catch_up", "1 to 10000"],
+            ),
+            (
+                with("cron = ", "timezone = \"Mars/Base\"\ncron = "),
+                &["schedule.timezone", "Mars/Base"],
+            ),
+            (
                 with("default = 1, ", "required = true, "),
                 &["args.n", "required"],
             ),

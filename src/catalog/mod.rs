@@ -5,6 +5,7 @@
 
 mod code;
 mod load;
+pub mod schedules;
 mod spec;
 
 pub use code::CodeDefinition;

@@ -18,6 +18,10 @@ const DEFAULT_QUEUE: &str = "default";
 /// The timeout of a definition that names none.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// How many missed ticks are made up for when a definition does not say, and at most.
+const DEFAULT_CATCH_UP: usize = 100;
+const MAX_CATCH_UP: usize = 10_000;
+
 /// What a kind of job is and how it is to be run.
 #[derive(Debug, Clone)]
 pub struct JobSpec {
@@ -81,6 +85,8 @@ pub struct ScheduleSpec {
     pub schedule: Schedule,
     /// What becomes of missed ticks.
     pub misfire: Misfire,
+    /// How many missed ticks [`Misfire::All`] makes up for.
+    pub catch_up: usize,
 }
 
 impl JobSpec {
@@ -149,14 +155,17 @@ pub(super) struct RawSpec {
     schedule: Option<RawSchedule>,
 }
 
+/// `[schedule]` as it stands in the file.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct RawSchedule {
-    cron: String,
+pub(super) struct RawSchedule {
+    pub cron: String,
     #[serde(default)]
-    timezone: Option<String>,
+    pub timezone: Option<String>,
     #[serde(default)]
-    misfire: Misfire,
+    pub misfire: Misfire,
+    #[serde(default)]
+    pub catch_up: Option<usize>,
 }
 
 impl RawSpec {
@@ -239,13 +248,30 @@ impl RawSpec {
 }
 
 impl RawSchedule {
-    fn parse(self) -> Result<ScheduleSpec, String> {
+    /// Checks the fields and makes them a schedule.
+    ///
+    /// # Errors
+    /// Names the field that can't be used.
+    pub(super) fn parse(self) -> Result<ScheduleSpec, String> {
         let zone = self.timezone.as_deref().unwrap_or("UTC");
+        Schedule::check_zone(zone).map_err(|e| format!("schedule.timezone: {e}"))?;
         let schedule =
             Schedule::parse(&self.cron, zone).map_err(|e| format!("schedule.cron: {e}"))?;
+        match self.catch_up {
+            Some(_) if self.misfire != Misfire::All => {
+                return Err("schedule.catch_up: means nothing unless misfire is \"all\"".to_owned());
+            }
+            Some(n) if !(1..=MAX_CATCH_UP).contains(&n) => {
+                return Err(format!(
+                    "schedule.catch_up: {n} is not within 1 to {MAX_CATCH_UP}"
+                ));
+            }
+            _ => {}
+        }
         Ok(ScheduleSpec {
             schedule,
             misfire: self.misfire,
+            catch_up: self.catch_up.unwrap_or(DEFAULT_CATCH_UP),
         })
     }
 }

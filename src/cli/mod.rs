@@ -7,6 +7,7 @@
 mod act;
 mod bench;
 mod check;
+mod cron;
 mod dead;
 mod dev;
 mod enqueue;
@@ -69,6 +70,8 @@ enum Command {
     Dead(dead::Args),
     /// List, retry or remove entries that could not be jobs
     Quarantine(quarantine::Args),
+    /// List, add, run or pause what runs by itself
+    Cron(cron::Args),
     /// Say what holds a queue or a job back
     Explain(explain::Args),
     /// Run the daemon with a private Redis and Postgres, alone or beside a command
@@ -88,6 +91,7 @@ impl Command {
             Self::Job(args) => job::run(args, global).await,
             Self::Dead(args) => dead::run(args, global).await,
             Self::Quarantine(args) => quarantine::run(args, global).await,
+            Self::Cron(args) => cron::run(args, global).await,
             Self::Explain(args) => explain::run(args, global).await,
             Self::Dev(args) => dev::run(args, global).await,
             Self::Bench(args) => bench::run(args, global).await,

@@ -29,7 +29,7 @@ use crate::queue::Queue;
 use crate::queue::connection::Connection;
 use crate::runner::slots::Slots;
 use crate::runner::{QueueContext, Registry, Runner, Shared};
-use crate::services::{bell, lag, publish, upkeep};
+use crate::services::{bell, lag, publish, scheduler, server, upkeep};
 use crate::telemetry::events;
 use crate::telemetry::{Alert, Alerts, Metrics, Successes};
 use arc_swap::ArcSwap;
@@ -123,7 +123,7 @@ impl Daemon {
         let conn = connect(&config).await?;
         let (alerts, alerts_task) =
             Alerts::start(&config.alerts).map_err(|e| DaemonError::setting(e.to_string()))?;
-        inspect(&conn, &alerts).await?;
+        let unsafe_settings = inspect(&conn, &alerts).await?;
         let deps = deps(&config, &conn)?;
         let metrics = Arc::new(Metrics::new());
         let (monitor, view) =
@@ -158,6 +158,12 @@ impl Daemon {
         let admin_address = start_admin(&parts, &services, &stop).await?;
         services.spawn(monitor.run(stop.clone()));
         start_services(&parts, &conn, &services, &stop);
+        services.spawn(server::run(
+            conn.clone(),
+            parts.shared.alerts.clone(),
+            unsafe_settings,
+            stop.clone(),
+        ));
         let runner = Runner::start(queues, &parts.config.load().redis);
         tracing::info!(
             event = "started",
@@ -365,6 +371,7 @@ fn start_services(
             upkeep::Ages::from(&config.retention),
             stop.clone(),
         ));
+        services.spawn(scheduler::run(Arc::clone(context), stop.clone()));
     }
 }
 

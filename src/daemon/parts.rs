@@ -10,6 +10,7 @@ use crate::runner::breakers::Breakers;
 use crate::services::{lag, publish, stuck};
 use crate::telemetry::Alerts;
 use crate::telemetry::events::{self, BreakerChange};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -58,7 +59,10 @@ pub(super) async fn connect(config: &Config) -> Result<Connection, DaemonError> 
 }
 
 /// Refuses a server that can't work, and tells of one that may lose jobs.
-pub(super) async fn inspect(conn: &Connection, alerts: &Alerts) -> Result<(), DaemonError> {
+pub(super) async fn inspect(
+    conn: &Connection,
+    alerts: &Alerts,
+) -> Result<BTreeSet<&'static str>, DaemonError> {
     let server = board::inspect_server(conn)
         .await
         .map_err(|e| DaemonError::Unusable(e.to_string()))?;
@@ -68,7 +72,8 @@ pub(super) async fn inspect(conn: &Connection, alerts: &Alerts) -> Result<(), Da
     for (setting, problem) in &server.unsafe_settings {
         alerts.raise(events::redis_unsafe(setting, problem));
     }
-    Ok(())
+    let settings = server.unsafe_settings.iter();
+    Ok(settings.map(|(setting, _)| *setting).collect())
 }
 
 pub(super) fn breakers(config: &Config, alerts: Alerts) -> Breakers {

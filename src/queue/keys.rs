@@ -54,6 +54,14 @@ pub struct Keys {
     pub bell: String,
     /// incarnation → its last settlement, so that a repeated one is known (hash).
     pub settled: String,
+    /// schedule → the last tick served, and by which expression (hash).
+    pub ticks: String,
+    /// name → schedule that an operator added, JSON (hash).
+    pub schedules: String,
+    /// schedule → since when it is paused, ms (hash).
+    pub schedules_paused: String,
+    /// Changes of the two before (counter): who serves ticks must have seen the latest one.
+    pub schedules_rev: String,
     /// One zset per priority: kind by the ready time of the head of its flow.
     pub ready: [String; 5],
 }
@@ -84,6 +92,10 @@ impl Keys {
             progress: key("progress"),
             bell: key("bell"),
             settled: key("settled"),
+            ticks: key("ticks"),
+            schedules: key("schedules"),
+            schedules_paused: key("schedules_paused"),
+            schedules_rev: key("schedules_rev"),
             ready: Priority::ALL.map(|p| key(&format!("ready:{p}"))),
             base,
         }
@@ -122,6 +134,10 @@ impl Keys {
             (&self.cancels, "hash"),
             (&self.progress, "hash"),
             (&self.settled, "hash"),
+            (&self.ticks, "hash"),
+            (&self.schedules, "hash"),
+            (&self.schedules_paused, "hash"),
+            (&self.schedules_rev, "number"),
         ];
         let ready = self.ready.iter().map(|key| (key.as_str(), "zset"));
         fixed.into_iter().map(|(k, t)| (k.as_str(), t)).chain(ready)

@@ -18,6 +18,7 @@ pub mod operate;
 pub mod progress;
 mod rehearse;
 mod reply;
+pub mod schedules;
 mod script;
 pub mod settle;
 pub mod wake;

@@ -51,6 +51,8 @@ scripts! {
     FORGET = "forget" + "sizes" + "archive",
     RELEASE = "release" + "sizes" + "quarantine",
     DISCARD = "discard" + "sizes" + "quarantine",
+    TICK = "tick",
+    RESUME = "resume",
 }
 
 impl Source {

@@ -7,5 +7,7 @@ pub mod lag;
 pub mod notify;
 pub mod outbox;
 pub mod publish;
+pub mod scheduler;
+pub mod server;
 pub mod stuck;
 pub mod upkeep;

@@ -12,6 +12,7 @@ mod database;
 mod dev;
 mod embed;
 mod exec;
+mod failures;
 mod handler;
 mod health;
 mod http;

@@ -25,6 +25,8 @@ pub enum AlertName {
     RedisBack,
     /// A queue is older than its objective.
     QueueLag,
+    /// Ticks of a schedule were missed, or served late.
+    ScheduleMissed,
     /// The auditor repaired something.
     AuditRepair,
     /// A reload was refused.
@@ -61,6 +63,7 @@ impl AlertName {
             Self::RedisLost => "redis_lost",
             Self::RedisBack => "redis_back",
             Self::QueueLag => "queue_lag",
+            Self::ScheduleMissed => "schedule_missed",
             Self::AuditRepair => "audit_repair",
             Self::ReloadFailed => "reload_failed",
             Self::IntakeLost => "intake_lost",
@@ -86,7 +89,8 @@ impl AlertName {
             | Self::RedisUnsafe
             | Self::RedisBack
             | Self::IntakeBack
-            | Self::QueueLag => Severity::Warn,
+            | Self::QueueLag
+            | Self::ScheduleMissed => Severity::Warn,
         }
     }
 }
