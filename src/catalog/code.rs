@@ -88,8 +88,22 @@ impl CodeDefinition {
             problems.iter_mut().for_each(|p| p.line = None);
             problems
         })?;
-        spec.typed_args = Some(self.typed.unwrap_or(|_| Ok(())));
+        self.take_over(&mut spec).map_err(|problem| vec![problem])?;
         Ok(spec)
+    }
+
+    /// Gives a definition the check of its arguments.
+    fn take_over(&self, spec: &mut JobSpec) -> Result<(), Problem> {
+        spec.typed_args = Some(self.typed.unwrap_or(|_| Ok(())));
+        if spec.schedule.is_none() {
+            return Ok(());
+        }
+        let defaults = spec.bind(&mut serde_json::Map::new());
+        defaults.map_err(|e| {
+            spec.problem(format!(
+                "schedule: a scheduled job takes its args from their defaults, and without any: {e}"
+            ))
+        })
     }
 }
 
@@ -118,7 +132,7 @@ impl Catalog {
         let mut problems = Vec::new();
         for spec in &mut specs {
             if let Some(code) = by_name.get(spec.handler.as_str()) {
-                spec.typed_args = Some(code.typed.unwrap_or(|_| Ok(())));
+                problems.extend(code.take_over(spec).err());
             } else if by_name.contains_key(&*spec.kind) {
                 problems.push(spec.problem(format!(
                     "handler: {:?} is not the handler that the code registers for this kind",
@@ -201,6 +215,15 @@ mod tests {
         };
         assert!(bind(&code, json!({"to": 1, "more": 2})).is_ok());
         assert_eq!(bind(&code, json!({})).unwrap_err(), "args: no to");
+        let mut scheduled = code.clone();
+        scheduled.read("[schedule]\ncron = \"0 15 1 * * *\"");
+        assert!(told(&scheduled).contains("args: no to"));
+        let mut told_apart = code.clone();
+        told_apart.read("[concurrency]\nlimit = 1\nkey = \"args.to\"");
+        assert!(
+            told_apart.check().is_ok(),
+            "only the code knows what there is"
+        );
         code.read("[args]\nto = { type = \"string\", default = \"all\" }");
         assert_eq!(bind(&code, json!({})).unwrap()["to"], "all");
         assert!(bind(&code, json!({"more": 2})).is_err());

@@ -194,7 +194,8 @@ pub(super) fn parse(
     {
         table.get_mut().remove(section);
     }
-    let raw = RawSpec::deserialize(Deserializer::from(table)).map_err(toml)?;
+    let mut raw = RawSpec::deserialize(Deserializer::from(table)).map_err(toml)?;
+    raw.typed = code.contains(&raw.handler.as_str());
     raw.check(path.to_owned(), text.into())
         .map_err(|found| found.into_iter().map(plain).collect())
 }
@@ -298,6 +299,44 @@ command = ["/bin/true"]
                 &["jobs/a.toml:6", "timeuot"][..],
             ),
             (with("limit = 4", "limit = 0"), &["concurrency.limit", "0"]),
+            (
+                with("limit = 4", "limit = 4\ntotal = 0\nkey = \"args.n\""),
+                &["concurrency.total", "0"],
+            ),
+            (
+                with("limit = 4", "limit = 4\ntotal = 9"),
+                &["concurrency.total", "key"],
+            ),
+            (
+                with("limit = 4", "key = \"args.n\""),
+                &["concurrency.key", "limit"],
+            ),
+            (
+                with("limit = 4", "limit = 4\nkey = \"args.m\""),
+                &["concurrency.key", "declares no \"m\""],
+            ),
+            (
+                with("limit = 4", "limit = 4\nkey = \"args.n.x\""),
+                &["concurrency.key", "must lead to"],
+            ),
+            (
+                with("[retry]", "[rate]\nlimit = 0\nper = \"1s\"\n[retry]"),
+                &["rate.limit", "0"],
+            ),
+            (
+                with("[retry]", "[rate]\nlimit = 1\nper = \"0s\"\n[retry]"),
+                &["rate.per", "1ms"],
+            ),
+            (
+                with("[retry]", "[rate]\nlimit = 20\nper = \"1ms\"\n[retry]"),
+                &["rate.limit", "a second"],
+            ),
+            (
+                with("limit = 4", "limit = 4\nkey = \"args.n\"")
+                    .replace("timeout =", "fairness = \"args.m\"\ntimeout =")
+                    .replace("[args]", "[args]\nm = { type = \"string\" }"),
+                &["fairness", "not the same as concurrency.key"],
+            ),
             (with("factor = 2.0", "factor = 0.5"), &["retry.", "factor"]),
             (
                 with("handler = \"exec\"", "handler = \"exce\""),

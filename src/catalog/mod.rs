@@ -4,13 +4,15 @@
 //! does: the list of handler names is handed in, and a handler reads its own section through [`JobSpec::section`].
 
 mod code;
+mod limits;
 mod load;
 pub mod schedules;
 mod spec;
 
 pub use code::CodeDefinition;
+pub use limits::{Concurrency, Rate};
 pub use load::{CatalogError, Problem, load, load_with_code};
-pub use spec::{Concurrency, HistorySpec, JobSpec, ScheduleSpec, TypedArgs};
+pub use spec::{HistorySpec, JobSpec, ScheduleSpec, TypedArgs};
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,8 +1,9 @@
 //! One job definition.
 
+use super::limits::{Concurrency, Rate, partition};
 use super::load::{Problem, section_value};
 use crate::config::duration;
-use crate::job::{ArgSpec, Priority, args};
+use crate::job::{ArgSpec, KeyExpr, Priority, args};
 use crate::policy::retry::RetryPolicy;
 use crate::policy::schedule::{Misfire, Schedule};
 use serde::Deserialize;
@@ -39,8 +40,14 @@ pub struct JobSpec {
     pub timeout: Duration,
     /// What happens after a failed attempt.
     pub retry: RetryPolicy,
-    /// How many may run at once in one daemon.
+    /// How many may run at once.
     pub concurrency: Concurrency,
+    /// How many may start in a time.
+    pub rate: Option<Rate>,
+    /// Whether the keys take turns.
+    pub fair: bool,
+    /// What its jobs are told apart by, for a limit or rate with a key and for turns.
+    pub partition: Option<KeyExpr>,
     /// How much of its jobs' histories is kept.
     pub history: HistorySpec,
     /// The dependencies it touches, like `postgres:primary`: the gate and the breakers go by them.
@@ -59,15 +66,6 @@ pub struct JobSpec {
 
 /// Checks arguments by the type that code reads them into.
 pub type TypedArgs = fn(&Map<String, Value>) -> Result<(), String>;
-
-/// `[concurrency]`
-#[derive(Debug, Clone, Copy, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Concurrency {
-    /// At most this many at once in one daemon; no limit of its own when absent.
-    #[serde(default)]
-    pub limit: Option<usize>,
-}
 
 /// `[history]`
 #[derive(Debug, Clone, Copy, Default, Deserialize)]
@@ -133,6 +131,9 @@ impl JobSpec {
 pub(super) struct RawSpec {
     pub kind: String,
     pub handler: String,
+    /// Its handler is code, which knows the arguments if none are declared.
+    #[serde(skip)]
+    pub typed: bool,
     #[serde(default)]
     description: Option<String>,
     #[serde(default)]
@@ -145,6 +146,10 @@ pub(super) struct RawSpec {
     retry: RetryPolicy,
     #[serde(default)]
     concurrency: Concurrency,
+    #[serde(default)]
+    rate: Option<Rate>,
+    #[serde(default)]
+    fairness: Option<String>,
     #[serde(default)]
     history: HistorySpec,
     #[serde(default)]
@@ -188,6 +193,13 @@ impl RawSpec {
                 "args.{name}: a scheduled job takes its args from their defaults, so none may be required"
             ));
         }
+        let fairness = self.fairness.as_deref();
+        let declared = (!self.typed || !self.args.is_empty()).then_some(&self.args);
+        let partition = partition(&self.concurrency, self.rate.as_ref(), fairness, declared)
+            .unwrap_or_else(|found| {
+                problems.extend(found);
+                None
+            });
         if !problems.is_empty() {
             return Err(problems);
         }
@@ -200,6 +212,9 @@ impl RawSpec {
             timeout: self.timeout.unwrap_or(DEFAULT_TIMEOUT),
             retry: self.retry,
             concurrency: self.concurrency,
+            rate: self.rate,
+            fair: self.fairness.is_some(),
+            partition,
             history: self.history,
             resources: self.resources.iter().map(|r| r.as_str().into()).collect(),
             args: self.args,
@@ -231,10 +246,8 @@ impl RawSpec {
         if let Err(e) = self.retry.validate() {
             problems.extend(e.into_iter().map(|e| format!("retry.{e}")));
         }
-        if self.concurrency.limit == Some(0) {
-            problems
-                .push("concurrency.limit: 0 would never run; leave it out for no limit".to_owned());
-        }
+        problems.extend(self.concurrency.problems());
+        problems.extend(self.rate.iter().flat_map(Rate::problems));
         for resource in &self.resources {
             if let Err(e) = check_resource(resource) {
                 problems.push(format!("resources: {resource:?} {e}"));

@@ -15,6 +15,7 @@ mod error;
 mod explain;
 mod job;
 mod migrate;
+mod outbox;
 mod output;
 mod quarantine;
 mod queues;
@@ -70,6 +71,8 @@ enum Command {
     Dead(dead::Args),
     /// List, retry or remove entries that could not be jobs
     Quarantine(quarantine::Args),
+    /// List rows of the outbox, retry or remove those that can't be jobs
+    Outbox(outbox::Args),
     /// List, add, run or pause what runs by itself
     Cron(cron::Args),
     /// Say what holds a queue or a job back
@@ -91,6 +94,7 @@ impl Command {
             Self::Job(args) => job::run(args, global).await,
             Self::Dead(args) => dead::run(args, global).await,
             Self::Quarantine(args) => quarantine::run(args, global).await,
+            Self::Outbox(args) => outbox::run(args, global).await,
             Self::Cron(args) => cron::run(args, global).await,
             Self::Explain(args) => explain::run(args, global).await,
             Self::Dev(args) => dev::run(args, global).await,

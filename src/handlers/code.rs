@@ -104,7 +104,7 @@ impl Kind {
             .set("retry.max", duration::format(longest))
     }
 
-    /// How many may run at once, as `[concurrency] limit` of a definition has it.
+    /// How many may run at once, across all daemons.
     #[must_use]
     pub fn concurrency(self, limit: u32) -> Self {
         self.set("concurrency.limit", i64::from(limit))

@@ -1,15 +1,43 @@
 //! The names of a queue's keys. All of one queue share a hash tag, so they live in one slot of a cluster.
 
 use crate::job::Priority;
+use std::borrow::Cow;
 use std::sync::Arc;
 
-/// Where a waiting job stands: one list per priority and kind.
+/// Where a waiting job stands: one list per priority and kind, and key where the jobs of the kind are told apart.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Flow {
     /// Its class.
     pub priority: Priority,
     /// Its kind.
     pub kind: Arc<str>,
+    /// What limits and turns go by, as [`crate::job::partition::safe_key`] made it.
+    pub key: Option<Arc<str>>,
+}
+
+impl Flow {
+    /// How lists of flows name it within its class: `<kind>` or `<kind>@<key>`. A kind never holds an `@`.
+    #[must_use]
+    pub fn member(&self) -> Cow<'_, str> {
+        match &self.key {
+            None => Cow::Borrowed(&*self.kind),
+            Some(key) => Cow::Owned(format!("{}@{key}", self.kind)),
+        }
+    }
+
+    /// The reverse of [`Flow::member`].
+    #[must_use]
+    pub fn of(priority: Priority, member: &str) -> Self {
+        let (kind, key) = match member.split_once('@') {
+            Some((kind, key)) => (kind, Some(key.into())),
+            None => (member, None),
+        };
+        Self {
+            priority,
+            kind: kind.into(),
+            key,
+        }
+    }
 }
 
 /// The keys of one queue. Everything but `inbox` is private storage and may change with any version.
@@ -62,7 +90,7 @@ pub struct Keys {
     pub schedules_paused: String,
     /// Changes of the two before (counter): who serves ticks must have seen the latest one.
     pub schedules_rev: String,
-    /// One zset per priority: kind by the ready time of the head of its flow.
+    /// One zset per priority: flow by the ready time of the head of its flow.
     pub ready: [String; 5],
 }
 
@@ -104,7 +132,7 @@ impl Keys {
     /// The list of one flow.
     #[must_use]
     pub fn flow(&self, flow: &Flow) -> String {
-        format!("{}flow:{}:{}", self.base, flow.priority, flow.kind)
+        format!("{}flow:{}:{}", self.base, flow.priority, flow.member())
     }
 
     /// A key of this queue by its bare name, for what has no field of its own.

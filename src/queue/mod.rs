@@ -8,12 +8,15 @@ pub mod admit;
 pub mod backend;
 pub mod bell;
 pub mod board;
+pub mod bridge;
 pub mod claim;
 pub mod connection;
+pub mod control;
 pub mod heal;
 pub mod inspect;
 mod keys;
 pub mod lease;
+pub mod limits;
 pub mod operate;
 pub mod progress;
 mod rehearse;
@@ -25,7 +28,9 @@ pub mod wake;
 
 pub use admit::{Admission, Peeked, Verdict};
 pub use claim::{Claimed, Delivery, FlowAllowance, Look};
+pub use control::Control;
 pub use keys::{Flow, Keys};
+pub use limits::Terms;
 pub use settle::{Settled, Settlement};
 
 use crate::config::Config;

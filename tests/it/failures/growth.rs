@@ -157,6 +157,7 @@ async fn f09_priority_cost_and_starvation() {
     let plan = flows.map(|(class, kind)| FlowAllowance {
         flow: flow(class, kind),
         allowance: 10,
+        terms: Default::default(),
     });
     let first = rig.claim_from(ME, 1, &plan).await.remove(0);
     assert_eq!(number_of(&first), 7);

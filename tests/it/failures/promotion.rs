@@ -168,6 +168,7 @@ async fn every_call(rig: &Rig) {
                 &[tidegate::queue::FlowAllowance {
                     flow: flow(Priority::Normal, "app.a"),
                     allowance: 200,
+                    terms: Default::default(),
                 }],
             )
             .await;

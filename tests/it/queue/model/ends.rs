@@ -246,6 +246,7 @@ impl World<'_> {
         let any = FlowAllowance {
             flow: flow(Priority::Normal, "app.a"),
             allowance: 1,
+            terms: Default::default(),
         };
         let claim = queue.claim(incarnation, u64::MAX, 1, &[any]).await;
         assert!(matches!(claim, Err(QueueError::LeaseLost)));

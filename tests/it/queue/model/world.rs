@@ -188,13 +188,17 @@ impl<'a> World<'a> {
             .map(|(flow, _)| FlowAllowance {
                 flow,
                 allowance: limit,
+                terms: Default::default(),
             })
             .collect();
         let incarnation = self.daemons[who].incarnation.clone();
         let jobs = self.rig.claim_from(&incarnation, limit, &plan).await;
         let mut waiting = self.model.claimable(closed);
         waiting.truncate(limit);
-        let taken: Vec<u8> = jobs.iter().map(|job| job.priority.index() as u8).collect();
+        let taken: Vec<u8> = jobs
+            .iter()
+            .map(|job| job.home.priority.index() as u8)
+            .collect();
         if self.stones == 0 {
             assert_eq!(taken, waiting, "classes of what was claimed");
         } else {
