@@ -21,6 +21,7 @@ pub mod operate;
 pub mod progress;
 mod rehearse;
 mod reply;
+pub mod scan;
 pub mod schedules;
 mod script;
 pub mod settle;
