@@ -6,12 +6,14 @@
 mod code;
 mod limits;
 mod load;
+mod once;
 pub mod schedules;
 mod spec;
 
 pub use code::CodeDefinition;
 pub use limits::{Concurrency, Rate};
 pub use load::{CatalogError, Problem, load, load_with_code};
+pub use once::{DebounceSpec, UniqueSpec};
 pub use spec::{HistorySpec, JobSpec, ScheduleSpec, TypedArgs};
 
 use std::collections::BTreeMap;
