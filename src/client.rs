@@ -139,7 +139,7 @@ impl Job {
 /// A job that was enqueued, or was there already.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Enqueued {
-    /// Its id.
+    /// Its id, or that of the one that was there.
     pub id: String,
     /// The queue it is in.
     pub queue: String,
@@ -331,12 +331,13 @@ struct Sealed {
 
 impl Sealed {
     fn answered(&self, answer: Answer) -> Enqueued {
-        let (created, state) = match answer {
-            Answer::Created => (true, "pending".to_owned()),
-            Answer::Duplicate(state) => (false, state),
+        let (created, id, state) = match answer {
+            Answer::Created => (true, self.id.clone(), "pending".to_owned()),
+            Answer::Duplicate(state) => (false, self.id.clone(), state),
+            Answer::Held { state, id } => (false, id, state),
         };
         Enqueued {
-            id: self.id.clone(),
+            id,
             queue: self.queue.clone(),
             created,
             state,

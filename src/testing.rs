@@ -193,6 +193,7 @@ impl Inline {
             attempt: self.attempt,
             max_attempts: spec.retry.max_attempts,
             traceparent: None,
+            parents: Vec::new(),
         });
         let board = Arc::new(Board::default());
         let context = Context::new(job, self.stop, Arc::clone(&board));

@@ -183,9 +183,7 @@ impl RawDelivery {
             )
         })?;
         let mut given_args = envelope.take_args();
-        let bind = |given: &mut _| {
-            spec.bind(given).map_err(|e| reject(RejectCode::BadArgs, e))
-        };
+        let bind = |given: &mut _| spec.bind(given).map_err(|e| reject(RejectCode::BadArgs, e));
         bind(&mut given_args)?;
         if !self.merges.is_empty() {
             let mut later = merged(&self.merges).map_err(Unfit::Rejected)?;
