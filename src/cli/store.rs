@@ -82,6 +82,9 @@ impl Store {
                 return Ok((queue, found));
             }
         }
+        if let Some(message) = super::outbox::whereabouts(&self.config, id).await {
+            return Err(CliError::NotFound(message));
+        }
         let queues = self.names.join(", ");
         Err(CliError::NotFound(format!(
             "no job {id:?} is known in {queues}: not admitted yet, forgotten, or in another queue"
