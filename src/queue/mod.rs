@@ -20,6 +20,7 @@ pub mod limits;
 pub mod operate;
 pub mod progress;
 mod reply;
+pub mod scan;
 pub mod schedules;
 mod script;
 pub mod settle;

@@ -55,6 +55,7 @@ scripts! {
     DISCARD = "discard" + "sizes" + "quarantine",
     TICK = "tick",
     RESUME = "resume",
+    SHELVE = "shelve" + "sizes",
 }
 
 impl Source {
