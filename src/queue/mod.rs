@@ -24,6 +24,7 @@ pub mod scan;
 pub mod schedules;
 mod script;
 pub mod settle;
+pub mod ties;
 pub mod wake;
 
 pub use admit::{Admission, Peeked, Verdict};
@@ -32,6 +33,7 @@ pub use control::Control;
 pub use keys::{Flow, Keys};
 pub use limits::Terms;
 pub use settle::{Settled, Settlement};
+pub use ties::Ties;
 
 use crate::config::Config;
 use connection::Connection;
