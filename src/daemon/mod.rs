@@ -6,7 +6,7 @@
 mod builder;
 mod error;
 mod health;
-mod intake;
+pub mod intake;
 mod parts;
 mod reload;
 mod run;
@@ -120,6 +120,7 @@ impl Daemon {
     ) -> Result<Self, DaemonError> {
         let catalog = catalog.with_code(&code)?;
         crate::tls::install();
+        intake::check(&config)?;
         let conn = connect(&config).await?;
         let (alerts, alerts_task) =
             Alerts::start(&config.alerts).map_err(|e| DaemonError::setting(e.to_string()))?;
