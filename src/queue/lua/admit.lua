@@ -213,7 +213,9 @@ local function lock(entry, name, letter, rule)
   hold(name, entry.id, letter, gone, now, held)
   if letter == 't' then
     for _, old in ipairs(redis.call('ZRANGE', LOCK_ENDS, '-inf', now, 'BYSCORE', 'LIMIT', 0, 16)) do
-      redis.call('HDEL', LOCKS, old)
+      -- The enqueue script may have reserved it for another job since.
+      local ends = string.match(redis.call('HGET', LOCKS, old) or '', '|t|(%d+)|%d+$')
+      if ends and tonumber(ends) <= now then redis.call('HDEL', LOCKS, old) end
       redis.call('ZREM', LOCK_ENDS, old)
     end
   end

@@ -5,6 +5,7 @@ mod growth;
 mod intake;
 mod lease;
 mod limits;
+mod outbox;
 mod promotion;
 mod storage;
 

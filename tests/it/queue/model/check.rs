@@ -103,7 +103,9 @@ fn check_ties(model: &Model, found: &Snapshot, what: &str) {
     }
     let timed = bonds.locks.iter().filter(|(_, lock)| lock.letter == 't');
     let timed: BTreeSet<&str> = timed.map(|(name, _)| &**name).collect();
-    assert_eq!(found.members("lock_ends"), timed, "lock_ends after {what}");
+    // Others may be listed that were held for a time and are reserved anew: they go when that time is over.
+    let listed = found.members("lock_ends");
+    assert!(timed.is_subset(&listed), "lock_ends after {what}");
     let merged = model.jobs.iter().filter(|(_, job)| !job.merged.is_empty());
     let merged: BTreeMap<&str, String> = merged
         .map(|(id, job)| (&**id, job.merged.join(",")))
