@@ -2,11 +2,12 @@
 
 mod connection;
 mod growth;
-mod intake;
+
 mod lease;
 mod limits;
 mod outbox;
 mod promotion;
+mod schedules;
 mod storage;
 
 use crate::queue::rig::Rig;

@@ -1,8 +1,7 @@
-//! Jobs that come by themselves: schedules, and rows of a database.
+//! Jobs that come by themselves.
 
 use super::private;
 use crate::daemon::process::{Site, append_to};
-use crate::intake::Harbour;
 use crate::support::{DEADLINE, wait_until};
 use std::collections::BTreeMap;
 
@@ -48,40 +47,4 @@ async fn f10_cron_fires_twice_stops_or_misses() {
     let counts = queue.counts().await.unwrap().stats;
     assert!(counts["ticks"] >= ticks.len() as u64);
     assert_eq!(counts.get("duplicates"), None, "no tick had two jobs");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn f13_the_gap_between_the_commit_and_the_enqueue() {
-    let harbour = Harbour::new().await;
-    let insert =
-        "insert into tidegate.outbox (kind, args) values ('app.a', jsonb_build_object('n', ";
-    // What is rolled back was never there; what is committed is there, with the rows of the app.
-    harbour.execute("create table orders (n int)").await;
-    for n in 0..20 {
-        let end = if n % 2 == 0 { "commit" } else { "rollback" };
-        harbour
-            .execute(&format!(
-                "begin; insert into orders values ({n}); {insert}{n})); {end}"
-            ))
-            .await;
-    }
-    // A relay sends rows and dies before it could say so: its transaction is gone, and the next one sends them again.
-    let relay = harbour.relay();
-    let batch = relay.take().await.unwrap().unwrap();
-    let sorted = tidegate::services::outbox::sort(&batch.rows, 0);
-    for parcel in &sorted.parcels {
-        relay.send(parcel).await.unwrap();
-    }
-    drop(batch);
-    wait_until("its rows are free again", DEADLINE, || async {
-        harbour.relay_all().await;
-        harbour.rows().await == 0
-    })
-    .await;
-    harbour.rig.admit().await;
-    let mut ran = harbour.rig.take(100).await;
-    ran.sort_unstable();
-    let orders = harbour.number("select count(*) from orders").await;
-    assert_eq!(ran, (0..20).step_by(2).collect::<Vec<_>>());
-    assert_eq!(orders, 10);
 }
