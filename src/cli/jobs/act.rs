@@ -8,10 +8,10 @@ use super::moving::Moving;
 use super::walk::Walk;
 use crate::clock;
 use crate::job::Envelope;
+use crate::queue::Queue;
 use crate::queue::admit::flow_of;
 use crate::queue::scan::{SCAN_STEP, State};
 use crate::queue::settle::Record;
-use crate::queue::Queue;
 use futures::future::try_join_all;
 use serde_json::json;
 
