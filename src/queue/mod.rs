@@ -22,6 +22,7 @@ mod reply;
 pub mod schedules;
 mod script;
 pub mod settle;
+pub mod slots;
 pub mod wake;
 
 pub use admit::{Admission, Peeked, Verdict};

@@ -1,12 +1,13 @@
 #!lua flags=allow-oom
--- Moves due jobs from the delayed set to the tails of their flows. Who comes second changes nothing.
--- KEYS: workers, delayed, jobs, meta, quarantine, stats, tomb, archive, archived, ready x5, flow...
+-- Moves due jobs from the delayed set to the tails of their flows, and puts flows in line again whose rate lets them start.
+-- Who comes second changes nothing.
+-- KEYS: workers, delayed, jobs, meta, quarantine, stats, tomb, archive, archived, resume, ready x5, flow...
 -- ARGV: incarnation, quarantine max, quarantine bytes, history max, history bytes, items,
 --       then for each: id, score as read, flow number, priority number; then the kind of each flow.
 --       Flow number 0: it is no job, or its time is none, and goes to quarantine
 -- Out:  number moved; error LEASE if not registered
-local workers, delayed, jobs, meta, quarantine, stats, tomb, archive, archived = unpack(KEYS, 1, 9)
-local FIRST_READY, FIRST_FLOW, HEAD = 10, 15, 6
+local workers, delayed, jobs, meta, quarantine, stats, tomb, archive, archived, resume = unpack(KEYS, 1, 10)
+local FIRST_READY, FIRST_FLOW, HEAD, RESUMED = 11, 16, 6, 256
 local n, moved = tonumber(ARGV[6]), 0
 if not redis.call('ZSCORE', workers, ARGV[1]) then return redis.error_reply('LEASE lost') end
 -- Redis does not roll back: a key of the wrong type must show before the first write.
@@ -16,6 +17,7 @@ for k = FIRST_FLOW, #KEYS do redis.call('LLEN', KEYS[k]) end
 redis.call('XLEN', quarantine)
 redis.call('HLEN', archive)
 redis.call('ZCARD', archived)
+redis.call('ZCARD', resume)
 local stones = redis.call('HLEN', tomb) > 0
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
@@ -59,4 +61,10 @@ for i = 1, n do
   end
 end
 archiving.keep(archive, archived, stats, now, tonumber(ARGV[4]), tonumber(ARGV[5]))
+local resumed = redis.call('ZRANGE', resume, '-inf', now, 'BYSCORE', 'LIMIT', 0, RESUMED, 'WITHSCORES')
+for i = 1, #resumed, 2 do
+  local class, member = string.match(resumed[i], '^([1-5]):(.*)$')
+  if class then redis.call('ZADD', KEYS[FIRST_READY + class - 1], 'LT', resumed[i + 1], member) end
+  redis.call('ZREM', resume, resumed[i])
+end
 return moved

@@ -1,10 +1,11 @@
 #!lua flags=allow-oom
 -- Ends deliveries, each only if its token is still the one under which the job runs.
 -- KEYS: workers, running, jobs, meta, delayed, dead, recent, stats, ids, settled, quarantine, cancels, progress,
---       archive, archived, ready x5, flow...
+--       archive, archived, ready x5, flow...; if slots come free: holds, parked, bell, slots...
 -- ARGV: incarnation, batch number (0: not replayed), dead max, dead bytes, recent max, id window ms, quarantine max,
 --       quarantine bytes, history max, history bytes, items, '1' if one of them may have told how far it has come,
---       number of counters, counter..., kind of each flow..., then for each item: id, token, verb, arguments
+--       number of slots, number of counters, counter..., how lists name each flow...,
+--       then for each item: id, token, verb, arguments
 --         a verb is a letter, the number of a counter as a character from '1' on, and for 'd' and 'e' perhaps a flag
 --         'd' finished (done, expired, cancelled): record for the ring; flag 'g': the id is to be remembered
 --         'e' the same, for a job that had some trouble: record, history
@@ -12,17 +13,21 @@
 --         'x' dead: history
 --         'h' back to where it stood: flow number, priority number, history or '' to leave it
 --         'q' quarantine: code, reason
--- Out:  {'ok' | 'applied' | 'old', now_ms, number of each stale item...}; error LEASE if not registered
+--       then the names of the slots, then pairs: an item, a slot it holds, by number
+-- Out:  {'ok' | 'woke' (ok, and who was parked may run) | 'applied' | 'old', now_ms, number of each stale item...};
+--       error LEASE if not registered
 local workers, running, jobs, meta, delayed, dead, recent, stats, ids, settled, quarantine, cancels,
   progress, archive, archived = unpack(KEYS, 1, 15)
-local FIRST_READY, FIRST_FLOW, FIRST_COUNTER = 16, 21, 14
+local FIRST_READY, FIRST_FLOW, FIRST_COUNTER = 16, 21, 15
 local WITH_HISTORY = string.byte('e')
 local ARGUMENTS = {d = 1, e = 2, r = 2, x = 1, h = 3, q = 2}
 local incarnation, batch, n = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[11])
 local dead_max, dead_bytes, recent_max, id_window = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
 local quarantine_max, quarantine_bytes = tonumber(ARGV[7]), tonumber(ARGV[8])
 local history_max, history_bytes = tonumber(ARGV[9]), tonumber(ARGV[10])
-local told, first_kind = ARGV[12] == '1', FIRST_COUNTER + tonumber(ARGV[13])
+local told, slots, first_kind = ARGV[12] == '1', tonumber(ARGV[13]), FIRST_COUNTER + tonumber(ARGV[14])
+local last_flow = slots > 0 and #KEYS - slots - 3 or #KEYS
+local holds, parked, bell = KEYS[last_flow + 1], KEYS[last_flow + 2], KEYS[last_flow + 3]
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 if not redis.call('ZSCORE', workers, incarnation) then return redis.error_reply('LEASE lost') end
@@ -42,13 +47,17 @@ end
 -- Redis does not roll back: a key of the wrong type must show before the first write.
 for _, key in ipairs({jobs, meta, stats, settled}) do redis.call('HLEN', key) end
 for _, key in ipairs({delayed, dead, ids, unpack(KEYS, FIRST_READY, FIRST_FLOW - 1)}) do redis.call('ZCARD', key) end
-for k = FIRST_FLOW, #KEYS do redis.call('LLEN', KEYS[k]) end
+for k = FIRST_FLOW, last_flow do redis.call('LLEN', KEYS[k]) end
+for k = last_flow + 4, #KEYS do redis.call('SCARD', KEYS[k]) end
+if slots > 0 then
+  for _, key in ipairs({holds, parked}) do redis.call('HLEN', key) end
+end
 redis.call('LLEN', recent)
 redis.call('XLEN', quarantine)
 if told then redis.call('HLEN', progress) end
 local asked = redis.call('HLEN', cancels) > 0
 
-local wanted, starts, start, letters = {}, {}, first_kind + #KEYS - FIRST_FLOW + 1, {}
+local wanted, starts, start, letters = {}, {}, first_kind + last_flow - FIRST_FLOW + 1, {}
 for i = 1, n do
   wanted[i], starts[i] = ARGV[start], start
   local letter = string.sub(ARGV[start + 2], 1, 1)
@@ -61,7 +70,7 @@ if asked or letters.e or letters.x or letters.q then
 end
 local held = redis.call('HMGET', running, unpack(wanted))
 local stale, ended, over_now, finished, with_meta, records, counts = {}, {}, {}, {}, {}, {}, {}
-local handed_back, remembered, not_again, lost, died = {}, {}, {}, {}, 0
+local handed_back, remembered, not_again, lost, ended_item, died = {}, {}, {}, {}, {}, 0
 
 -- The event of an operator's wish to end this job, if there was one.
 local function wish(id)
@@ -125,7 +134,7 @@ for i = 1, n do
     if not held[i] then lost[#lost + 1] = id end
   else
     ended[#ended + 1] = id
-    over_now[id] = true
+    over_now[id], ended_item[i] = true, true
     local letter = string.sub(verb, 1, 1)
     act[letter](id, at + 3, verb, token)
     if asked and letter ~= 'r' and letter ~= 'h' then not_again[#not_again + 1] = id end
@@ -202,5 +211,21 @@ if #remembered > 0 and id_window > 0 then
   local over = redis.call('ZRANGE', ids, '(1', now, 'BYSCORE', 'LIMIT', 0, #remembered + 16)
   if #over > 0 then redis.call('ZREM', ids, unpack(over)) end
 end
+-- The slots of what ended come free.
+local freed, woke = {}, false
+for at = start + slots, #ARGV, 2 do
+  local item, slot = tonumber(ARGV[at]), tonumber(ARGV[at + 1])
+  if ended_item[item] then
+    freed[slot] = freed[slot] or {}
+    freed[slot][#freed[slot] + 1] = wanted[item]
+  end
+end
+for slot, holders in pairs(freed) do
+  redis.call('SREM', KEYS[last_flow + 3 + slot], unpack(holders))
+  redis.call('HDEL', holds, unpack(holders))
+  woke = wake(parked, ARGV[start + slot - 1], FIRST_READY) or woke
+end
+-- Not every user may publish; looks find the same.
+if woke then redis.pcall('PUBLISH', bell, 'look') end
 if batch > 0 then redis.call('HSET', settled, incarnation, batch .. '|' .. table.concat(stale, ',')) end
-return {'ok', now, unpack(stale)}
+return {woke and 'woke' or 'ok', now, unpack(stale)}
