@@ -1,8 +1,8 @@
 //! `tidegate limits` and `audit`: limits in place of the definitions', changed while daemons run, and who changed what.
 
 use super::output::table;
-use super::setup::operator;
 use super::store::{OnQueue, Store, kind_name, queue_name};
+use super::who::who;
 use super::{CliError, Global, Report};
 use crate::catalog::Rate;
 use crate::config::duration;
@@ -204,10 +204,10 @@ fn changed_fields(change: &LimitChange) -> String {
 async fn set(set: Set, global: &Global) -> Result<Report, CliError> {
     let store = Store::open(global, Some(&set.queue)).await?;
     let queue = store.queue(&set.queue);
-    let who = operator();
+    let by = who();
     let Some(kind) = set.kind else {
         let value = set.concurrency.map(|n| n.to_string());
-        let change = queue.change(&Field::Limit(None), &who, |_| value.clone());
+        let change = queue.change(&Field::Limit(None), &by, |_| value.clone());
         let was = change.await?;
         let n = value.unwrap_or_default();
         let json = json!({"queue": set.queue, "concurrency": set.concurrency, "was": was});
@@ -224,7 +224,7 @@ async fn set(set: Set, global: &Global) -> Result<Report, CliError> {
         serde_json::to_string(&asked.clone().over(old.unwrap_or_default())).ok()
     };
     queue
-        .change(&Field::Limit(Some(kind.clone())), &who, merged)
+        .change(&Field::Limit(Some(kind.clone())), &by, merged)
         .await?;
     let control = queue.control().await?;
     let change = control.limits.get(&kind).cloned().unwrap_or_default();
@@ -281,7 +281,7 @@ async fn clear(
     let store = Store::open(global, Some(&queue_name)).await?;
     let queue = store.queue(&queue_name);
     let field = Field::Limit(kind.clone());
-    let was = queue.change(&field, &operator(), |_| None).await?;
+    let was = queue.change(&field, &who(), |_| None).await?;
     let of = kind.as_deref().unwrap_or("the queue itself");
     let text = match &was {
         Some(_) => format!("nothing is changed live any more for {of} in {queue_name}\n"),

@@ -14,8 +14,10 @@ mod enqueue;
 mod error;
 mod explain;
 mod job;
+mod jobs;
 mod limits;
 mod migrate;
+mod outbox;
 mod output;
 mod pause;
 mod quarantine;
@@ -68,6 +70,8 @@ enum Command {
     Queues(queues::Args),
     /// Show, retry or cancel one job
     Job(job::Args),
+    /// Count, list, retry, delete or move many jobs by what they have in common
+    Jobs(jobs::Args),
     /// List, retry or remove dead jobs
     Dead(dead::Args),
     /// List, retry or remove entries that could not be jobs
@@ -82,6 +86,8 @@ enum Command {
     Limits(limits::Args),
     /// Show who paused what and changed which limits
     Audit(limits::AuditArgs),
+    /// List rows of the outbox, retry or remove those that can't be jobs
+    Outbox(outbox::Args),
     /// List, add, run or pause what runs by itself
     Cron(cron::Args),
     /// Say what holds a queue or a job back
@@ -101,6 +107,7 @@ impl Command {
             Self::Enqueue(args) => enqueue::run(args, global).await,
             Self::Queues(args) => queues::run(args, global).await,
             Self::Job(args) => job::run(args, global).await,
+            Self::Jobs(args) => jobs::run(args, global).await,
             Self::Dead(args) => dead::run(args, global).await,
             Self::Quarantine(args) => quarantine::run(args, global).await,
             Self::Pause(args) => pause::pause(args, global).await,
@@ -108,6 +115,7 @@ impl Command {
             Self::Drain(args) => pause::drain(args, global).await,
             Self::Limits(args) => limits::run(args, global).await,
             Self::Audit(args) => limits::audit(args, global).await,
+            Self::Outbox(args) => outbox::run(args, global).await,
             Self::Cron(args) => cron::run(args, global).await,
             Self::Explain(args) => explain::run(args, global).await,
             Self::Dev(args) => dev::run(args, global).await,

@@ -1,8 +1,8 @@
 //! `tidegate pause`, `resume` and `drain`: whether a queue, or one kind in it, is claimed from. Admission goes on.
 
 use super::output::age;
-use super::setup::operator;
 use super::store::{Store, kind_name, queue_name};
+use super::who::who;
 use super::{CliError, Global, Report};
 use crate::clock;
 use crate::config::duration;
@@ -118,15 +118,15 @@ async fn set_pause(
     kind: Option<String>,
     reason: &str,
 ) -> Result<Option<String>, CliError> {
-    let who = operator();
+    let by = who();
     let pause = Pause {
-        by: who.clone(),
+        by: by.clone(),
         at: clock::unix_ms(),
         reason: reason.to_owned(),
     };
     let value = serde_json::to_string(&pause).ok();
     let field = Field::Pause(kind);
-    Ok(queue.change(&field, &who, |_| value.clone()).await?)
+    Ok(queue.change(&field, &by, |_| value.clone()).await?)
 }
 
 /// Resumes a queue or a kind.
@@ -137,7 +137,7 @@ pub async fn resume(args: ResumeArgs, global: &Global) -> Result<Report, CliErro
     let store = Store::open(global, Some(&args.what.queue)).await?;
     let queue = store.queue(&args.what.queue);
     let field = Field::Pause(args.what.kind.clone());
-    let was = queue.change(&field, &operator(), |_| None).await?;
+    let was = queue.change(&field, &who(), |_| None).await?;
     let name = args.what.name();
     let mut text = match &was {
         Some(_) => format!("{name} goes on\n"),

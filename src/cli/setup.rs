@@ -71,13 +71,3 @@ impl Global {
         Ok(self.jobs_dir().map(load).transpose()?)
     }
 }
-
-/// Who changes something, as user@host, for the record.
-pub(super) fn operator() -> String {
-    let named = ["SUDO_USER", "USER", "LOGNAME"]
-        .into_iter()
-        .find_map(|name| std::env::var(name).ok().filter(|user| !user.is_empty()));
-    let user = named.unwrap_or_else(|| format!("uid {}", rustix::process::getuid().as_raw()));
-    let system = rustix::system::uname();
-    format!("{user}@{}", system.nodename().to_string_lossy())
-}

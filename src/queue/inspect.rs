@@ -163,7 +163,7 @@ impl Queue {
         let mut flows = BTreeSet::new();
         let mut cursor = Some(0);
         while let Some(from) = cursor {
-            let (next, page) = self.scan(&self.keys.parked, from).await?;
+            let (next, page) = self.page(&self.keys.parked, from).await?;
             let lines = page.iter().flat_map(|(_, lines)| lines.lines());
             flows.extend(lines.filter_map(|line| Flow::named(line.rsplit_once(':')?.0)));
             cursor = next;

@@ -34,6 +34,8 @@ macro_rules! scripts {
 }
 
 scripts! {
+    BRIDGE_TAKE = "bridge_take",
+    BRIDGE_DONE = "bridge_done",
     PEEK = "peek" + "sizes" + "quarantine",
     HEAL = "heal" + "sizes" + "quarantine",
     ADMIT = "admit" + "sizes" + "quarantine",
@@ -55,6 +57,7 @@ scripts! {
     DISCARD = "discard" + "sizes" + "quarantine",
     TICK = "tick",
     RESUME = "resume",
+    SHELVE = "shelve" + "sizes",
 }
 
 impl Source {
@@ -93,7 +96,8 @@ impl Script {
         answer
     }
 
-    async fn ask(&self, conn: &Connection, cmd: &Cmd) -> Result<Value, QueueError> {
+    /// The same on a server that is none of a queue.
+    pub(super) async fn ask(&self, conn: &Connection, cmd: &Cmd) -> Result<Value, QueueError> {
         let mut conn = conn.clone();
         match cmd.query_async::<Value>(&mut conn).await {
             Err(e) if e.code() == Some("NOSCRIPT") => {

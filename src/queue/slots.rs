@@ -31,14 +31,14 @@ impl Queue {
         let mut names: BTreeSet<String> = BTreeSet::new();
         let mut cursor = Some(0);
         while let Some(from) = cursor {
-            let (next, page) = self.scan(&k.parked, from).await?;
+            let (next, page) = self.page(&k.parked, from).await?;
             names.extend(page.into_iter().map(|(name, _)| name));
             cursor = next;
         }
         let mut conn = self.conn.clone();
         cursor = Some(0);
         while let Some(from) = cursor {
-            let (next, page) = self.scan(&k.holds, from).await?;
+            let (next, page) = self.page(&k.holds, from).await?;
             cursor = next;
             if page.is_empty() {
                 continue;
@@ -59,7 +59,7 @@ impl Queue {
     }
 
     /// One bounded step through a hash; where the next one begins, if there is one.
-    pub(super) async fn scan(
+    pub(super) async fn page(
         &self,
         key: &str,
         cursor: u64,

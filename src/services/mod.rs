@@ -2,6 +2,7 @@
 //! is cancelled, and never fails the daemon.
 
 pub mod bell;
+pub mod bridge;
 pub mod intake;
 pub mod lag;
 pub mod notify;
