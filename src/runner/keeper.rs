@@ -10,6 +10,7 @@ use crate::queue::admit::flow_of;
 use crate::queue::lease::{Heartbeat, RunningEntry, Watch};
 use crate::queue::limits::slot_limit;
 use crate::queue::settle::Ending;
+use crate::queue::ties::notice_unrun;
 use crate::queue::{QueueError, Settlement};
 use crate::telemetry::events::{self, JobRef};
 use crate::telemetry::metrics::UNKNOWN_KIND;
@@ -194,18 +195,21 @@ impl Keeper {
         let ids: Vec<&str> = entries.iter().map(|e| e.id.as_str()).collect();
         let stored = self.context.queue.stored(&ids).await?;
         let held = self.context.queue.held_by(&ids).await?;
+        let ties = self.context.queue.ties_of(&ids).await?;
         let registry = self.context.shared.registry.load_full();
         let now_ms = clock::unix_ms();
         let (kinds, settlements): (Vec<Arc<str>>, Vec<Settlement>) = entries
             .iter()
             .zip(stored)
             .zip(held)
-            .map(|((entry, (raw, meta)), slots)| {
+            .zip(ties)
+            .map(|(((entry, (raw, meta)), slots), ties)| {
                 let crash = crashed.then_some(Crash { entry, now_ms });
                 let (kind, ending) = rescued(&registry.catalog, &raw, &meta, crash);
                 let settlement = Settlement {
                     id: entry.id.as_str().into(),
                     token: entry.token.as_str().into(),
+                    notice: notice_unrun(&entry.id, &kind, &ties, &ending, now_ms),
                     ending,
                     slots,
                     // Nobody knows what it told before its daemon died.
@@ -310,6 +314,7 @@ fn rescued(
             history.push(Event::new(now_ms, What::Dead).note("it crashed its daemon too often"));
             let ending = Ending::Dead {
                 history: Box::new(history.clone()),
+                given: envelope.id.is_some(),
                 counter: "poisoned",
             };
             return (kind, ending);

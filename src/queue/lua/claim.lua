@@ -1,7 +1,8 @@
 #!lua flags=allow-oom
 -- Takes jobs from the given flows in the order of effective class, then place, and puts them under a token. A flow's place
 -- is the ready time of its head; one that takes turns keeps its place in line, and is taken from once per turn.
--- KEYS: workers, running, jobs, meta, tomb, delayed, resume, rates, holds, parked, ready x5, flow..., slots...
+-- KEYS: workers, running, jobs, meta, tomb, delayed, resume, rates, holds, parked, ties, locks, merges,
+--       ready x5, flow..., slots...
 -- ARGV: incarnation, claim number, limit, ageing ms, number of gates,
 --       then for each flow: priority number (1..5), how lists name it, allowance, its gates by number ('f' first: it
 --         takes turns), like 'f1,3'
@@ -10,10 +11,12 @@
 --         'r' rate of one key, 'R' of a whole kind: ms used up by a start, starts at once
 -- Out:  {now_ms, next due ms or -1, {place of each flow; -1 empty, -2 parked...}, {flow number, jobs of it in a row, ...},
 --       {entry, envelope, ... for each job}, {job number, history, ... where it has one},
+--       {job number, its ties, envelopes to be united with its own or '', ... where it has ties},
 --       {number of a gate of a whole kind that is shut, until ms or -1, ...}, entries dropped};
 --       error LEASE if not registered
-local workers, running, jobs, meta, tomb, delayed, resume, rates, holds, parked = unpack(KEYS, 1, 10)
-local FIRST_READY, FIRST_FLOW, FIRST_ARG = 11, 16, 5
+local workers, running, jobs, meta, tomb, delayed, resume, rates, holds, parked, ties, locks,
+  merges = unpack(KEYS, 1, 13)
+local FIRST_READY, FIRST_FLOW, FIRST_ARG = 14, 19, 5
 local limit, aging, gate_count = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local flow_count = (#ARGV - FIRST_ARG - 4 * gate_count) / 4
 if not redis.call('ZSCORE', workers, ARGV[1]) then return redis.error_reply('LEASE lost') end
@@ -22,6 +25,10 @@ for _, key in ipairs({running, jobs, meta}) do redis.call('HLEN', key) end
 for k = FIRST_READY, FIRST_FLOW - 1 do redis.call('ZCARD', KEYS[k]) end
 local stoned = redis.call('HLEN', tomb) > 0
 local troubled = redis.call('HLEN', meta) > 0
+local bound = redis.call('HLEN', ties) > 0
+if bound then
+  for _, key in ipairs({locks, merges}) do redis.call('HLEN', key) end
+end
 local next_due = tonumber(redis.call('ZRANGE', delayed, 0, 0, 'WITHSCORES')[2] or 1e13)
 if redis.call('ZCARD', resume) > 0 then
   next_due = math.min(next_due, tonumber(redis.call('ZRANGE', resume, 0, 0, 'WITHSCORES')[2]))
@@ -202,7 +209,7 @@ local function park(flow, gate)
   end
 end
 
-local heads, rows, taken, histories, shut = {}, {}, {}, {}, {}
+local heads, rows, taken, histories, tied, shut = {}, {}, {}, {}, {}, {}
 for _, gate in ipairs(gates) do
   if gate.every then gate.next = math.ceil(gate.used + (gate.room - gate.left) * gate.every - (gate.burst - 1) * gate.every) end
 end
@@ -232,6 +239,17 @@ for i = 1, #picked do
   end
 end
 local metas = troubled and #ids > 0 and redis.call('HMGET', meta, unpack(ids)) or {}
+local bonds = bound and #ids > 0 and redis.call('HMGET', ties, unpack(ids)) or {}
+
+-- A lock that is held until the claim is given up; what waits to be united with the job is told.
+local function tell_ties(id, number, bond)
+  for lock in string.gmatch('\n' .. bond, '\nc([^\n]+)') do
+    local holder = redis.call('HGET', locks, lock)
+    if holder and string.sub(holder, 1, #id + 1) == id .. '|' then redis.call('HDEL', locks, lock) end
+  end
+  tied[#tied + 1], tied[#tied + 2], tied[#tied + 3] = number, bond, redis.call('HGET', merges, id) or ''
+end
+
 local prefix, tokens, held, n, flow = ARGV[1] .. ':' .. ARGV[2] .. ':', {}, {}, 0, nil
 for j, id in ipairs(ids) do
   local i = at[j]
@@ -244,6 +262,7 @@ for j, id in ipairs(ids) do
   end
   rows[#rows] = rows[#rows] + 1
   if metas[j] then histories[#histories + 1], histories[#histories + 2] = j, metas[j] end
+  if bonds[j] then tell_ties(id, j, bonds[j]) end
   local names = {}
   for _, gate in ipairs(flow.gates) do
     if gate.key then
@@ -265,5 +284,5 @@ for _, gate in ipairs(gates) do
   end
 end
 
-return {now, next_due < 1e13 and math.floor(math.max(next_due, -1)) or -1, heads, rows, taken, histories, shut,
-  popped - #ids}
+return {now, next_due < 1e13 and math.floor(math.max(next_due, -1)) or -1, heads, rows, taken, histories, tied,
+  shut, popped - #ids}

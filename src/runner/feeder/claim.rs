@@ -4,6 +4,7 @@ use super::Feeder;
 use crate::clock;
 use crate::queue::claim::{LOOK_FLOWS, RawDelivery, Stand};
 use crate::queue::settle::Ending;
+use crate::queue::ties::Notice;
 use crate::queue::{Claimed, Control, Flow, FlowAllowance, QueueError, Settlement, Terms};
 use crate::runner::feeder::Phase;
 use crate::runner::pipeline::Run;
@@ -235,6 +236,7 @@ impl Feeder {
                     id: job.id.shared(),
                     token: Arc::clone(&job.token),
                     ending,
+                    notice: Notice::default(),
                     slots: Arc::clone(&delivery.slots),
                     told: false,
                 },
