@@ -42,7 +42,9 @@ scripts! {
     LOOK = "look",
     PROMOTE = "promote" + "sizes" + "quarantine" + "archive" + "ties",
     CLAIM = "claim",
-    SETTLE = "settle" + "sizes" + "quarantine" + "archive" + "ends" + "ties",
+    SETTLE = "settle" + "sizes" + "quarantine" + "archive" + "ends" + "ties" + "slots",
+    UNPARK = "unpark" + "slots",
+    CONTROL = "control",
     PROGRESS = "progress",
     HEARTBEAT = "heartbeat",
     FENCE = "fence",
@@ -55,7 +57,7 @@ scripts! {
     DISCARD = "discard" + "sizes" + "quarantine",
     TICK = "tick",
     RESUME = "resume",
-    SHELVE = "shelve" + "sizes",
+    SHELVE = "shelve" + "sizes" + "tomb" + "ties",
 }
 
 impl Source {
