@@ -187,8 +187,7 @@ local function lock(entry, name, letter, rule)
   if holder and holder ~= entry.id and (ends == '0' or tonumber(ends) > now) then
     -- What came earlier in this batch must be where it is looked for.
     flush()
-    -- Dead ones stand for nobody, even those that an operator put there with all they hold. And a reservation may bear the
-    -- id of another job.
+    -- Dead ones stand for nobody, and a reservation may bear the id of another job.
     local lives = redis.call('HEXISTS', jobs, holder) == 1 and not redis.call('ZSCORE', dead, holder)
       and lock_of(redis.call('HGET', TIES, holder)) == name
     if lives and action == 'r' and redis.call('HEXISTS', running, holder) == 0 then

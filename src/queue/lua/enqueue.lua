@@ -46,7 +46,7 @@ local function holder_of(lock)
   local id, letter, ends = string.match(redis.call('HGET', locks, lock) or '', '^([^|]*)|(%a)|(%d+)|')
   if not id or (ends ~= '0' and tonumber(ends) <= now) then return nil end
   local state = state_of(id) or letter == 't' and 'done'
-  -- Dead ones stand for nobody, even those that an operator put there with all they hold.
+  -- Dead ones stand for nobody.
   if state == 'dead' then return nil end
   return state and {state, id} or nil
 end

@@ -2,7 +2,6 @@
 
 mod connection;
 mod growth;
-
 mod lease;
 mod limits;
 mod outbox;

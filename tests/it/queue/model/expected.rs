@@ -363,11 +363,20 @@ impl Model {
         dead
     }
 
-    /// A waiting job is among the dead from now on; it keeps all that it holds.
-    pub fn shelved(&mut self, id: &str) {
-        let job = self.jobs.get_mut(id).expect("it waits");
+    /// A job is put among the dead, as one that died, but nobody is told; true if others depend on it, and it stays.
+    pub fn shelved(&mut self, id: &str) -> bool {
+        let ties = &self.jobs[id].ties;
+        if ties.group.is_some() || ties.workflow.is_some() || !self.jobs[id].merged.is_empty() {
+            return true;
+        }
+        let mut job = self.jobs.remove(id).expect("it waits");
+        let result = std::mem::take(&mut job.ties.result);
+        self.untie(id, &mut job, "dead");
+        job.ties.result = result;
         job.place = Place::Dead;
         job.troubled = true;
+        self.jobs.insert(id.to_owned(), job);
+        false
     }
 
     pub fn released(&mut self, index: usize) {

@@ -9,7 +9,7 @@ use crate::queue::rig::{KINDS, Rig, envelope};
 use tidegate::job::{Event, History, Priority, What};
 use tidegate::queue::claim::RawDelivery;
 use tidegate::queue::operate::{Cancelled, Enqueued, NewJob};
-use tidegate::queue::scan::State;
+use tidegate::queue::scan::{Shelved, State};
 use tidegate::queue::{Admission, Flow, FlowAllowance, Peeked, Verdict};
 
 #[derive(Default)]
@@ -357,11 +357,19 @@ impl<'a> World<'a> {
             _ => State::Pending,
         };
         let job = [(&*id, History::default(), Event::new(1, What::Moved))];
+        let bound = self.model.shelved(&id);
+        let answer = if bound {
+            Shelved::Bound
+        } else {
+            Shelved::Taken
+        };
         let others = State::ALL.into_iter().filter(|other| *other != state);
-        for (state, is) in others.map(|s| (s, false)).chain([(state, true)]) {
+        for (state, is) in others
+            .map(|s| (s, Shelved::Changed))
+            .chain([(state, answer)])
+        {
             assert_eq!(self.rig.queue.shelve(state, &job).await.unwrap(), [is]);
         }
-        self.model.shelved(&id);
     }
 
     async fn release(&mut self, pick: u8) {
