@@ -6,6 +6,7 @@
 
 mod act;
 mod bench;
+mod bridges;
 mod check;
 mod cron;
 mod dead;
@@ -76,6 +77,8 @@ enum Command {
     Quarantine(quarantine::Args),
     /// List rows of the outbox, retry or remove those that can't be jobs
     Outbox(outbox::Args),
+    /// Show what waits in bridged namespaces of apalis-redis
+    Bridges(bridges::Args),
     /// List, add, run or pause what runs by itself
     Cron(cron::Args),
     /// Say what holds a queue or a job back
@@ -98,6 +101,7 @@ impl Command {
             Self::Jobs(args) => jobs::run(args, global).await,
             Self::Dead(args) => dead::run(args, global).await,
             Self::Quarantine(args) => quarantine::run(args, global).await,
+            Self::Bridges(args) => bridges::run(args, global).await,
             Self::Outbox(args) => outbox::run(args, global).await,
             Self::Cron(args) => cron::run(args, global).await,
             Self::Explain(args) => explain::run(args, global).await,
