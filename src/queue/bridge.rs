@@ -16,6 +16,17 @@ const TAKE_BYTES: usize = 1 << 20;
 /// Tasks that are due later than this stay where they are for now: no job may be put off for more than a year.
 const AHEAD_SECONDS: u64 = 364 * 86_400;
 
+/// Redis time; lengths of the line, of `active`, `scheduled` and `dead`; the head of the line; the first of `scheduled`.
+type Counted = (
+    (u64, u64),
+    u64,
+    u64,
+    u64,
+    u64,
+    Option<Vec<u8>>,
+    Vec<(Vec<u8>, f64)>,
+);
+
 /// A namespace of apalis-redis.
 #[derive(Debug, Clone)]
 pub struct Namespace {
@@ -131,15 +142,7 @@ impl Namespace {
     /// Redis failed, or a key has the wrong type.
     pub async fn standing(&self) -> Result<Standing, QueueError> {
         let mut conn = self.conn.clone();
-        let (now, line, active, scheduled, dead, head, next): (
-            (u64, u64),
-            u64,
-            u64,
-            u64,
-            u64,
-            Option<Vec<u8>>,
-            Vec<(Vec<u8>, f64)>,
-        ) = redis::pipe()
+        let (now, line, active, scheduled, dead, head, next): Counted = redis::pipe()
             .cmd("TIME")
             .llen(self.key("tidegate"))
             .llen(self.key("active"))
