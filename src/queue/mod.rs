@@ -25,7 +25,9 @@ pub mod schedules;
 mod script;
 pub mod settle;
 pub mod ties;
+pub mod wait;
 pub mod wake;
+pub mod workflow;
 
 pub use admit::{Admission, Peeked, Verdict};
 pub use claim::{Claimed, Delivery, FlowAllowance, Look};

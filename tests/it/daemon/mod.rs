@@ -11,3 +11,4 @@ pub mod process;
 mod progress;
 mod purge;
 mod reload;
+mod workflows;

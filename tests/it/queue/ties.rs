@@ -1,9 +1,12 @@
 //! What jobs are tied to besides their flows: locks, results, chains, groups. Whatever ends a job lets go of it.
 
+mod chains;
+mod groups;
 mod once;
+mod results;
 mod waiting;
 
-use super::rig::{Rig, catalog_of, envelope, failures, record, settlement};
+use super::rig::{Rig, catalog_of, envelope, failures, handed_back, record, settlement};
 use std::collections::BTreeSet;
 use tidegate::config::Config;
 use tidegate::job::{Reject, RejectCode};
@@ -84,7 +87,12 @@ impl Rig {
                 // The queue of this test keeps one dead job: a younger one takes its place.
                 self.put(&[envelope("app.b", 0, r#","id":"younger""#)])
                     .await;
-                self.settle_one(dead()).await;
+                let jobs = self.claim(9).await;
+                let ends = jobs.iter().map(|job| match job.id.as_str() {
+                    "younger" => settlement(job, dead()),
+                    _ => settlement(job, handed_back(job.home.clone())),
+                });
+                self.settle(&ends.collect::<Vec<_>>()).await;
                 assert_eq!(self.state(id).await.as_deref(), Some("dropped"));
                 assert_eq!(
                     self.queue
