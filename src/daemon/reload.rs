@@ -33,6 +33,7 @@ pub(super) fn apply(parts: &Parts, config: Config, catalog: Catalog) -> Result<(
     let mut new_deps = parts.deps.clone();
     new_deps.config = Arc::new(config.clone());
     new_deps.http = crate::handlers::SharedClient::default();
+    let catalog = catalog.with_code(&parts.code)?;
     let registry = Registry::build(catalog, &parts.handlers, &new_deps, &parts.shared.breakers)
         .map_err(|problems| DaemonError::definitions(&problems))?;
     let unserved = unserved_queues(parts, &registry.catalog);

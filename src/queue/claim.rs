@@ -8,7 +8,7 @@ use super::settle::Ending;
 use super::ties::{Notice, notice_unrun};
 use super::{Flow, Queue, QueueError, millis};
 use crate::catalog::{Catalog, JobSpec};
-use crate::job::{Envelope, History, Job, JobId, Priority, Reject, RejectCode, args, merge};
+use crate::job::{Envelope, History, Job, JobId, Priority, Reject, RejectCode, merge};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 use std::sync::Arc;
@@ -183,9 +183,7 @@ impl RawDelivery {
             )
         })?;
         let mut given_args = envelope.take_args();
-        let bind = |given: &mut _| {
-            args::bind(&spec.args, given).map_err(|e| reject(RejectCode::BadArgs, e))
-        };
+        let bind = |given: &mut _| spec.bind(given).map_err(|e| reject(RejectCode::BadArgs, e));
         bind(&mut given_args)?;
         if !self.merges.is_empty() {
             let mut later = merged(&self.merges).map_err(Unfit::Rejected)?;

@@ -19,6 +19,7 @@ pub mod lease;
 pub mod limits;
 pub mod operate;
 pub mod progress;
+mod rehearse;
 mod reply;
 pub mod scan;
 pub mod schedules;
