@@ -109,6 +109,11 @@ impl Job {
         self.set("timeout_ms", millis(timeout))
     }
 
+    /// Keeps its result for this long after its end, for whoever waits for it.
+    pub fn keep_result(self, ttl: Duration) -> Self {
+        self.set("result_ttl_ms", millis(ttl))
+    }
+
     /// A W3C trace context, passed on to the handler.
     pub fn traceparent(self, traceparent: impl Into<String>) -> Self {
         self.set("traceparent", traceparent.into())

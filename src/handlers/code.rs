@@ -110,6 +110,12 @@ impl Kind {
         self.set("concurrency.limit", i64::from(limit))
     }
 
+    /// How many may run at once in each daemon.
+    #[must_use]
+    pub fn per_daemon(self, limit: u32) -> Self {
+        self.set("concurrency.per_daemon", i64::from(limit))
+    }
+
     /// What it touches, like `postgres:primary`: the gate and the breakers go by that.
     #[must_use]
     pub fn resources<'a>(self, resources: impl IntoIterator<Item = &'a str>) -> Self {

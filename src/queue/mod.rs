@@ -25,6 +25,7 @@ pub mod scan;
 pub mod schedules;
 mod script;
 pub mod settle;
+pub mod slots;
 pub mod ties;
 pub mod wait;
 pub mod wake;

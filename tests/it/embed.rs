@@ -210,6 +210,33 @@ async fn what_could_not_work_is_refused_at_the_start_and_named() {
     );
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_function_returns_is_the_result_that_is_kept() {
+    let config = config();
+    let daemon = adding(&config).0.start().await.unwrap();
+    let client = daemon.client();
+    let job = Job::new("app.add", Add { a: 20, b: 22 }).id("sum");
+    client
+        .enqueue(job.keep_result(Duration::from_secs(60)))
+        .await
+        .unwrap();
+    until_state(&client, "default", "sum", "done").await;
+    let key = client.queue("default").keys().result("sum");
+    let redis = redis::Client::open(redis_url()).unwrap();
+    let kept: String = redis::cmd("LINDEX")
+        .arg(key)
+        .arg(0)
+        .query_async(&mut redis.get_multiplexed_async_connection().await.unwrap())
+        .await
+        .unwrap();
+    let kept: Value = serde_json::from_str(&kept).unwrap();
+    assert_eq!(
+        (&kept["state"], &kept["result"]),
+        (&json!("done"), &json!(42))
+    );
+    stop(daemon).await;
+}
+
 /// Everything an apalis task function may take that is not its worker's.
 async fn task(
     args: Add,

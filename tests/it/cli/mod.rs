@@ -6,6 +6,7 @@ mod cron;
 mod jobs;
 mod kept;
 mod tied;
+mod steer;
 mod usage;
 
 use crate::daemon::process::Site;
