@@ -60,7 +60,7 @@ scripts! {
     DISCARD = "discard" + "sizes" + "quarantine",
     TICK = "tick",
     RESUME = "resume",
-    SHELVE = "shelve" + "sizes",
+    SHELVE = "shelve" + "sizes" + "tomb" + "ties",
 }
 
 impl Source {
