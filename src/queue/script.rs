@@ -53,11 +53,14 @@ scripts! {
     REQUEUE = "requeue" + "sizes",
     BURY = "bury" + "sizes" + "archive" + "ties",
     FORGET = "forget" + "sizes" + "archive",
+    STOP = "stop",
+    PRUNE = "prune",
+    ASK = "ask",
     RELEASE = "release" + "sizes" + "quarantine",
     DISCARD = "discard" + "sizes" + "quarantine",
     TICK = "tick",
     RESUME = "resume",
-    SHELVE = "shelve" + "sizes",
+    SHELVE = "shelve" + "sizes" + "tomb" + "ties",
 }
 
 impl Source {
