@@ -55,6 +55,8 @@ pub struct Found {
     pub token: Option<String>,
     /// How far it says it has come, while it runs.
     pub progress: Option<Progress>,
+    /// What it is tied to besides its flow, as it is stored; empty for most.
+    pub ties: String,
     /// When it is due (delayed), died, or finished, ms.
     pub at_ms: Option<u64>,
     /// Of a finished job: kind, class, attempts made and run time in ms.
@@ -208,8 +210,9 @@ impl Queue {
             Option<f64>,
             Option<Vec<u8>>,
             Option<Vec<u8>>,
+            Option<String>,
         );
-        let (raw, meta, token, due, died, progress, archived): Places = redis::pipe()
+        let (raw, meta, token, due, died, progress, archived, ties): Places = redis::pipe()
             .atomic()
             .cmd("HGET")
             .arg(&k.jobs)
@@ -231,6 +234,9 @@ impl Queue {
             .arg(id)
             .cmd("HGET")
             .arg(&k.archive)
+            .arg(id)
+            .cmd("HGET")
+            .arg(&k.ties)
             .arg(id)
             .query_async(&mut conn)
             .await?;
@@ -255,6 +261,7 @@ impl Queue {
             history: meta.and_then(|m| History::parse(&m)).unwrap_or_default(),
             token,
             progress: progress.and_then(|p| serde_json::from_slice(&p).ok()),
+            ties: ties.unwrap_or_default(),
             at_ms: at.map(|score| score as u64),
             finished: None,
         }))
@@ -416,6 +423,7 @@ fn decode(kept: &[u8]) -> Option<Found> {
         raw: Vec::new(),
         token: None,
         progress: None,
+        ties: String::new(),
         at_ms: Some(at_ms.parse().ok()?),
         finished: Some(Finished {
             kind,

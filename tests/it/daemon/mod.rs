@@ -12,3 +12,4 @@ pub mod process;
 mod progress;
 mod purge;
 mod reload;
+mod workflows;
