@@ -6,6 +6,7 @@
 
 mod act;
 mod bench;
+mod bridges;
 mod check;
 mod cron;
 mod dead;
@@ -13,17 +14,21 @@ mod dev;
 mod enqueue;
 mod error;
 mod explain;
+mod group;
 mod job;
 mod jobs;
+mod limits;
 mod migrate;
 mod outbox;
 mod output;
+mod pause;
 mod quarantine;
 mod queues;
 mod run;
 mod setup;
 mod store;
 mod who;
+mod workflow;
 
 pub use error::{CliError, exit};
 pub use output::Report;
@@ -63,19 +68,33 @@ enum Command {
     /// Bring the schema `tidegate` of the database up to date
     Migrate(migrate::Args),
     /// Put a job into its queue
-    Enqueue(enqueue::Args),
+    Enqueue(Box<enqueue::Args>),
     /// Show every queue in numbers
     Queues(queues::Args),
-    /// Show, retry or cancel one job
+    /// Show, retry or cancel one job, or tell its result
     Job(job::Args),
+    /// Show or cancel a group of jobs
+    Group(group::Args),
     /// Count, list, retry, delete or move many jobs by what they have in common
     Jobs(jobs::Args),
     /// List, retry or remove dead jobs
     Dead(dead::Args),
     /// List, retry or remove entries that could not be jobs
     Quarantine(quarantine::Args),
+    /// Claim nothing from a queue, or nothing of one kind, until it is resumed
+    Pause(pause::PauseArgs),
+    /// Go on with a queue or a kind that was paused
+    Resume(pause::ResumeArgs),
+    /// Pause a queue and wait until nothing of it runs
+    Drain(pause::DrainArgs),
+    /// Show or change limits while daemons run
+    Limits(limits::Args),
+    /// Show who paused what and changed which limits
+    Audit(limits::AuditArgs),
     /// List rows of the outbox, retry or remove those that can't be jobs
     Outbox(outbox::Args),
+    /// Show what waits in bridged namespaces of apalis-redis
+    Bridges(bridges::Args),
     /// List, add, run or pause what runs by itself
     Cron(cron::Args),
     /// Say what holds a queue or a job back
@@ -92,12 +111,19 @@ impl Command {
             Self::Run(args) => run::run(args, global).await,
             Self::Check(args) => check::run(args, global).await,
             Self::Migrate(args) => migrate::run(args, global).await,
-            Self::Enqueue(args) => enqueue::run(args, global).await,
+            Self::Enqueue(args) => enqueue::run(*args, global).await,
             Self::Queues(args) => queues::run(args, global).await,
             Self::Job(args) => job::run(args, global).await,
+            Self::Group(args) => group::run(args, global).await,
             Self::Jobs(args) => jobs::run(args, global).await,
             Self::Dead(args) => dead::run(args, global).await,
             Self::Quarantine(args) => quarantine::run(args, global).await,
+            Self::Bridges(args) => bridges::run(args, global).await,
+            Self::Pause(args) => pause::pause(args, global).await,
+            Self::Resume(args) => pause::resume(args, global).await,
+            Self::Drain(args) => pause::drain(args, global).await,
+            Self::Limits(args) => limits::run(args, global).await,
+            Self::Audit(args) => limits::audit(args, global).await,
             Self::Outbox(args) => outbox::run(args, global).await,
             Self::Cron(args) => cron::run(args, global).await,
             Self::Explain(args) => explain::run(args, global).await,

@@ -36,7 +36,15 @@ pub async fn run(args: Args, global: &Global) -> Result<Report, CliError> {
     let headings = [
         &["queue", "inbox"][..],
         &classes[..],
-        &["delayed", "running", "dead", "quarantine", "oldest"][..],
+        &[
+            "parked",
+            "delayed",
+            "running",
+            "dead",
+            "quarantine",
+            "oldest",
+            "paused",
+        ][..],
     ]
     .concat();
     Ok(Report::new(
@@ -51,9 +59,10 @@ pub(super) fn view(name: &str, counts: &Counts) -> Value {
     let lanes: Map<String, Value> = lanes.map(|(p, n)| (p.to_string(), n.into())).collect();
     json!({
         "name": name,
-        // Pausing and parking are not there yet; their names are.
-        "paused": false,
-        "parked": 0,
+        "paused": counts.control.paused.is_some(),
+        "pause": counts.control.paused,
+        "paused_kinds": counts.control.paused_kinds,
+        "parked": counts.parked,
         "lanes": lanes,
         "delayed": counts.delayed,
         "running": counts.running,
@@ -74,6 +83,7 @@ fn row(name: &str, counts: &Counts) -> Vec<String> {
     let mut row = vec![name.to_owned(), counts.inbox.to_string()];
     row.extend(counts.lanes.iter().map(u64::to_string));
     let others = [
+        counts.parked,
         counts.delayed,
         counts.running,
         counts.dead,
@@ -81,5 +91,11 @@ fn row(name: &str, counts: &Counts) -> Vec<String> {
     ];
     row.extend(others.iter().map(u64::to_string));
     row.push(oldest_age(counts).map_or_else(|| "-".to_owned(), age));
+    let kinds = counts.control.paused_kinds.keys();
+    row.push(match &counts.control.paused {
+        Some(_) => "yes".to_owned(),
+        None if kinds.len() == 0 => "-".to_owned(),
+        None => kinds.map(String::as_str).collect::<Vec<_>>().join(", "),
+    });
     row
 }

@@ -25,6 +25,11 @@ pub(super) fn queue_name(given: &str) -> Result<String, String> {
     id::check_queue(given).map(|()| given.to_owned())
 }
 
+/// Reads the name of a kind from the command line.
+pub(super) fn kind_name(given: &str) -> Result<String, String> {
+    id::check_kind(given).map(|()| given.to_owned())
+}
+
 /// The queues, connected.
 pub struct Store {
     /// The configuration.
@@ -89,6 +94,9 @@ impl Store {
         // Where it went to, it is not admitted yet, or it is another queue than those asked about.
         if let Some(moved) = moved {
             return Ok(moved);
+        }
+        if let Some(message) = super::outbox::whereabouts(&self.config, id).await {
+            return Err(CliError::NotFound(message));
         }
         let queues = self.names.join(", ");
         Err(CliError::NotFound(format!(

@@ -1,7 +1,8 @@
 //! What takes in jobs by other ways than an inbox: wired here, from the configuration.
 
 use super::DEFAULT_QUEUE;
-use super::Parts;
+use super::{DaemonError, Parts};
+use crate::catalog::Catalog;
 use crate::config::{BridgeConfig, Config};
 use crate::queue::Queue;
 use crate::queue::connection::Connection;
@@ -11,6 +12,19 @@ use crate::services::outbox;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+
+/// Whether all that is to be taken in has somewhere to come from.
+///
+/// # Errors
+/// Names the setting that is missing.
+pub fn check(config: &Config) -> Result<(), DaemonError> {
+    if config.outbox.enabled && config.database.url.is_empty() {
+        let problem =
+            "outbox.enabled: needs a database: set [database] url or TIDEGATE_DATABASE__URL";
+        return Err(DaemonError::setting(problem));
+    }
+    Ok(())
+}
 
 /// Starts the relay of the outbox, if there is to be one, and every bridge.
 pub(super) fn start(
@@ -36,11 +50,17 @@ pub(super) fn start(
     }
 }
 
+/// The queue of a bridge: the one it names, or that of its kind's definition.
+#[must_use]
+pub fn bridge_queue<'a>(own: &'a BridgeConfig, catalog: &'a Catalog) -> &'a str {
+    let spec = catalog.get(&own.kind);
+    let defined = spec.map_or(DEFAULT_QUEUE, |spec| &*spec.queue);
+    own.queue.as_deref().unwrap_or(defined)
+}
+
 fn build(own: &BridgeConfig, parts: &Parts, config: &Config, conn: &Connection) -> Bridge {
     let registry = parts.shared.registry.load();
-    let spec = registry.catalog.get(&own.kind);
-    let defined = spec.map_or(DEFAULT_QUEUE, |spec| &*spec.queue);
-    let queue = own.queue.as_deref().unwrap_or(defined);
+    let queue = bridge_queue(own, &registry.catalog);
     let elsewhere = own
         .redis_url
         .as_ref()

@@ -19,13 +19,17 @@ pub mod lease;
 pub mod limits;
 pub mod operate;
 pub mod progress;
+mod rehearse;
 mod reply;
 pub mod scan;
 pub mod schedules;
 mod script;
 pub mod settle;
+pub mod slots;
 pub mod ties;
+pub mod wait;
 pub mod wake;
+pub mod workflow;
 
 pub use admit::{Admission, Peeked, Verdict};
 pub use claim::{Claimed, Delivery, FlowAllowance, Look};

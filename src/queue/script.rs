@@ -42,7 +42,9 @@ scripts! {
     LOOK = "look",
     PROMOTE = "promote" + "sizes" + "quarantine" + "archive" + "ties",
     CLAIM = "claim",
-    SETTLE = "settle" + "sizes" + "quarantine" + "archive" + "ends" + "ties",
+    SETTLE = "settle" + "sizes" + "quarantine" + "archive" + "ends" + "ties" + "slots",
+    UNPARK = "unpark" + "slots",
+    CONTROL = "control",
     PROGRESS = "progress",
     HEARTBEAT = "heartbeat",
     FENCE = "fence",
@@ -51,11 +53,14 @@ scripts! {
     REQUEUE = "requeue" + "sizes",
     BURY = "bury" + "sizes" + "archive" + "ties",
     FORGET = "forget" + "sizes" + "archive",
+    STOP = "stop",
+    PRUNE = "prune",
+    ASK = "ask",
     RELEASE = "release" + "sizes" + "quarantine",
     DISCARD = "discard" + "sizes" + "quarantine",
     TICK = "tick",
     RESUME = "resume",
-    SHELVE = "shelve" + "sizes",
+    SHELVE = "shelve" + "sizes" + "tomb" + "ties",
 }
 
 impl Source {

@@ -1,8 +1,8 @@
 //! What the outbox relay and the bridges have in common: how they bear with servers that fail, and how it is told.
 
-use crate::clock;
 use crate::db::DbError;
-use crate::queue::QueueError;
+use crate::queue::operate::{Enqueued, NewJob};
+use crate::queue::{Queue, QueueError};
 use crate::telemetry::{Alerts, events};
 use std::fmt::Display;
 use std::time::{Duration, Instant};
@@ -25,6 +25,20 @@ pub enum IntakeError {
     Queue(#[from] QueueError),
 }
 
+/// Hands jobs to a queue, pairs of id and envelope, in order.
+///
+/// # Errors
+/// Redis failed: then it is not known whether they arrived, and handing them over again tells.
+pub async fn push(queue: &Queue, jobs: &[(String, Vec<u8>)]) -> Result<Vec<Enqueued>, QueueError> {
+    let each = jobs.iter().map(|(id, envelope)| NewJob {
+        id,
+        // Unique jobs are for admission to sort out: nobody waits for an answer here.
+        lock: "",
+        envelope,
+    });
+    queue.enqueue_all(&each.collect::<Vec<_>>()).await
+}
+
 /// What steps brought.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Moved {
@@ -36,7 +50,17 @@ pub struct Moved {
     pub rejected: u64,
 }
 
-/// How long a source has been failing, and how long to leave it alone.
+impl Moved {
+    /// Adds the answers of the enqueue script.
+    pub fn count(&mut self, answers: &[Enqueued]) {
+        let created = answers.iter().filter(|a| matches!(a, Enqueued::Created));
+        let created = created.count() as u64;
+        self.created += created;
+        self.duplicates += answers.len() as u64 - created;
+    }
+}
+
+/// How long a source has been failing, how long to leave it alone, and who was told.
 pub struct Trouble {
     source: String,
     alerts: Alerts,
@@ -59,14 +83,14 @@ impl Trouble {
     }
 
     /// It failed again; answers how long to wait.
-    pub fn failed(&mut self, error: &dyn Display) -> Duration {
+    pub fn failed(&mut self, error: &dyn Display, now: Instant) -> Duration {
         let error = error.to_string();
         let Some(since) = self.since else {
-            self.since = Some(clock::monotonic());
+            self.since = Some(now);
             events::intake_failed(&self.source, &error);
             return self.pause;
         };
-        if !self.told && clock::since(since) >= PATIENCE {
+        if !self.told && now.saturating_duration_since(since) >= PATIENCE {
             self.told = true;
             self.alerts.raise(events::intake_lost(&self.source, &error));
         }
@@ -75,15 +99,38 @@ impl Trouble {
     }
 
     /// It works, perhaps again.
-    pub fn over(&mut self) {
+    pub fn over(&mut self, now: Instant) {
         let Some(since) = self.since.take() else {
             return;
         };
-        let alert = events::intake_back(&self.source, clock::since(since));
+        let alert = events::intake_back(&self.source, now.saturating_duration_since(since));
         if self.told {
             self.alerts.raise(alert);
         }
         self.told = false;
         self.pause = PAUSE_MIN;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_and_only_lasting_trouble_is_told() {
+        let mut trouble = Trouble::none("outbox", Alerts::default());
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        assert_eq!(trouble.failed(&"gone", at(0)), PAUSE_MIN);
+        assert_eq!(trouble.failed(&"gone", at(100)), 2 * PAUSE_MIN);
+        assert!(!trouble.told);
+        for _ in 0..20 {
+            trouble.failed(&"gone", at(10_000));
+        }
+        assert!(trouble.told);
+        assert_eq!(trouble.failed(&"gone", at(60_000)), PAUSE_MAX);
+        trouble.over(at(61_000));
+        assert!(!trouble.told);
+        assert_eq!(trouble.failed(&"gone", at(70_000)), PAUSE_MIN, "afresh");
     }
 }

@@ -6,6 +6,7 @@ use crate::queue::QueueError;
 use crate::queue::admit::{Verdict, judge};
 use crate::queue::inspect::Quarantined;
 use crate::queue::operate::{BURY_MAX, FORGET_MAX, RELEASE_MAX};
+use crate::queue::workflow::Pruned;
 use crate::runner::QueueContext;
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,6 +26,10 @@ pub struct Ages {
     pub quarantine: Duration,
     /// Histories of jobs that ended.
     pub history: Duration,
+    /// Groups after their last change.
+    pub groups: Duration,
+    /// Groups kept at most.
+    pub groups_max: usize,
 }
 
 impl From<&RetentionConfig> for Ages {
@@ -33,6 +38,8 @@ impl From<&RetentionConfig> for Ages {
             dead: config.dead_age,
             quarantine: config.quarantine_age,
             history: config.history_age,
+            groups: config.groups_age,
+            groups_max: config.groups_max,
         }
     }
 }
@@ -62,6 +69,12 @@ async fn tidy(context: &QueueContext, ages: &Ages) -> Result<(), QueueError> {
     }
     for _ in 0..STEPS {
         if queue.forget_before(before(ages.history)).await? < FORGET_MAX as u64 {
+            break;
+        }
+    }
+    for _ in 0..STEPS {
+        let pruned = queue.prune_ties(ages.groups, ages.groups_max).await?;
+        if pruned == Pruned::default() {
             break;
         }
     }

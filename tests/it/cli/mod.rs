@@ -5,6 +5,8 @@ mod check;
 mod cron;
 mod jobs;
 mod kept;
+mod steer;
+mod tied;
 mod usage;
 
 use crate::daemon::process::Site;

@@ -58,6 +58,30 @@ async fn rows_are_listed_retried_and_purged() {
     );
     assert_eq!(text.lines().count(), 3, "{text}");
 
+    execute(
+        &sql,
+        "update tidegate.outbox set id = case seq when 1 then 'waits' else 'fails' end where seq < 3",
+    )
+    .await;
+    for (command, id, words) in [
+        (
+            "job",
+            "waits",
+            "row 1 of the outbox, and has waited there for 1h",
+        ),
+        ("job", "fails", "can't be a job: bad"),
+        ("explain", "fails", "`tidegate outbox retry 2`"),
+    ] {
+        let args: &[&str] = if command == "job" {
+            &["job", "show", id]
+        } else {
+            &[command, id]
+        };
+        let told = at(&site, args);
+        assert_eq!(told.code, 1);
+        assert!(told.err.contains(words), "{told:?}");
+    }
+
     let retried = json_at(&site, &["outbox", "retry", "2", "99"]);
     assert_eq!(retried.code, 1, "one of them is not there: {retried:?}");
     assert_eq!(retried.json()["retried"], 1);
@@ -85,6 +109,34 @@ async fn without_a_database_it_says_so() {
     let ran = at(&site, &["outbox", "list"]);
     assert_eq!(ran.code, 78);
     assert!(ran.err.contains("database.url"), "{ran:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bridges_are_shown_with_what_waits_in_them() {
+    let namespace = format!("{}::Email", crate::support::fresh_prefix());
+    let bridge =
+        format!("[[bridge]]\nname = \"mail\"\nnamespace = \"{namespace}\"\nkind = \"app.ok\"\n");
+    let site = Site::new(
+        &bridge,
+        &[&OK.replace("handler", "queue = \"post\"\nhandler")],
+    );
+    let conn = apalis_redis::connect(crate::support::redis_url())
+        .await
+        .unwrap();
+    let config = apalis_redis::Config::default().queue(&namespace);
+    let mut storage = apalis_redis::RedisStorage::<u64>::new(conn).with_config(config);
+    apalis_core::backend::TaskSink::push(&mut storage, 7)
+        .await
+        .unwrap();
+    let shown = &json_at(&site, &["bridges"]).ok()["bridges"][0];
+    assert_eq!(
+        (&shown["waiting"], &shown["set_aside"]),
+        (&1.into(), &0.into())
+    );
+    assert_eq!(shown["queue"], "post");
+    assert!(shown["lag_ms"].as_u64().unwrap() < 60_000, "{shown}");
+    let none = Site::new("", &[]);
+    assert!(at(&none, &["bridges"]).out.contains("[[bridge]]"));
 }
 
 #[test]
