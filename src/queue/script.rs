@@ -79,6 +79,11 @@ fn assemble(libs: &[&str], own: &str) -> String {
 }
 
 impl Script {
+    /// The whole text, as Redis gets it.
+    pub(super) fn text(&self) -> &str {
+        &self.source.text
+    }
+
     /// A call with its keys; the caller adds the arguments.
     pub(super) fn call<K: AsRef<str>>(&self, keys: impl ExactSizeIterator<Item = K>) -> Cmd {
         let mut cmd = redis::cmd("EVALSHA");

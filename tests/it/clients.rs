@@ -48,7 +48,11 @@ impl Vector {
 }
 
 fn folder() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("clients/v1")
+    clients().join("v1")
+}
+
+fn clients() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("clients")
 }
 
 fn vectors(name: &str) -> Vec<Vector> {
@@ -117,4 +121,59 @@ async fn entries_the_vectors_call_bad_are_quarantined_with_their_reason() {
         assert!(entry.reason.contains(named), "{told}");
     }
     assert_eq!(rig.stat("admitted").await, 0);
+}
+
+/// One call of the enqueue script: its arguments, and what it answers.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Call {
+    name: String,
+    arguments: Vec<String>,
+    answers: Value,
+}
+
+/// An answer of Redis as JSON.
+fn json(value: &redis::Value) -> Value {
+    match value {
+        redis::Value::Array(items) => items.iter().map(json).collect(),
+        redis::Value::BulkString(bytes) => String::from_utf8_lossy(bytes).into(),
+        redis::Value::SimpleString(text) => text.as_str().into(),
+        redis::Value::Int(n) => (*n).into(),
+        other => panic!("no answer of the script: {other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn the_published_script_is_the_one_we_use_and_answers_as_published() {
+    let published = fs::read_to_string(clients().join("enqueue/v2.lua")).unwrap();
+    assert_eq!(
+        published,
+        tidegate::queue::operate::enqueue_script(),
+        "clients/enqueue/v2.lua differs from what the daemon uses"
+    );
+    let text = fs::read_to_string(clients().join("enqueue/v2.vectors.json")).unwrap();
+    let calls: Vec<Call> = serde_json::from_str(&text).unwrap();
+    assert!(calls.len() >= 5);
+    let rig = rig().await;
+    let keys = rig.queue.keys();
+    for call in calls {
+        let mut cmd = redis::cmd("EVAL");
+        cmd.arg(&published).arg(7);
+        for name in [
+            "inbox", "jobs", "ids", "running", "delayed", "dead", "locks",
+        ] {
+            cmd.arg(keys.named(name));
+        }
+        cmd.arg(&call.arguments);
+        let answer: Result<redis::Value, _> = cmd.query_async(&mut rig.conn.clone()).await;
+        let answer = match &answer {
+            Ok(value) => json(value),
+            Err(error) => serde_json::json!({"error": error.code()}),
+        };
+        assert_eq!(answer, call.answers, "{}", call.name);
+    }
+    // What was created can be admitted: the ids and the locks are those of the envelopes.
+    let (verdicts, duplicates) = rig.admit().await;
+    assert!(duplicates.is_empty(), "{duplicates:?}");
+    assert_eq!(rig.stat("admitted").await, verdicts.len() as u64);
 }
