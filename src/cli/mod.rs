@@ -20,6 +20,7 @@ mod queues;
 mod run;
 mod setup;
 mod store;
+mod verify;
 mod who;
 
 pub use error::{CliError, exit};
@@ -69,6 +70,8 @@ enum Command {
     Dead(dead::Args),
     /// List, retry or remove entries that could not be jobs
     Quarantine(quarantine::Args),
+    /// Look whether a queue is whole: every job in exactly one place; --repair puts it right
+    Verify(verify::Args),
     /// Say what holds a queue or a job back
     Explain(explain::Args),
     /// Run the daemon with a private Redis and Postgres, alone or beside a command
@@ -88,6 +91,7 @@ impl Command {
             Self::Job(args) => job::run(args, global).await,
             Self::Dead(args) => dead::run(args, global).await,
             Self::Quarantine(args) => quarantine::run(args, global).await,
+            Self::Verify(args) => verify::run(args, global).await,
             Self::Explain(args) => explain::run(args, global).await,
             Self::Dev(args) => dev::run(args, global).await,
             Self::Bench(args) => bench::run(args, global).await,

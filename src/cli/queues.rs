@@ -1,6 +1,6 @@
 //! `tidegate queues`: every queue in numbers.
 
-use super::output::{age, table};
+use super::output::{age, bytes, table};
 use super::store::{OnQueue, Store};
 use super::{CliError, Global, Report};
 use crate::job::Priority;
@@ -29,14 +29,26 @@ pub async fn run(args: Args, global: &Global) -> Result<Report, CliError> {
     let (mut views, mut rows) = (Vec::new(), Vec::new());
     for queue in store.queues() {
         let counts = queue.counts().await?;
-        views.push(view(&queue.name, &counts));
-        rows.push(row(&queue.name, &counts));
+        let memory = queue.memory().await?;
+        let mut shown = view(&queue.name, &counts);
+        shown["memory_bytes"] = memory.into();
+        views.push(shown);
+        let mut cells = row(&queue.name, &counts);
+        cells.push(memory.map_or_else(|| "-".to_owned(), bytes));
+        rows.push(cells);
     }
     let classes = Priority::ALL.map(Priority::as_str);
     let headings = [
         &["queue", "inbox"][..],
         &classes[..],
-        &["delayed", "running", "dead", "quarantine", "oldest"][..],
+        &[
+            "delayed",
+            "running",
+            "dead",
+            "quarantine",
+            "oldest",
+            "memory",
+        ][..],
     ]
     .concat();
     Ok(Report::new(
@@ -59,6 +71,8 @@ pub(super) fn view(name: &str, counts: &Counts) -> Value {
         "running": counts.running,
         "dead": counts.dead,
         "quarantine": counts.quarantine,
+        "histories": counts.archived,
+        "ids": counts.ids,
         "inbox": counts.inbox,
         "oldest_age_ms": oldest_age(counts),
     })

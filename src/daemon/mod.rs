@@ -27,7 +27,7 @@ use crate::queue::{Queue, board};
 use crate::runner::breakers::Breakers;
 use crate::runner::slots::Slots;
 use crate::runner::{QueueContext, Registry, Runner, Shared};
-use crate::services::{bell, lag, publish, stuck, upkeep};
+use crate::services::{auditor, bell, lag, publish, stuck, upkeep};
 use crate::telemetry::events::{self, BreakerChange};
 use crate::telemetry::{Alert, Alerts, Metrics, Successes};
 use arc_swap::ArcSwap;
@@ -380,9 +380,14 @@ fn start_services(
             lag::objective(&config, &context.queue.name),
             stop.clone(),
         ));
+        services.spawn(auditor::run(
+            Arc::clone(context),
+            config.audit.interval,
+            stop.clone(),
+        ));
         services.spawn(upkeep::run(
             Arc::clone(context),
-            upkeep::Ages::from(&config.retention),
+            config.retention.clone(),
             stop.clone(),
         ));
     }

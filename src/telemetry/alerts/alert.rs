@@ -27,6 +27,10 @@ pub enum AlertName {
     QueueLag,
     /// The auditor repaired something.
     AuditRepair,
+    /// Something an operator may have wanted to see gave way to others.
+    RetentionDropped,
+    /// A queue remembers more ids than it should.
+    IdsMany,
     /// A reload was refused.
     ReloadFailed,
     /// Jobs can't be taken in from the outbox or over a bridge.
@@ -62,6 +66,8 @@ impl AlertName {
             Self::RedisBack => "redis_back",
             Self::QueueLag => "queue_lag",
             Self::AuditRepair => "audit_repair",
+            Self::RetentionDropped => "retention_dropped",
+            Self::IdsMany => "ids_many",
             Self::ReloadFailed => "reload_failed",
             Self::IntakeLost => "intake_lost",
             Self::IntakeBack => "intake_back",
@@ -86,7 +92,9 @@ impl AlertName {
             | Self::RedisUnsafe
             | Self::RedisBack
             | Self::IntakeBack
-            | Self::QueueLag => Severity::Warn,
+            | Self::QueueLag
+            | Self::RetentionDropped
+            | Self::IdsMany => Severity::Warn,
         }
     }
 }

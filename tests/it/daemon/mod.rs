@@ -5,6 +5,7 @@ mod bell;
 mod crash;
 mod embedded;
 mod gate;
+mod kept;
 mod life;
 pub mod process;
 mod progress;
