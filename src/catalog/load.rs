@@ -279,6 +279,44 @@ command = ["/bin/true"]
                 &["jobs/a.toml:6", "timeuot"][..],
             ),
             (with("limit = 4", "limit = 0"), &["concurrency.limit", "0"]),
+            (
+                with("limit = 4", "limit = 4\ntotal = 0\nkey = \"args.n\""),
+                &["concurrency.total", "0"],
+            ),
+            (
+                with("limit = 4", "limit = 4\ntotal = 9"),
+                &["concurrency.total", "key"],
+            ),
+            (
+                with("limit = 4", "key = \"args.n\""),
+                &["concurrency.key", "limit"],
+            ),
+            (
+                with("limit = 4", "limit = 4\nkey = \"args.m\""),
+                &["concurrency.key", "declares no \"m\""],
+            ),
+            (
+                with("limit = 4", "limit = 4\nkey = \"args.n.x\""),
+                &["concurrency.key", "must lead to"],
+            ),
+            (
+                with("[retry]", "[rate]\nlimit = 0\nper = \"1s\"\n[retry]"),
+                &["rate.limit", "0"],
+            ),
+            (
+                with("[retry]", "[rate]\nlimit = 1\nper = \"0s\"\n[retry]"),
+                &["rate.per", "1ms"],
+            ),
+            (
+                with("[retry]", "[rate]\nlimit = 20\nper = \"1ms\"\n[retry]"),
+                &["rate.limit", "a second"],
+            ),
+            (
+                with("limit = 4", "limit = 4\nkey = \"args.n\"")
+                    .replace("timeout =", "fairness = \"args.m\"\ntimeout =")
+                    .replace("[args]", "[args]\nm = { type = \"string\" }"),
+                &["fairness", "not the same as concurrency.key"],
+            ),
             (with("factor = 2.0", "factor = 0.5"), &["retry.", "factor"]),
             (
                 with("handler = \"exec\"", "handler = \"exce\""),
@@ -286,6 +324,18 @@ command = ["/bin/true"]
             ),
             (with("0 15 1 * * *", "0 0 0 30 2 *"), &["schedule.cron"]),
             (with("0 15 1 * * *", "60 * * * *"), &["schedule.cron"]),
+            (
+                with("cron = ", "catch_up = 5\ncron = "),
+                &["schedule.catch_up", "misfire"],
+            ),
+            (
+                with("cron = ", "misfire = \"all\"\ncatch_up = 0\ncron = "),
+                &["schedule.catch_up", "1 to 10000"],
+            ),
+            (
+                with("cron = ", "timezone = \"Mars/Base\"\ncron = "),
+                &["schedule.timezone", "Mars/Base"],
+            ),
             (
                 with("default = 1, ", "required = true, "),
                 &["args.n", "required"],

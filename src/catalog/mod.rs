@@ -3,11 +3,14 @@
 //! Owns: the form of a definition, its checks, and errors that name file, line and field. Must not know what a handler
 //! does: the list of handler names is handed in, and a handler reads its own section through [`JobSpec::section`].
 
+mod limits;
 mod load;
+pub mod schedules;
 mod spec;
 
+pub use limits::{Concurrency, Rate};
 pub use load::{CatalogError, Problem, load};
-pub use spec::{Concurrency, HistorySpec, JobSpec, ScheduleSpec};
+pub use spec::{HistorySpec, JobSpec, ScheduleSpec};
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,8 +1,9 @@
 //! One job definition.
 
+use super::limits::{Concurrency, Rate, partition};
 use super::load::{Problem, section_value};
 use crate::config::duration;
-use crate::job::{ArgSpec, Priority};
+use crate::job::{ArgSpec, KeyExpr, Priority};
 use crate::policy::retry::RetryPolicy;
 use crate::policy::schedule::{Misfire, Schedule};
 use serde::Deserialize;
@@ -16,6 +17,10 @@ use std::time::Duration;
 const DEFAULT_QUEUE: &str = "default";
 /// The timeout of a definition that names none.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How many missed ticks are made up for when a definition does not say, and at most.
+const DEFAULT_CATCH_UP: usize = 100;
+const MAX_CATCH_UP: usize = 10_000;
 
 /// What a kind of job is and how it is to be run.
 #[derive(Debug, Clone)]
@@ -34,8 +39,14 @@ pub struct JobSpec {
     pub timeout: Duration,
     /// What happens after a failed attempt.
     pub retry: RetryPolicy,
-    /// How many may run at once in one daemon.
+    /// How many may run at once.
     pub concurrency: Concurrency,
+    /// How many may start in a time.
+    pub rate: Option<Rate>,
+    /// Whether the keys take turns.
+    pub fair: bool,
+    /// What its jobs are told apart by, for a limit or rate with a key and for turns.
+    pub partition: Option<KeyExpr>,
     /// How much of its jobs' histories is kept.
     pub history: HistorySpec,
     /// The dependencies it touches, like `postgres:primary`: the gate and the breakers go by them.
@@ -48,15 +59,6 @@ pub struct JobSpec {
     pub(super) path: PathBuf,
     /// The whole file: a handler's section is read from it with its line numbers.
     pub(super) text: Arc<str>,
-}
-
-/// `[concurrency]`
-#[derive(Debug, Clone, Copy, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Concurrency {
-    /// At most this many at once in one daemon; no limit of its own when absent.
-    #[serde(default)]
-    pub limit: Option<usize>,
 }
 
 /// `[history]`
@@ -75,6 +77,8 @@ pub struct ScheduleSpec {
     pub schedule: Schedule,
     /// What becomes of missed ticks.
     pub misfire: Misfire,
+    /// How many missed ticks [`Misfire::All`] makes up for.
+    pub catch_up: usize,
 }
 
 impl JobSpec {
@@ -122,6 +126,10 @@ pub(super) struct RawSpec {
     #[serde(default)]
     concurrency: Concurrency,
     #[serde(default)]
+    rate: Option<Rate>,
+    #[serde(default)]
+    fairness: Option<String>,
+    #[serde(default)]
     history: HistorySpec,
     #[serde(default)]
     resources: Vec<String>,
@@ -131,14 +139,17 @@ pub(super) struct RawSpec {
     schedule: Option<RawSchedule>,
 }
 
+/// `[schedule]` as it stands in the file.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct RawSchedule {
-    cron: String,
+pub(super) struct RawSchedule {
+    pub cron: String,
     #[serde(default)]
-    timezone: Option<String>,
+    pub timezone: Option<String>,
     #[serde(default)]
-    misfire: Misfire,
+    pub misfire: Misfire,
+    #[serde(default)]
+    pub catch_up: Option<usize>,
 }
 
 impl RawSpec {
@@ -161,6 +172,12 @@ impl RawSpec {
                 "args.{name}: a scheduled job takes its args from their defaults, so none may be required"
             ));
         }
+        let fairness = self.fairness.as_deref();
+        let partition = partition(&self.concurrency, self.rate.as_ref(), fairness, &self.args)
+            .unwrap_or_else(|found| {
+                problems.extend(found);
+                None
+            });
         if !problems.is_empty() {
             return Err(problems);
         }
@@ -173,6 +190,9 @@ impl RawSpec {
             timeout: self.timeout.unwrap_or(DEFAULT_TIMEOUT),
             retry: self.retry,
             concurrency: self.concurrency,
+            rate: self.rate,
+            fair: self.fairness.is_some(),
+            partition,
             history: self.history,
             resources: self.resources.iter().map(|r| r.as_str().into()).collect(),
             args: self.args,
@@ -203,10 +223,8 @@ impl RawSpec {
         if let Err(e) = self.retry.validate() {
             problems.extend(e.into_iter().map(|e| format!("retry.{e}")));
         }
-        if self.concurrency.limit == Some(0) {
-            problems
-                .push("concurrency.limit: 0 would never run; leave it out for no limit".to_owned());
-        }
+        problems.extend(self.concurrency.problems());
+        problems.extend(self.rate.iter().flat_map(Rate::problems));
         for resource in &self.resources {
             if let Err(e) = check_resource(resource) {
                 problems.push(format!("resources: {resource:?} {e}"));
@@ -220,13 +238,30 @@ impl RawSpec {
 }
 
 impl RawSchedule {
-    fn parse(self) -> Result<ScheduleSpec, String> {
+    /// Checks the fields and makes them a schedule.
+    ///
+    /// # Errors
+    /// Names the field that can't be used.
+    pub(super) fn parse(self) -> Result<ScheduleSpec, String> {
         let zone = self.timezone.as_deref().unwrap_or("UTC");
+        Schedule::check_zone(zone).map_err(|e| format!("schedule.timezone: {e}"))?;
         let schedule =
             Schedule::parse(&self.cron, zone).map_err(|e| format!("schedule.cron: {e}"))?;
+        match self.catch_up {
+            Some(_) if self.misfire != Misfire::All => {
+                return Err("schedule.catch_up: means nothing unless misfire is \"all\"".to_owned());
+            }
+            Some(n) if !(1..=MAX_CATCH_UP).contains(&n) => {
+                return Err(format!(
+                    "schedule.catch_up: {n} is not within 1 to {MAX_CATCH_UP}"
+                ));
+            }
+            _ => {}
+        }
         Ok(ScheduleSpec {
             schedule,
             misfire: self.misfire,
+            catch_up: self.catch_up.unwrap_or(DEFAULT_CATCH_UP),
         })
     }
 }

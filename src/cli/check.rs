@@ -65,6 +65,7 @@ pub async fn run(args: Args, global: &Global) -> Result<Report, CliError> {
     let catalog = check_catalog(global, &mut findings);
     if let Some(config) = &config {
         check_handlers(config, &catalog, &mut findings);
+        check_bridges(config, &catalog, &mut findings);
         if args.online {
             check_redis(config, &mut findings).await;
             check_postgres(config, &catalog, &mut findings).await;
@@ -124,6 +125,16 @@ fn check_handlers(config: &Config, catalog: &Catalog, findings: &mut Findings) {
     }
 }
 
+/// A kind that another daemon defines may be bridged to here: no mistake, but rarely meant.
+fn check_bridges(config: &Config, catalog: &Catalog, findings: &mut Findings) {
+    for bridge in &config.bridge {
+        if catalog.get(&bridge.kind).is_none() {
+            let message = format!("kind {:?} is not defined here", bridge.kind);
+            findings.warn(format!("bridge.{}", bridge.name), message);
+        }
+    }
+}
+
 async fn check_redis(config: &Config, findings: &mut Findings) {
     let conn = match connect(config).await {
         Ok(conn) => conn,
@@ -164,10 +175,10 @@ async fn check_postgres(config: &Config, catalog: &Catalog, findings: &mut Findi
             return findings.problem("postgres", error.to_string());
         }
     };
-    if catalog
+    let needed = catalog
         .iter()
-        .any(|spec| spec.handler.starts_with(NEEDS_SCHEMA))
-    {
+        .any(|spec| spec.handler.starts_with(NEEDS_SCHEMA));
+    if needed || config.outbox.enabled {
         findings.problem("postgres", message);
     } else {
         findings.warn("postgres", message);

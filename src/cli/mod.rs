@@ -7,6 +7,7 @@
 mod act;
 mod bench;
 mod check;
+mod cron;
 mod dead;
 mod dev;
 mod enqueue;
@@ -14,6 +15,7 @@ mod error;
 mod explain;
 mod job;
 mod migrate;
+mod outbox;
 mod output;
 mod quarantine;
 mod queues;
@@ -72,6 +74,10 @@ enum Command {
     Quarantine(quarantine::Args),
     /// Look whether a queue is whole: every job in exactly one place; --repair puts it right
     Verify(verify::Args),
+    /// List rows of the outbox, retry or remove those that can't be jobs
+    Outbox(outbox::Args),
+    /// List, add, run or pause what runs by itself
+    Cron(cron::Args),
     /// Say what holds a queue or a job back
     Explain(explain::Args),
     /// Run the daemon with a private Redis and Postgres, alone or beside a command
@@ -92,6 +98,8 @@ impl Command {
             Self::Dead(args) => dead::run(args, global).await,
             Self::Quarantine(args) => quarantine::run(args, global).await,
             Self::Verify(args) => verify::run(args, global).await,
+            Self::Outbox(args) => outbox::run(args, global).await,
+            Self::Cron(args) => cron::run(args, global).await,
             Self::Explain(args) => explain::run(args, global).await,
             Self::Dev(args) => dev::run(args, global).await,
             Self::Bench(args) => bench::run(args, global).await,

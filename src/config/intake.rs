@@ -50,3 +50,82 @@ pub struct BridgeConfig {
     #[serde(default)]
     pub redis_url: Option<Secret>,
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use crate::config::{Config, ConfigError, Sources, load};
+
+    const BRIDGE: &str =
+        "[[bridge]]\nname = \"mail\"\nnamespace = \"app::Email\"\nkind = \"mail.send\"\n";
+
+    fn with_file(text: &str) -> Result<Config, ConfigError> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("tidegate.toml");
+        std::fs::write(&path, text).unwrap();
+        load(&Sources { path: Some(path) })
+    }
+
+    #[test]
+    fn three_settings_make_a_bridge() {
+        let config = with_file(BRIDGE).unwrap();
+        assert_eq!(config.bridge[0].namespace, "app::Email");
+        assert_eq!(config.bridges.arg, "payload");
+        assert!(!config.outbox.enabled);
+    }
+
+    #[test]
+    fn what_can_not_work_is_refused_with_the_reason() {
+        let outbox = "[outbox]\nenabled = true\n";
+        let database = "[database]\nurl = \"postgres://h/d\"\n";
+        let again =
+            |change: (&str, &str)| format!("{BRIDGE}{}", BRIDGE.replace(change.0, change.1));
+        for (text, parts) in [
+            (outbox.to_owned(), &["outbox.enabled", "database.url"][..]),
+            (
+                format!("{outbox}{database}[dedupe]\nwindow = \"5m\""),
+                &["dedupe.window", "5m", "1h", "run already"],
+            ),
+            (
+                format!("{BRIDGE}[dedupe]\nwindow = \"0s\""),
+                &["dedupe.window"],
+            ),
+            ("[outbox]\nbatch = 0".to_owned(), &["outbox.batch", "1000"]),
+            ("[outbox]\npoll = \"1h\"".to_owned(), &["outbox.poll"]),
+            (
+                "[bridges]\nbatch = 1000".to_owned(),
+                &["bridges.batch", "256"],
+            ),
+            ("[bridges]\npoll = \"1ms\"".to_owned(), &["bridges.poll"]),
+            ("[bridges]\narg = \"\"".to_owned(), &["bridges.arg"]),
+            (
+                BRIDGE.replace("\"mail\"", "\"Mail\""),
+                &["bridge.name", "Mail"],
+            ),
+            (BRIDGE.replace("app::Email", ""), &["bridge.mail.namespace"]),
+            (BRIDGE.replace("mail.send", "Send"), &["bridge.mail.kind"]),
+            (format!("{BRIDGE}queue = \"a:b\""), &["bridge.mail.queue"]),
+            (format!("{BRIDGE}arg = \"\""), &["bridge.mail.arg"]),
+            (
+                format!("{BRIDGE}redis_url = \"http://x\""),
+                &["bridge.mail.redis_url", "redis://"],
+            ),
+            (
+                again(("app::Email", "app::Other")),
+                &["bridge.mail", "twice"],
+            ),
+            (
+                again(("\"mail\"", "\"post\"")),
+                &["bridge.post.namespace", "another bridge"],
+            ),
+        ] {
+            let error = with_file(&text).unwrap_err().to_string();
+            for part in parts {
+                assert!(
+                    error.contains(part),
+                    "{text:?} gave {error:?}, without {part:?}"
+                );
+            }
+        }
+    }
+}

@@ -1,13 +1,18 @@
 //! What takes in jobs by other ways than an inbox: wired here, from the configuration.
 
+use super::DEFAULT_QUEUE;
 use super::Parts;
+use crate::config::{BridgeConfig, Config};
+use crate::queue::Queue;
 use crate::queue::connection::Connection;
+use crate::services::bridge::translate::Rules;
+use crate::services::bridge::{self, Bridge, From};
 use crate::services::outbox;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// Starts the relay of the outbox, if there is to be one.
+/// Starts the relay of the outbox, if there is to be one, and every bridge.
 pub(super) fn start(
     parts: &Arc<Parts>,
     conn: &Connection,
@@ -24,5 +29,41 @@ pub(super) fn start(
             alerts: parts.shared.alerts.clone(),
         };
         services.spawn(outbox::run(relay, stop.clone()));
+    }
+    for own in &config.bridge {
+        let bridge = build(own, parts, &config, conn);
+        services.spawn(bridge::run(bridge, stop.clone()));
+    }
+}
+
+fn build(own: &BridgeConfig, parts: &Parts, config: &Config, conn: &Connection) -> Bridge {
+    let registry = parts.shared.registry.load();
+    let spec = registry.catalog.get(&own.kind);
+    let defined = spec.map_or(DEFAULT_QUEUE, |spec| &*spec.queue);
+    let queue = own.queue.as_deref().unwrap_or(defined);
+    let elsewhere = own
+        .redis_url
+        .as_ref()
+        .filter(|url| **url != config.redis.url);
+    Bridge {
+        rules: Rules {
+            name: own.name.clone(),
+            kind: own.kind.clone(),
+            arg: own.arg.as_ref().unwrap_or(&config.bridges.arg).clone(),
+        },
+        namespace: own.namespace.clone(),
+        from: elsewhere.map_or_else(
+            || From::Main(conn.clone()),
+            |url| {
+                let mut there = config.redis.clone();
+                there.url = url.clone();
+                From::Other(there)
+            },
+        ),
+        queue: Queue::new(queue, conn.clone(), config),
+        batch: config.bridges.batch,
+        poll: config.bridges.poll,
+        metrics: Arc::clone(&parts.shared.metrics),
+        alerts: parts.shared.alerts.clone(),
     }
 }

@@ -27,7 +27,7 @@ use crate::queue::{Queue, board};
 use crate::runner::breakers::Breakers;
 use crate::runner::slots::Slots;
 use crate::runner::{QueueContext, Registry, Runner, Shared};
-use crate::services::{auditor, bell, lag, publish, stuck, upkeep};
+use crate::services::{auditor, bell, lag, publish, scheduler, server, stuck, upkeep};
 use crate::telemetry::events::{self, BreakerChange};
 use crate::telemetry::{Alert, Alerts, Metrics, Successes};
 use arc_swap::ArcSwap;
@@ -80,7 +80,7 @@ impl Daemon {
         let conn = connect(&config).await?;
         let (alerts, alerts_task) =
             Alerts::start(&config.alerts).map_err(|e| DaemonError::setting(e.to_string()))?;
-        inspect(&conn, &alerts).await?;
+        let unsafe_settings = inspect(&conn, &alerts).await?;
         let deps = deps(&config, &conn)?;
         let metrics = Arc::new(Metrics::new());
         let (monitor, view) =
@@ -113,6 +113,12 @@ impl Daemon {
         let admin_address = start_admin(&parts, &services, &stop).await?;
         services.spawn(monitor.run(stop.clone()));
         start_services(&parts, &conn, &services, &stop);
+        services.spawn(server::run(
+            conn.clone(),
+            parts.shared.alerts.clone(),
+            unsafe_settings,
+            stop.clone(),
+        ));
         let runner = Runner::start(queues, &parts.config.load().redis);
         tracing::info!(
             event = "started",
@@ -238,7 +244,10 @@ async fn connect(config: &Config) -> Result<Connection, DaemonError> {
 }
 
 /// Refuses a server that can't work, and tells of one that may lose jobs.
-async fn inspect(conn: &Connection, alerts: &Alerts) -> Result<(), DaemonError> {
+async fn inspect(
+    conn: &Connection,
+    alerts: &Alerts,
+) -> Result<BTreeSet<&'static str>, DaemonError> {
     let server = board::inspect_server(conn)
         .await
         .map_err(|e| DaemonError::Unusable(e.to_string()))?;
@@ -248,7 +257,8 @@ async fn inspect(conn: &Connection, alerts: &Alerts) -> Result<(), DaemonError> 
     for (setting, problem) in &server.unsafe_settings {
         alerts.raise(events::redis_unsafe(setting, problem));
     }
-    Ok(())
+    let settings = server.unsafe_settings.iter();
+    Ok(settings.map(|(setting, _)| *setting).collect())
 }
 
 fn deps(config: &Config, conn: &Connection) -> Result<Deps, DaemonError> {
@@ -390,6 +400,7 @@ fn start_services(
             config.retention.clone(),
             stop.clone(),
         ));
+        services.spawn(scheduler::run(Arc::clone(context), stop.clone()));
     }
 }
 

@@ -3,6 +3,7 @@
 //! Owns: what an entry of an inbox may look like. What passes here is well formed by itself; whether the kind exists
 //! and its arguments fit is the catalogue's to say.
 
+use super::partition::MAX_KEY_BYTES;
 use super::strict::{self, StrictObject};
 use super::{JobId, Priority, id};
 use serde::Deserialize;
@@ -62,6 +63,9 @@ pub struct Envelope {
     /// Replaces the definition's timeout, ms.
     #[serde(default, deserialize_with = "present")]
     pub timeout_ms: Option<u64>,
+    /// What limits and turns tell it apart by, in place of the definition's expression.
+    #[serde(default, deserialize_with = "present")]
+    pub concurrency_key: Option<String>,
     /// The client's clock when it enqueued, ms since the epoch; for reports only.
     #[serde(default, deserialize_with = "present")]
     pub enqueued_at: Option<u64>,
@@ -81,8 +85,6 @@ pub struct Envelope {
     then: Unsupported,
     #[serde(default)]
     group: Unsupported,
-    #[serde(default)]
-    concurrency_key: Unsupported,
     #[serde(default)]
     result_ttl_ms: Unsupported,
 }
@@ -253,7 +255,6 @@ impl Envelope {
             ("debounce", self.debounce.0),
             ("then", self.then.0),
             ("group", self.group.0),
-            ("concurrency_key", self.concurrency_key.0),
             ("result_ttl_ms", self.result_ttl_ms.0),
         ];
         match asked.iter().find(|(_, present)| *present) {
@@ -296,6 +297,16 @@ impl Envelope {
             .is_some_and(|n| n == 0 || n > MAX_TIMEOUT_MS)
         {
             return Err(("timeout_ms", format!("must be 1 to {MAX_TIMEOUT_MS}")));
+        }
+        if self
+            .concurrency_key
+            .as_ref()
+            .is_some_and(|key| key.len() > MAX_KEY_BYTES)
+        {
+            return Err((
+                "concurrency_key",
+                format!("longer than {MAX_KEY_BYTES} bytes"),
+            ));
         }
         if let Some(trace) = &self.traceparent {
             check_traceparent(trace).map_err(|e| ("traceparent", e))?;

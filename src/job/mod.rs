@@ -9,6 +9,7 @@ pub mod history;
 pub mod id;
 mod outcome;
 mod outgoing;
+pub mod partition;
 mod priority;
 pub mod progress;
 mod strict;
@@ -19,6 +20,7 @@ pub use history::{AttemptError, Event, History, What};
 pub use id::JobId;
 pub use outcome::{Blame, Failure, Outcome};
 pub use outgoing::Outgoing;
+pub use partition::KeyExpr;
 pub use priority::Priority;
 pub use progress::Progress;
 

@@ -19,7 +19,7 @@ use chrono_tz::{GapInfo, Tz};
 use cron::TimeUnitSpec;
 use serde::{Deserialize, Serialize};
 
-use crate::policy::cron_fields;
+use crate::policy::{cron_fields, cron_words};
 
 /// What becomes of ticks nobody could serve, because no daemon ran or the queue was closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -58,9 +58,7 @@ impl Schedule {
     /// # Errors
     /// If the zone is unknown, the expression is not valid, or no date ever matches it (30 February).
     pub fn parse(expression: &str, zone: &str) -> Result<Self, String> {
-        let zone: Tz = zone
-            .parse()
-            .map_err(|_| format!("unknown time zone {zone:?}"))?;
+        let zone = Self::parse_zone(zone)?;
         let rules = cron_fields::rules(expression)
             .map_err(|error| format!("cron expression {expression:?}: {error}"))?;
         let every_hour = rules.iter().all(|rule| rule.hours().count() == 24);
@@ -77,6 +75,19 @@ impl Schedule {
                 "cron expression {expression:?}: no date ever matches it"
             )),
         }
+    }
+
+    fn parse_zone(zone: &str) -> Result<Tz, String> {
+        zone.parse()
+            .map_err(|_| format!("unknown time zone {zone:?}; want a name like Europe/Amsterdam"))
+    }
+
+    /// Checks the name of a time zone alone.
+    ///
+    /// # Errors
+    /// If it is unknown.
+    pub fn check_zone(zone: &str) -> Result<(), String> {
+        Self::parse_zone(zone).map(|_| ())
     }
 
     /// The first tick later than `unix_ms`, in unix milliseconds; none after the year 2100 or
@@ -161,6 +172,18 @@ impl Schedule {
     fn local(&self, unix_seconds: i64) -> Option<NaiveDateTime> {
         self.utc(unix_seconds)
             .map(|utc| self.zone.from_utc_datetime(&utc).naive_local())
+    }
+
+    /// Its times in plain words, without the time zone: `every day at 01:15`.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        cron_words::describe(&self.rules)
+    }
+
+    /// A time as people in its zone say it at another time, both unix ms: `tomorrow 01:15`.
+    #[must_use]
+    pub fn say(&self, at_ms: u64, now_ms: u64) -> String {
+        cron_words::when(at_ms, now_ms, self.zone).unwrap_or_else(|| at_ms.to_string())
     }
 
     /// The IANA name of its time zone.

@@ -3,9 +3,11 @@
 use super::reply::Reply;
 use super::script::{ADMIT, PEEK};
 use super::{Flow, Queue, QueueError};
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, JobSpec};
+use crate::job::partition::safe_key;
 use crate::job::{Envelope, JobId, Reject, RejectCode, args, envelope, history};
 use std::fmt::Write;
+use std::sync::Arc;
 
 /// The most entries looked at in one step.
 pub const PEEK_ENTRIES: usize = 256;
@@ -83,6 +85,7 @@ pub fn judge(raw: &[u8], queue: &str, catalog: &Catalog, now_ms: u64, random: [u
             return Verdict::Rejected { reject, id };
         }
     };
+    let flow = flow_of(&envelope, catalog);
     if let Err(reject) =
         within_a_year(&envelope, now_ms).and_then(|()| fits(&mut envelope, queue, catalog))
     {
@@ -91,7 +94,6 @@ pub fn judge(raw: &[u8], queue: &str, catalog: &Catalog, now_ms: u64, random: [u
     }
     let given = envelope.id.is_some();
     let due_ms = envelope.ready_at(now_ms);
-    let flow = flow_of(&envelope, catalog);
     let id = envelope.id.unwrap_or_else(|| JobId::mint(now_ms, random));
     if due_ms > now_ms {
         Verdict::Delayed {
@@ -134,11 +136,34 @@ fn fits(envelope: &mut Envelope, queue: &str, catalog: &Catalog) -> Result<(), R
         let message = format!("kind: {:?} is not defined here", envelope.kind);
         return Err(Reject::new(RejectCode::UnknownKind, message));
     };
+    let bad = |e| Reject::new(RejectCode::BadArgs, e);
+    if envelope.concurrency_key.is_some() && spec.partition.is_none() {
+        let message = format!(
+            "concurrency_key: jobs of {} are not told apart; its definition has no [concurrency] key, [rate] key or fairness",
+            spec.kind
+        );
+        return Err(bad(message));
+    }
+    key_of(envelope, spec).map_err(bad)?;
     let mut given = envelope.take_args();
-    args::bind(&spec.args, &mut given).map_err(|e| Reject::new(RejectCode::BadArgs, e))
+    args::bind(&spec.args, &mut given).map_err(bad)
 }
 
-/// The flow an envelope belongs to. A kind that is not defined here keeps its own priority, or the default one.
+/// What a job is told apart by; none if the jobs of its kind are not.
+fn key_of(envelope: &Envelope, spec: &JobSpec) -> Result<Option<Arc<str>>, String> {
+    let Some(expr) = &spec.partition else {
+        return Ok(None);
+    };
+    if let Some(given) = &envelope.concurrency_key {
+        return Ok(Some(safe_key(given)));
+    }
+    let declared = spec.args.get(expr.argument());
+    let default = declared.and_then(|arg| arg.default.as_ref());
+    expr.key(envelope.args(), default).map(Some)
+}
+
+/// The flow an envelope belongs to. A kind that is not defined here keeps its own priority, or the default one; what is
+/// no key counts as none, as it can't be admitted.
 #[must_use]
 pub fn flow_of(envelope: &Envelope, catalog: &Catalog) -> Flow {
     let spec = catalog.get(&envelope.kind);
@@ -148,6 +173,7 @@ pub fn flow_of(envelope: &Envelope, catalog: &Catalog) -> Flow {
             .or(spec.map(|s| s.priority))
             .unwrap_or_default(),
         kind: spec.map_or_else(|| envelope.kind.as_str().into(), |s| s.kind.clone()),
+        key: spec.and_then(|s| key_of(envelope, s).unwrap_or_else(|_| Some("".into()))),
     }
 }
 
@@ -234,7 +260,7 @@ impl Queue {
             .arg(self.bounds.quarantine_max)
             .arg(self.bounds.quarantine_bytes);
         for flow in flows {
-            cmd.arg(&*flow.kind).arg(flow.priority.index() + 1);
+            cmd.arg(&*flow.member()).arg(flow.priority.index() + 1);
         }
         let mut verb = String::with_capacity(8);
         for verdict in verdicts {

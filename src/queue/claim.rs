@@ -1,6 +1,7 @@
 //! From the flows to a daemon: look, promote what is due, claim under a token, make deliveries of what came.
 
 use super::admit::flow_of;
+use super::limits::Terms;
 use super::reply::Reply;
 use super::script::{CLAIM, LOOK, PROMOTE};
 use super::{Flow, Queue, QueueError, millis};
@@ -62,6 +63,8 @@ pub struct FlowAllowance {
     pub flow: Flow,
     /// Jobs that may be taken from it.
     pub allowance: usize,
+    /// What else holds for its jobs: nothing for most.
+    pub terms: Terms,
 }
 
 /// What a claim brought.
@@ -82,8 +85,8 @@ pub struct Claimed {
 pub struct RawDelivery {
     /// Number of its flow in the claim, from 0.
     pub flow: usize,
-    /// The class of that flow. Its definition's may have changed since admission.
-    pub priority: Priority,
+    /// That flow. What the definition says of class and key may have changed since admission.
+    pub home: Flow,
     /// When it became ready, ms.
     pub ready_ms: u64,
     /// Its id.
@@ -94,6 +97,8 @@ pub struct RawDelivery {
     pub history: Vec<u8>,
     /// The token under which it runs.
     pub token: String,
+    /// The slots it holds, by name; empty for most.
+    pub slots: Arc<[Arc<str>]>,
 }
 
 /// A job about to run.
@@ -115,17 +120,10 @@ pub struct Delivery {
     pub ready_ms: u64,
     /// Redis time when it was claimed, ms.
     pub claimed_ms: u64,
-}
-
-impl Delivery {
-    /// Where it goes when it is handed back.
-    #[must_use]
-    pub fn flow(&self) -> Flow {
-        Flow {
-            priority: self.job.priority,
-            kind: Arc::clone(&self.job.kind),
-        }
-    }
+    /// Where it was taken from, and goes when it is handed back.
+    pub flow: Flow,
+    /// The slots it holds, by name; empty for most.
+    pub slots: Arc<[Arc<str>]>,
 }
 
 /// A claimed entry that will not run.
@@ -170,7 +168,7 @@ impl RawDelivery {
             id,
             kind: Arc::clone(&spec.kind),
             queue: Arc::clone(&queue.name),
-            priority: self.priority,
+            priority: self.home.priority,
             args: given_args,
             attempt: history.as_ref().map_or(0, |h| h.attempts) + 1,
             max_attempts: envelope.max_attempts.unwrap_or(spec.retry.max_attempts),
@@ -188,6 +186,8 @@ impl RawDelivery {
             enqueued_ms: envelope.enqueued_at,
             ready_ms: self.ready_ms,
             claimed_ms: now_ms,
+            flow: self.home.clone(),
+            slots: Arc::clone(&self.slots),
         })
     }
 }
@@ -240,8 +240,8 @@ impl Queue {
         for priority in Priority::ALL {
             let mut flows = reply.array()?;
             while !flows.is_empty() {
-                let kind = flows.lossy()?.into();
-                look.heads.push((Flow { priority, kind }, flows.count()?));
+                let flow = Flow::of(priority, &flows.lossy()?);
+                look.heads.push((flow, flows.count()?));
             }
         }
         Ok(look)
@@ -304,7 +304,7 @@ impl Queue {
             cmd.arg(&job.id).arg(&job.score).arg(*number).arg(priority);
         }
         for (flow, _) in &flows {
-            cmd.arg(&*flow.kind);
+            cmd.arg(&*flow.member());
         }
         PROMOTE.send(self, &cmd).await?;
         Ok(flows)
@@ -340,7 +340,7 @@ impl Queue {
             .arg(millis(self.bounds.aging_after).max(1));
         for f in flows {
             cmd.arg(f.flow.priority.index() + 1)
-                .arg(&*f.flow.kind)
+                .arg(&*f.flow.member())
                 .arg(f.allowance);
         }
         let mut reply = Reply::new(CLAIM.send(self, &cmd).await?)?;
@@ -379,19 +379,22 @@ fn read_jobs(
     let mut jobs = Vec::with_capacity(taken.len() / 2);
     while !rows.is_empty() {
         let flow = number(rows.count()?);
-        let priority = flows.get(flow).map(|f| f.flow.priority).unwrap_or_default();
+        let Some(from) = flows.get(flow) else {
+            return Err(QueueError::Reply(format!("no flow of number {flow}")));
+        };
         for _ in 0..rows.count()? {
             let (entry, raw) = (taken.lossy()?, taken.bytes()?);
             let (ready, id) = entry.split_at_checked(READY_DIGITS).unwrap_or_default();
             jobs.push(RawDelivery {
                 flow,
-                priority,
+                home: from.flow.clone(),
                 // Digits, unless somebody else wrote them.
                 ready_ms: ready.parse().unwrap_or(0),
                 token: format!("{token_prefix}{ready}"),
                 id: id.get(1..).unwrap_or_default().to_owned(),
                 raw,
                 history: Vec::new(),
+                slots: from.terms.slots(),
             });
         }
     }

@@ -93,7 +93,7 @@ impl Queue {
                 .arg(&self.keys.ready[flow.priority.index()])
                 .arg("NX")
                 .arg(ready_ms)
-                .arg(&*flow.kind)
+                .arg(&*flow.member())
                 .query_async::<()>(&mut conn)
                 .await?;
         }
@@ -107,6 +107,7 @@ fn flows(catalog: &Catalog) -> impl Iterator<Item = Flow> {
         Priority::ALL.map(move |priority| Flow {
             priority,
             kind: Arc::clone(&kind),
+            key: None,
         })
     };
     catalog.iter().flat_map(move |spec| of_kind(&spec.kind))

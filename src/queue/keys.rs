@@ -1,15 +1,43 @@
 //! The names of a queue's keys. All of one queue share a hash tag, so they live in one slot of a cluster.
 
 use crate::job::Priority;
+use std::borrow::Cow;
 use std::sync::Arc;
 
-/// Where a waiting job stands: one list per priority and kind.
+/// Where a waiting job stands: one list per priority and kind, and key where the jobs of the kind are told apart.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Flow {
     /// Its class.
     pub priority: Priority,
     /// Its kind.
     pub kind: Arc<str>,
+    /// What limits and turns go by, as [`crate::job::partition::safe_key`] made it.
+    pub key: Option<Arc<str>>,
+}
+
+impl Flow {
+    /// How lists of flows name it within its class: `<kind>` or `<kind>@<key>`. A kind never holds an `@`.
+    #[must_use]
+    pub fn member(&self) -> Cow<'_, str> {
+        match &self.key {
+            None => Cow::Borrowed(&*self.kind),
+            Some(key) => Cow::Owned(format!("{}@{key}", self.kind)),
+        }
+    }
+
+    /// The reverse of [`Flow::member`].
+    #[must_use]
+    pub fn of(priority: Priority, member: &str) -> Self {
+        let (kind, key) = match member.split_once('@') {
+            Some((kind, key)) => (kind, Some(key.into())),
+            None => (member, None),
+        };
+        Self {
+            priority,
+            kind: kind.into(),
+            key,
+        }
+    }
 }
 
 /// The keys of one queue. Everything but `inbox` is private storage and may change with any version.
@@ -56,7 +84,15 @@ pub struct Keys {
     pub bell: String,
     /// incarnation → its last settlement, so that a repeated one is known (hash).
     pub settled: String,
-    /// One zset per priority: kind by the ready time of the head of its flow.
+    /// schedule → the last tick served, and by which expression (hash).
+    pub ticks: String,
+    /// name → schedule that an operator added, JSON (hash).
+    pub schedules: String,
+    /// schedule → since when it is paused, ms (hash).
+    pub schedules_paused: String,
+    /// Changes of the two before (counter): who serves ticks must have seen the latest one.
+    pub schedules_rev: String,
+    /// One zset per priority: flow by the ready time of the head of its flow.
     pub ready: [String; 5],
 }
 
@@ -87,6 +123,10 @@ impl Keys {
             progress: key("progress"),
             bell: key("bell"),
             settled: key("settled"),
+            ticks: key("ticks"),
+            schedules: key("schedules"),
+            schedules_paused: key("schedules_paused"),
+            schedules_rev: key("schedules_rev"),
             ready: Priority::ALL.map(|p| key(&format!("ready:{p}"))),
             base,
         }
@@ -95,7 +135,7 @@ impl Keys {
     /// The list of one flow.
     #[must_use]
     pub fn flow(&self, flow: &Flow) -> String {
-        format!("{}flow:{}:{}", self.base, flow.priority, flow.kind)
+        format!("{}flow:{}:{}", self.base, flow.priority, flow.member())
     }
 
     /// A key of this queue by its bare name, for what has no field of its own.
@@ -126,6 +166,10 @@ impl Keys {
             (&self.cancels, "hash"),
             (&self.progress, "hash"),
             (&self.settled, "hash"),
+            (&self.ticks, "hash"),
+            (&self.schedules, "hash"),
+            (&self.schedules_paused, "hash"),
+            (&self.schedules_rev, "number"),
         ];
         let ready = self.ready.iter().map(|key| (key.as_str(), "zset"));
         fixed.into_iter().map(|(k, t)| (k.as_str(), t)).chain(ready)

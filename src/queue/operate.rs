@@ -136,7 +136,7 @@ impl Queue {
         let event = |what| Event::new(clock::unix_ms(), what).by(by).encode();
         let mut cmd = REQUEUE.call(keys.into_iter());
         cmd.arg(id)
-            .arg(&*flow.kind)
+            .arg(&*flow.member())
             .arg(fresh.encode())
             .arg(event(What::Retried))
             .arg(event(What::Hurried));

@@ -34,6 +34,8 @@ macro_rules! scripts {
 }
 
 scripts! {
+    BRIDGE_TAKE = "bridge_take",
+    BRIDGE_DONE = "bridge_done",
     PEEK = "peek" + "sizes" + "quarantine",
     HEAL = "heal" + "sizes" + "quarantine",
     ADMIT = "admit" + "sizes" + "quarantine",
@@ -61,6 +63,8 @@ scripts! {
     UNRESERVE = "unreserve",
     RELEASE = "release" + "sizes" + "quarantine",
     DISCARD = "discard" + "sizes" + "quarantine",
+    TICK = "tick",
+    RESUME = "resume",
 }
 
 impl Source {
@@ -99,7 +103,8 @@ impl Script {
         answer
     }
 
-    async fn ask(&self, conn: &Connection, cmd: &Cmd) -> Result<Value, QueueError> {
+    /// The same on a server that is none of a queue.
+    pub(super) async fn ask(&self, conn: &Connection, cmd: &Cmd) -> Result<Value, QueueError> {
         let mut conn = conn.clone();
         match cmd.query_async::<Value>(&mut conn).await {
             Err(e) if e.code() == Some("NOSCRIPT") => {

@@ -20,6 +20,8 @@ pub struct Settlement {
     pub token: Arc<str>,
     /// What is to become of it.
     pub ending: Ending,
+    /// The slots it holds, by name; empty for most.
+    pub slots: Arc<[Arc<str>]>,
     /// It may have told how far it had come: that goes with it.
     pub told: bool,
 }
@@ -197,7 +199,7 @@ impl Queue {
             .arg(counters.len())
             .arg(&counters);
         for flow in &flows {
-            cmd.arg(&*flow.kind);
+            cmd.arg(&*flow.member());
         }
         for s in settlements {
             cmd.arg(&*s.id).arg(&*s.token);

@@ -31,7 +31,7 @@ pub fn ending_of(
             }
         }
         Outcome::Interrupted { reason } => Ending::HandedBack {
-            flow: delivery.flow(),
+            flow: delivery.flow.clone(),
             // Nothing is wrong with a job whose daemon was stopped.
             history: is_kept(delivery).then(|| {
                 let mut history = started(delivery);

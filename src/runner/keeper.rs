@@ -169,6 +169,7 @@ impl Keeper {
                     id: entry.id.as_str().into(),
                     token: entry.token.as_str().into(),
                     ending,
+                    slots: Arc::default(),
                     // Nobody knows what it told before its daemon died.
                     told: true,
                 };

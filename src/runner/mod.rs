@@ -22,6 +22,7 @@ pub mod stop;
 pub use context::{QueueContext, Shared};
 pub use feeder::Phase;
 pub use registry::Registry;
+pub use report::heal;
 
 use crate::config::RedisConfig;
 use crate::queue::backend::{self, ClaimedBackend};

@@ -109,7 +109,7 @@ fn unrun(context: &QueueContext, settlement: &Settlement, kind: &Arc<str>) {
 }
 
 /// Sets aside keys of the wrong type and says so.
-pub(super) async fn heal(context: &QueueContext) {
+pub async fn heal(context: &QueueContext) {
     let registry = context.shared.registry.load_full();
     let healed = context
         .queue

@@ -132,6 +132,7 @@ async fn settle_batch(context: &QueueContext, batch: u64, ended: Vec<Ended>) {
                     id: delivery.job.id.shared(),
                     token: Arc::clone(&delivery.job.token),
                     ending,
+                    slots: Arc::clone(&delivery.slots),
                     told: context
                         .told
                         .forget(delivery.job.id.as_str(), &delivery.job.token),

@@ -3,10 +3,13 @@
 
 pub mod auditor;
 pub mod bell;
+pub mod bridge;
 pub mod intake;
 pub mod lag;
 pub mod notify;
 pub mod outbox;
 pub mod publish;
+pub mod scheduler;
+pub mod server;
 pub mod stuck;
 pub mod upkeep;

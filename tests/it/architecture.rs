@@ -43,6 +43,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "job",
             "config",
             "policy",
+            "catalog",
             "clock",
             "telemetry",
             "queue",

@@ -11,6 +11,7 @@ mod daemon;
 mod database;
 mod dev;
 mod exec;
+mod failures;
 mod handler;
 mod health;
 mod http;

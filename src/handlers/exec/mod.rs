@@ -15,7 +15,7 @@
 //! With `progress = true` a child may tell how far it has come: see [`telling`].
 //!
 //! The command comes from the definition alone and no shell is involved, so nothing an enqueuer sends is ever a program,
-//! an option or a variable. Each child leads a process group of its own, and the group is dead before the job can
+//! an option or a variable; but for `TRACEPARENT`, hexadecimal digits of a trace context that go on to the child. Each child leads a process group of its own, and the group is dead before the job can
 //! run elsewhere: see [`process`]. Must not know the runner, retries, or where jobs come from.
 //!
 //! What a `SIGKILL` of the daemon itself leaves behind: its children live on as orphans. `PR_SET_PDEATHSIG` is no
@@ -129,6 +129,9 @@ impl Exec {
             .stderr(Stdio::piped());
         if let Some(cwd) = &definition.cwd {
             command.current_dir(cwd);
+        }
+        if let Some(trace) = &job.traceparent {
+            command.env("TRACEPARENT", trace);
         }
         command
     }

@@ -186,6 +186,7 @@ impl KnownFlows {
             Priority::ALL.map(|priority| Flow {
                 priority,
                 kind: spec.kind.clone(),
+                key: None,
             })
         });
         self.0.extend(each);
@@ -214,10 +215,7 @@ impl Queue {
                 let member = reply.lossy()?;
                 // Lua counts from 1.
                 if let Some(priority) = Priority::ALL.get(class.wrapping_sub(1)) {
-                    flows.0.insert(Flow {
-                        priority: *priority,
-                        kind: member.as_str().into(),
-                    });
+                    flows.0.insert(Flow::of(*priority, &member));
                 }
             }
         }
@@ -227,7 +225,11 @@ impl Queue {
     async fn ask_tally(&self, flows: &[&Flow]) -> Result<Reply, QueueError> {
         let k = &self.keys;
         let flow_keys: Vec<String> = flows.iter().map(|f| k.flow(f)).collect();
-        let keys: Vec<&String> = [&k.jobs, &k.delayed, &k.running, &k.dead, &k.tomb]
+        let (parked, resume) = (k.named("parked"), k.named("resume"));
+        let fixed = [
+            &k.jobs, &k.delayed, &k.running, &k.dead, &k.tomb, &parked, &resume,
+        ];
+        let keys: Vec<&String> = fixed
             .into_iter()
             .chain(&k.ready)
             .chain(&flow_keys)
@@ -235,7 +237,7 @@ impl Queue {
         let mut cmd = TALLY.call(keys.into_iter());
         cmd.arg(FLOWS_MAX).arg(STONES_MAX);
         for flow in flows {
-            cmd.arg(flow.priority.index() + 1).arg(&*flow.kind);
+            cmd.arg(flow.priority.index() + 1).arg(&*flow.member());
         }
         Reply::new(TALLY.send(self, &cmd).await?)
     }

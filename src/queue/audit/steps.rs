@@ -67,16 +67,63 @@ impl Queue {
                     .query_async(&mut conn)
                     .await?;
                 let full = page.len() == PAGE;
-                flows.extend(page.into_iter().map(|member| Flow {
-                    priority: *priority,
-                    kind: String::from_utf8_lossy(&member).as_ref().into(),
+                flows.extend(page.iter().map(|member| {
+                    let member = String::from_utf8_lossy(member);
+                    Flow::of(*priority, &member)
                 }));
                 if !full {
                     break;
                 }
             }
         }
+        flows.extend(self.set_aside_flows().await?);
         Ok(flows.into_iter().collect())
+    }
+
+    /// Flows that wait for a slot, or for their rate: they are not listed as ready.
+    async fn set_aside_flows(&self) -> Result<Vec<Flow>, QueueError> {
+        let mut conn = self.conn.clone();
+        let (mut names, mut cursor) = (Vec::new(), 0_u64);
+        loop {
+            type Pairs = Vec<(Vec<u8>, Vec<u8>)>;
+            let (next, pairs): (u64, Pairs) = redis::cmd("HSCAN")
+                .arg(self.keys.named("parked"))
+                .arg(cursor)
+                .arg("COUNT")
+                .arg(ASK)
+                .query_async(&mut conn)
+                .await?;
+            for (_, flows) in pairs {
+                let flows = String::from_utf8_lossy(&flows).into_owned();
+                let parked = flows.lines().filter_map(|line| line.rsplit_once(':'));
+                names.extend(parked.map(|(name, _)| name.to_owned()));
+            }
+            if next == 0 {
+                break;
+            }
+            cursor = next;
+        }
+        for from in (0..).step_by(PAGE) {
+            let page: Vec<Vec<u8>> = redis::cmd("ZRANGE")
+                .arg(self.keys.named("resume"))
+                .arg(from)
+                .arg(from + PAGE - 1)
+                .query_async(&mut conn)
+                .await?;
+            names.extend(
+                page.iter()
+                    .map(|name| String::from_utf8_lossy(name).into_owned()),
+            );
+            if page.len() < PAGE {
+                break;
+            }
+        }
+        let flow = |name: &String| {
+            let (class, member) = name.split_once(':')?;
+            let index = class.parse::<usize>().ok()?.checked_sub(1)?;
+            Some(Flow::of(*Priority::ALL.get(index)?, member))
+        };
+        Ok(names.iter().filter_map(flow).collect())
     }
 
     /// Entries of a flow from a distance to its tail on, going towards its head: the last comes first. Entries move away
@@ -149,8 +196,11 @@ impl Queue {
     pub(super) async fn relist(&self, flow: &Flow, repair: bool) -> Result<bool, QueueError> {
         let k = &self.keys;
         let ready = &k.ready[flow.priority.index()];
-        let mut cmd = RELIST.call([ready, &k.flow(flow)].into_iter());
-        cmd.arg(&*flow.kind).arg(u8::from(repair));
+        let (parked, resume) = (k.named("parked"), k.named("resume"));
+        let mut cmd = RELIST.call([ready, &k.flow(flow), &parked, &resume].into_iter());
+        cmd.arg(&*flow.member())
+            .arg(flow.priority.index() + 1)
+            .arg(u8::from(repair));
         Ok(RELIST.send(self, &cmd).await? == Value::Int(1))
     }
 
@@ -197,7 +247,7 @@ impl Queue {
             &k.jobs, &k.running, &k.delayed, &k.dead, &k.tomb, &k.meta, ready, &flow_key,
         ];
         let mut cmd = REENTER.call(keys.into_iter());
-        cmd.arg(&*flow.kind)
+        cmd.arg(&*flow.member())
             .arg(REACH)
             .arg(u8::from(repair))
             .arg(event);

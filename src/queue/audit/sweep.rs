@@ -343,6 +343,7 @@ impl<'a> Sweep<'a> {
         let any = self.flows.first().cloned().unwrap_or_else(|| Flow {
             priority: Priority::default(),
             kind: "unreadable".into(),
+            key: None,
         });
         (any, History::default().encode())
     }

@@ -3,7 +3,7 @@
 use super::Feeder;
 use crate::clock;
 use crate::queue::settle::Ending;
-use crate::queue::{Claimed, Flow, FlowAllowance, QueueError, Settlement};
+use crate::queue::{Claimed, Flow, FlowAllowance, QueueError, Settlement, Terms};
 use crate::runner::feeder::Phase;
 use crate::runner::pipeline::Run;
 use crate::runner::registry::Registry;
@@ -37,6 +37,7 @@ impl Feeder {
             .map(|(flow, allowance)| FlowAllowance {
                 flow,
                 allowance: *allowance,
+                terms: Terms::default(),
             })
             .collect();
         self.claim_number += 1;
@@ -86,7 +87,10 @@ impl Feeder {
         let ask = Ask {
             kind: Arc::clone(&flow.kind),
             class: flow.priority,
-            kind_limit: kind.spec.concurrency.limit.unwrap_or(usize::MAX),
+            kind_limit: {
+                let c = &kind.spec.concurrency;
+                c.per_daemon.or(c.limit).unwrap_or(usize::MAX)
+            },
             class_limit: (shared.gate)(&kind.spec, flow.priority, slots),
             flow_limit: shared.breakers.outlook(&kind.breakers, slots),
         };
@@ -133,7 +137,7 @@ impl Feeder {
                     let slots = &self.context.shared.slots;
                     slots.release(&self.context.queue.name, &flow.kind, flow.priority);
                     self.settler.send(Ended::Unrun {
-                        settlement,
+                        settlement: *settlement,
                         kind: Arc::clone(&flow.kind),
                     });
                 }
@@ -159,7 +163,7 @@ impl Feeder {
             let slots = &self.context.shared.slots;
             slots.release(&job.queue, &job.kind, job.priority);
             let ending = Ending::HandedBack {
-                flow: delivery.flow(),
+                flow: delivery.flow.clone(),
                 history: None,
                 counter: "handed_back",
             };
@@ -168,6 +172,7 @@ impl Feeder {
                     id: job.id.shared(),
                     token: Arc::clone(&job.token),
                     ending,
+                    slots: Arc::clone(&delivery.slots),
                     told: false,
                 },
                 kind: Arc::clone(&job.kind),

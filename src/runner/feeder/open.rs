@@ -25,7 +25,7 @@ impl Feeder {
         raw: &RawDelivery,
         flow: &Flow,
         now_ms: u64,
-    ) -> Result<Run, Settlement> {
+    ) -> Result<Run, Box<Settlement>> {
         let token: Arc<str> = raw.token.as_str().into();
         let stop = Stop::default();
         let hold = |turn| {
@@ -34,14 +34,15 @@ impl Feeder {
             inflight.hold(id, Arc::clone(&token), stop.clone(), turn);
         };
         hold(None);
-        let (run, turn) = self
-            .prepare(raw, flow, now_ms, &stop)
-            .map_err(|ending| Settlement {
+        let (run, turn) = self.prepare(raw, flow, now_ms, &stop).map_err(|ending| {
+            Box::new(Settlement {
                 id: raw.id.as_str().into(),
                 token: Arc::clone(&token),
                 ending,
+                slots: Arc::clone(&raw.slots),
                 told: false,
-            })?;
+            })
+        })?;
         if turn.is_some() {
             hold(turn);
         }
@@ -108,7 +109,7 @@ fn is_suspect(history: Option<&History>) -> bool {
 
 fn put_off_for(delivery: &Delivery, now_ms: u64, delay: Duration, why: &str) -> History {
     let fresh = || {
-        let flow = delivery.flow();
+        let flow = delivery.flow.clone();
         History::of(&flow.kind, flow.priority).begun(delivery.enqueued_ms, delivery.ready_ms)
     };
     let mut history = delivery.history.clone().unwrap_or_else(fresh);

@@ -25,6 +25,8 @@ pub enum AlertName {
     RedisBack,
     /// A queue is older than its objective.
     QueueLag,
+    /// Ticks of a schedule were missed, or served late.
+    ScheduleMissed,
     /// The auditor repaired something.
     AuditRepair,
     /// Something an operator may have wanted to see gave way to others.
@@ -65,6 +67,7 @@ impl AlertName {
             Self::RedisLost => "redis_lost",
             Self::RedisBack => "redis_back",
             Self::QueueLag => "queue_lag",
+            Self::ScheduleMissed => "schedule_missed",
             Self::AuditRepair => "audit_repair",
             Self::RetentionDropped => "retention_dropped",
             Self::IdsMany => "ids_many",
@@ -93,6 +96,7 @@ impl AlertName {
             | Self::RedisBack
             | Self::IntakeBack
             | Self::QueueLag
+            | Self::ScheduleMissed
             | Self::RetentionDropped
             | Self::IdsMany => Severity::Warn,
         }

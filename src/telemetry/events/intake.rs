@@ -41,6 +41,15 @@ pub fn intake_back(source: &str, down: Duration) -> Alert {
     Alert::new(AlertName::IntakeBack, source, &message)
 }
 
+/// A task of a bridge has no payload any more: somebody removed it, and there is nothing to hand over.
+pub fn intake_orphan(source: &str, task: &str) {
+    let task = clip(task);
+    warn!(
+        event = "intake_orphan",
+        source, task, "a task without a payload, dropped"
+    );
+}
+
 /// What came from a source can't be a job and is set aside there.
 #[must_use = "hand the alert to Alerts::raise"]
 pub fn intake_rejected(source: &str, count: u64, first: &str) -> Alert {

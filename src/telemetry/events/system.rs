@@ -134,6 +134,46 @@ pub fn queue_lag(queue: &str, oldest_age: Duration, objective: Duration) -> Aler
     Alert::new(AlertName::QueueLag, queue, &message)
 }
 
+/// Ticks of a schedule that were missed, and what became of them.
+#[derive(Debug, Clone, Copy)]
+pub struct MissedTicks<'a> {
+    /// The queue.
+    pub queue: &'a str,
+    /// The schedule.
+    pub schedule: &'a str,
+    /// The oldest of them, unix ms.
+    pub oldest_ms: u64,
+    /// How late that one is.
+    pub late: Duration,
+    /// How many were served now.
+    pub served: u64,
+    /// How many are not served.
+    pub passed_over: u64,
+}
+
+/// Ticks of a schedule were missed: served late, or not at all.
+#[must_use = "hand the alert to Alerts::raise"]
+pub fn schedule_missed(missed: MissedTicks<'_>) -> Alert {
+    let late_ms = whole_ms(missed.late);
+    let oldest = crate::clock::rfc3339(missed.oldest_ms);
+    warn!(
+        event = "schedule_missed",
+        alert = AlertName::ScheduleMissed.as_str(),
+        queue = missed.queue,
+        schedule = missed.schedule,
+        oldest,
+        late_ms,
+        served = missed.served,
+        passed_over = missed.passed_over,
+        "ticks of a schedule were missed"
+    );
+    let message = format!(
+        "missed since {oldest}, {late_ms} ms ago: {} served now, {} passed over",
+        missed.served, missed.passed_over
+    );
+    Alert::new(AlertName::ScheduleMissed, missed.schedule, &message)
+}
+
 /// Redis is configured so that jobs can be lost.
 #[must_use = "hand the alert to Alerts::raise"]
 pub fn redis_unsafe(setting: &str, problem: &str) -> Alert {

@@ -1,6 +1,7 @@
 //! The program as people and scripts meet it: exit codes, JSON, what is said and what is not.
 
 mod check;
+mod cron;
 mod jobs;
 mod kept;
 mod usage;

@@ -6,7 +6,7 @@ use serde_json::json;
 use std::time::{Duration, Instant};
 use tidegate::stack::{PrivateRedis, RedisOptions};
 
-const COMMANDS: [&str; 10] = [
+const COMMANDS: [&str; 11] = [
     "run",
     "check",
     "migrate",
@@ -15,6 +15,7 @@ const COMMANDS: [&str; 10] = [
     "job",
     "dead",
     "quarantine",
+    "cron",
     "explain",
     "dev",
 ];
@@ -47,6 +48,19 @@ fn what_can_not_be_understood_exits_2() {
         &["dead", "retry"],
         &["dead", "retry", "x", "--all"],
         &["quarantine", "purge", "not-an-id"],
+        &["cron", "add", "x", "--kind", "a.b"],
+        &[
+            "cron",
+            "add",
+            "x",
+            "--cron",
+            "@daily",
+            "--kind",
+            "a.b",
+            "--misfire",
+            "maybe",
+        ],
+        &["cron", "list", "--next", "0"],
     ] {
         let ran = program(&[args, &["--json"]].concat(), &[], "");
         assert_eq!(ran.code, 2, "{args:?}: {ran:?}");

@@ -3,6 +3,7 @@
 mod attack;
 mod bell;
 mod crash;
+mod cron;
 mod embedded;
 mod gate;
 mod kept;

@@ -21,10 +21,14 @@ const STEPS: &str = "RELAY_CHILD_STEPS";
 const ALL_STEPS: u32 = 5;
 
 /// Dies as with kill -9 once so many steps are done.
-struct Fuse(u32);
+pub struct Fuse(u32);
 
 impl Fuse {
-    fn step(&mut self) {
+    pub fn new(steps: u32) -> Self {
+        Self(steps)
+    }
+
+    pub fn step(&mut self) {
         if self.0 == 0 {
             kill_process(getpid(), Signal::KILL).unwrap();
         }
@@ -42,7 +46,7 @@ async fn relay_in_a_child() {
     config.redis.url = Secret::new(redis);
     let conn = connection::connect(&config.redis).await.unwrap();
     let relay = relay(&config, &database, conn);
-    let mut fuse = Fuse(steps.parse().unwrap());
+    let mut fuse = Fuse::new(steps.parse().unwrap());
     fuse.step();
     let mut batch = relay.take().await.unwrap().unwrap();
     fuse.step();
@@ -60,21 +64,23 @@ async fn relay_in_a_child() {
     fuse.step();
 }
 
+/// A test of this binary as a process of its own.
+pub fn child(test: &str) -> Command {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command
+        .args([test, "--exact", "--ignored", "--nocapture"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    command
+}
+
 /// Runs the child and waits until it is dead and its locks are free.
 async fn die_after(harbour: &Harbour, steps: u32) {
-    let status = Command::new(std::env::current_exe().unwrap())
-        .args([
-            "intake::killed::relay_in_a_child",
-            "--exact",
-            "--ignored",
-            "--nocapture",
-        ])
+    let status = child("intake::killed::relay_in_a_child")
         .env(DATABASE, &harbour.url)
         .env(PREFIX, &harbour.rig.config.redis.prefix)
         .env(REDIS, support::redis_url())
         .env(STEPS, steps.to_string())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
         .status()
         .unwrap();
     assert_eq!(status.signal(), Some(9), "killed after step {steps}");

@@ -1,5 +1,8 @@
 //! Jobs that come by other ways than an inbox: the outbox in Postgres, and what apps push with apalis-redis.
 
+mod bridge;
+mod cli;
+mod daemon;
 mod killed;
 mod outbox;
 mod relay;

@@ -354,6 +354,7 @@ async fn work(rig: &Rig, queue: &Queue, seed: u64) {
             .map(|(flow, _)| FlowAllowance {
                 flow,
                 allowance: 30,
+                terms: Default::default(),
             })
             .collect();
         held.extend(queue.claim(&me, round + 1, 45, &flows).await.unwrap().jobs);
@@ -402,4 +403,37 @@ async fn a_queue_at_work_is_never_taken_for_a_broken_one() {
     for counter in ["done", "retried", "handed_back", "cancelled"] {
         assert!(rig.stat(counter).await > 5, "{counter}");
     }
+}
+
+#[tokio::test]
+async fn flows_with_keys_are_known_too() {
+    let rig = Rig::new().await;
+    let keys = rig.queue.keys();
+    let keyed = |key: &str| {
+        let mut flow = flow(Priority::Normal, "app.a");
+        flow.key = Some(key.into());
+        keys.flow(&flow)
+    };
+    rig.put(&[given(1), given(2), given(3)]).await;
+    // As if each tenant had a flow: one is listed, one waits for a slot, one for its rate.
+    rig.redis::<()>("DEL", &[&home(keys), &keys.ready[2]]).await;
+    for (n, key) in [(1, "a"), (2, "b:b"), (3, "c")] {
+        let entry = format!("170000000000{n}:x{n}");
+        rig.redis::<()>("RPUSH", &[&keyed(key), &entry]).await;
+    }
+    rig.redis::<()>("ZADD", &[&keys.ready[2], "1700000000001", "app.a@a"])
+        .await;
+    let (parked, resume) = (keys.named("parked"), keys.named("resume"));
+    rig.redis::<()>("HSET", &[&parked, "app.a@b:b", "3:app.a@b:b:1700000000002"])
+        .await;
+    rig.redis::<()>("ZADD", &[&resume, "9000000000000", "3:app.a@c"])
+        .await;
+    let now = tally(&rig).await;
+    assert_eq!((now.waiting, now.is_whole()), (3, true), "{now:?}");
+    assert_eq!(sweep(&rig, true).await, Findings::default());
+    // One of them is not known any more: its job is found by where it belongs, or put back.
+    rig.redis::<()>("ZREM", &[&keys.ready[2], "app.a@a"]).await;
+    let found = sweep(&rig, true).await;
+    assert_eq!(found.count(Damage::Lost), 1, "{found:?}");
+    assert!(tally(&rig).await.is_whole());
 }

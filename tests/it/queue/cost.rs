@@ -4,9 +4,9 @@
 use super::rig::{ME, Rig, done, envelope, flow, settlement};
 use std::collections::BTreeMap;
 use tidegate::job::{Envelope, Priority};
-use tidegate::queue::FlowAllowance;
 use tidegate::queue::claim::RawDelivery;
 use tidegate::queue::settle::Ending;
+use tidegate::queue::{FlowAllowance, Terms};
 use tidegate::stack::{PrivateRedis, RedisOptions};
 
 /// Calls of each command since some moment.
@@ -77,6 +77,7 @@ async fn through(rig: &Rig, entries: &[String], batch: u64) -> Calls {
     let from = [FlowAllowance {
         flow: flow(Priority::Normal, "app.a"),
         allowance: entries.len(),
+        terms: Terms::default(),
     }];
     let jobs = rig.claim_from(ME, entries.len(), &from).await;
     assert_eq!(jobs.len(), entries.len());

@@ -39,10 +39,9 @@ struct Stage {
 }
 
 impl Stage {
-    fn new(database: u32) -> Self {
+    /// On a database that is emptied for each case.
+    fn new(url: &str) -> Self {
         let runtime = Builder::new_current_thread().enable_all().build().unwrap();
-        let url = support::redis_url();
-        let url = format!("{}/{database}", url.strip_suffix("/0").unwrap());
         let rig = |remember: bool| {
             let set = move |c: &mut tidegate::config::Config| {
                 c.retention.dead_max = expected::DEAD_MAX;
@@ -50,7 +49,7 @@ impl Stage {
                     c.dedupe.window = Duration::ZERO;
                 }
             };
-            runtime.block_on(Rig::on(&url, set))
+            runtime.block_on(Rig::on(url, set))
         };
         let (remembering, forgetting) = (rig(true), rig(false));
         Self {
@@ -72,7 +71,7 @@ impl Stage {
 
 #[test]
 fn each_job_is_in_one_place_and_none_is_lost() {
-    let stage = Stage::new(1);
+    let stage = Stage::new(&database(1));
     let kept = fs::read_to_string(FAILURES).unwrap_or_default();
     for (n, line) in kept.lines().enumerate() {
         let case: Case = serde_json::from_str(line).unwrap();
@@ -86,8 +85,30 @@ fn each_job_is_in_one_place_and_none_is_lost() {
     });
 }
 
-fn explore(database: u32) {
-    let stage = Stage::new(database);
+/// A database of the shared server that no other test uses.
+fn database(number: u32) -> String {
+    let url = support::redis_url();
+    format!("{}/{number}", url.strip_suffix("/0").unwrap())
+}
+
+/// Plays some random cases on the server at `url`; they must hold.
+pub fn some(url: &str, cases: u32) {
+    let stage = Stage::new(url);
+    let config = Config {
+        cases,
+        failure_persistence: None,
+        ..Config::default()
+    };
+    TestRunner::new(config)
+        .run(&op::case(), |case| {
+            stage.play(&case);
+            Ok(())
+        })
+        .unwrap();
+}
+
+fn explore(number: u32) {
+    let stage = Stage::new(&database(number));
     let given = std::env::var_os("PROPTEST_CASES").is_some();
     let config = Config {
         cases: if given {

@@ -190,6 +190,7 @@ async fn a_new_job_under_a_cancelled_id_outlives_a_clock_that_steps_back() {
         let from = [FlowAllowance {
             flow: home.clone(),
             allowance: 1,
+            terms: Default::default(),
         }];
         let job = rig.claim_from(ME, 1, &from).await.remove(0);
         let again = Ending::Later {

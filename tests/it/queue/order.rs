@@ -2,7 +2,7 @@
 
 use super::rig::{Rig, envelope, flow, handed_back, number_of, settlement};
 use tidegate::job::Priority;
-use tidegate::queue::FlowAllowance;
+use tidegate::queue::{FlowAllowance, Terms};
 
 #[tokio::test]
 async fn strictly_by_class_whatever_came_first() {
@@ -72,6 +72,7 @@ async fn allowances_and_the_limit_hold() {
     let allow = |kind: &str, allowance| FlowAllowance {
         flow: flow(Priority::Normal, kind),
         allowance,
+        terms: Terms::default(),
     };
     let flows = [allow("app.a", 3), allow("app.b", 5), allow("app.c", 9)];
     let count = |jobs: &[_]| jobs.iter().map(number_of).filter(|n| n % 2 == 0).count();

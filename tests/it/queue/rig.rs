@@ -11,7 +11,7 @@ use tidegate::queue::claim::RawDelivery;
 use tidegate::queue::connection::{self, Connection};
 use tidegate::queue::settle::{Ending, Record};
 use tidegate::queue::{
-    Admission, Flow, FlowAllowance, Peeked, Queue, Settled, Settlement, Verdict,
+    Admission, Flow, FlowAllowance, Peeked, Queue, Settled, Settlement, Terms, Verdict,
 };
 
 use crate::support;
@@ -144,6 +144,7 @@ impl Rig {
             .map(|(flow, _)| FlowAllowance {
                 flow,
                 allowance: limit,
+                terms: Terms::default(),
             })
             .collect();
         self.claim_from(incarnation, limit, &flows).await
@@ -209,6 +210,7 @@ pub fn flow(priority: Priority, kind: &str) -> Flow {
     Flow {
         priority,
         kind: kind.into(),
+        key: None,
     }
 }
 
@@ -267,6 +269,7 @@ pub fn settlement(job: &RawDelivery, ending: Ending) -> Settlement {
         id: job.id.as_str().into(),
         token: job.token.as_str().into(),
         ending,
+        slots: job.slots.clone(),
         told: false,
     }
 }

@@ -51,7 +51,11 @@ async fn step(rig: &Rig) -> Result<Vec<u64>, QueueError> {
     let flows: Vec<_> = look
         .heads
         .into_iter()
-        .map(|(flow, _)| tidegate::queue::FlowAllowance { flow, allowance: 9 })
+        .map(|(flow, _)| tidegate::queue::FlowAllowance {
+            flow,
+            allowance: 9,
+            terms: Default::default(),
+        })
         .collect();
     // Claims and batches count up, as a daemon's do.
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -138,7 +142,11 @@ async fn nothing_changes_before_the_wrong_type_is_found() {
         if key != &keys.jobs && key != &keys.ready[2] {
             let flow = super::rig::flow(tidegate::job::Priority::Normal, "app.a");
             spoil(&rig, key).await;
-            let allowance = tidegate::queue::FlowAllowance { flow, allowance: 1 };
+            let allowance = tidegate::queue::FlowAllowance {
+                flow,
+                allowance: 1,
+                terms: Default::default(),
+            };
             let claim = rig.queue.claim(ME, 1_000 + n, 1, &[allowance]).await;
             if let Ok(claimed) = &claim {
                 let job = &claimed.jobs[0];

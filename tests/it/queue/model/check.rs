@@ -25,6 +25,13 @@ pub fn check(model: &Model, found: &Snapshot, what: &str) -> usize {
     });
     let running: BTreeMap<_, _> = running.collect();
     assert_eq!(found.pairs("running"), running, "running after {what}");
+    let told = model.jobs.iter();
+    let told = told.filter_map(|(id, job)| Some((&**id, job.told.as_deref()?)));
+    assert_eq!(
+        found.pairs("progress"),
+        told.collect(),
+        "progress after {what}"
+    );
     check_histories(model, found, what);
     check_ids(model, found, what);
     check_books(model, found, what);

@@ -3,12 +3,13 @@
 use super::expected::{POISON, Place};
 use super::op::{DAEMONS, End, Op};
 use super::snapshot::Snapshot;
-use super::world::World;
+use super::world::{World, nth};
 use crate::queue::rig::{failures, flow, handed_back, record, settlement};
 use std::collections::BTreeSet;
 use std::time::Duration;
 use tidegate::job::{History, Priority, Reject, RejectCode};
 use tidegate::queue::claim::RawDelivery;
+use tidegate::queue::progress::Report;
 use tidegate::queue::settle::Ending;
 use tidegate::queue::{FlowAllowance, QueueError, Settlement};
 
@@ -22,7 +23,9 @@ impl World<'_> {
             }
             let at = usize::from(*pick) % held.len();
             let job = held.swap_remove(at);
-            batch.push(settlement(&job, self.ending(&job, *end)));
+            let mut ended = settlement(&job, self.ending(&job, *end));
+            ended.told = self.model.jobs[&job.id].told.is_some();
+            batch.push(ended);
             jobs.push((job, *end));
         }
         if batch.is_empty() {
@@ -128,6 +131,32 @@ impl World<'_> {
         );
     }
 
+    pub(super) async fn tell(&mut self, who: usize, pick: u8) {
+        self.told += 1;
+        let json = format!(r#"{{"percent":{}}}"#, self.told);
+        let daemon = &self.daemons[who];
+        let (mut reports, mut stale) = (Vec::new(), Vec::new());
+        let mut report = |job: &RawDelivery| {
+            reports.push(Report {
+                id: job.id.as_str().into(),
+                token: job.token.as_str().into(),
+                json: json.clone(),
+            });
+        };
+        if let Some(job) = nth(&daemon.past, pick) {
+            report(job);
+            stale.push(0);
+        }
+        if let Some(job) = nth(&daemon.held, pick) {
+            report(job);
+            self.model.jobs.get_mut(&job.id).unwrap().told = Some(json.clone());
+        }
+        if !reports.is_empty() {
+            let refused = self.rig.queue.report_progress(&reports).await.unwrap();
+            assert_eq!(refused, stale);
+        }
+    }
+
     pub(super) async fn sweep(&mut self, who: usize) {
         let lost = std::mem::take(&mut self.daemons[who].lost);
         if lost.is_empty() {
@@ -180,7 +209,9 @@ impl World<'_> {
         assert!(found.iter().all(|entry| names(&entry.id)));
         assert_eq!(found.len(), held.len());
         for job in &held {
-            back.push(settlement(job, self.rescued(job)));
+            let mut ended = settlement(job, self.rescued(job));
+            ended.told = true;
+            back.push(ended);
         }
         if !back.is_empty() {
             let by = &self.daemons[who].incarnation;
@@ -215,6 +246,7 @@ impl World<'_> {
         let any = FlowAllowance {
             flow: flow(Priority::Normal, "app.a"),
             allowance: 1,
+            terms: Default::default(),
         };
         let claim = queue.claim(incarnation, u64::MAX, 1, &[any]).await;
         assert!(matches!(claim, Err(QueueError::LeaseLost)));

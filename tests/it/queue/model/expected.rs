@@ -23,6 +23,8 @@ pub struct Job {
     pub place: Place,
     pub attempts: u32,
     pub crashes: u32,
+    /// What it told last of how far it has come, in this delivery.
+    pub told: Option<String>,
     /// Whether a history is stored.
     pub troubled: bool,
 }
@@ -122,6 +124,7 @@ impl Model {
                 attempts: 0,
                 crashes: 0,
                 troubled: false,
+                told: None,
             };
             self.jobs.insert(id, job);
         }
@@ -156,6 +159,7 @@ impl Model {
         let Some(job) = self.jobs.get_mut(id).filter(running) else {
             return false;
         };
+        job.told = None;
         match end {
             End::Done => drop(self.over(id, Some("done"), "completed")),
             End::Expired => drop(self.over(id, Some("expired"), "expired")),
@@ -188,6 +192,7 @@ impl Model {
     pub fn crashed(&mut self, id: &str) {
         let job = self.jobs.get_mut(id).expect("it ran");
         job.crashes += 1;
+        job.told = None;
         job.troubled = true;
         if job.crashes >= POISON {
             self.dies(id, "poisoned");

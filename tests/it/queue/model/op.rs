@@ -44,6 +44,11 @@ pub enum Op {
     },
     /// A daemon settles what is not its own any more.
     SettlePast(u8),
+    /// A running job tells how far it has come; so does one that lost its delivery.
+    Tell {
+        who: u8,
+        pick: u8,
+    },
     /// A daemon hands back what it claimed without hearing of it.
     Sweep(u8),
     Promote(u8),
@@ -112,6 +117,7 @@ fn op() -> impl Strategy<Value = Op> {
         18 => (who(), vec((any::<u8>(), end()), 1..5), 1..3_u8)
             .prop_map(|(who, ends, asked)| Op::Settle { who, ends, asked }),
         3 => who().prop_map(Op::SettlePast),
+        3 => (who(), any::<u8>()).prop_map(|(who, pick)| Op::Tell { who, pick }),
         3 => who().prop_map(Op::Sweep),
         6 => who().prop_map(Op::Promote),
         4 => any::<u8>().prop_map(Op::ComesDue),

@@ -26,6 +26,8 @@ pub struct World<'a> {
     pub(super) rig: &'a Rig,
     pub(super) daemons: Vec<Daemon>,
     pub(super) model: Model,
+    /// Reports of progress.
+    pub(super) told: u64,
     born: u64,
     pushed: u64,
     /// Entries of cancelled jobs that may come up in a claim.
@@ -43,6 +45,7 @@ impl<'a> World<'a> {
                 remember: case.remember,
                 ..Model::default()
             },
+            told: 0,
             born: 0,
             pushed: 0,
             stones: 0,
@@ -95,6 +98,7 @@ impl<'a> World<'a> {
                 asked,
             } => self.settle(who(w), ends, *asked).await,
             Op::SettlePast(w) => self.settle_the_past(who(w)).await,
+            Op::Tell { who: w, pick } => self.tell(who(w), *pick).await,
             Op::Sweep(w) => self.sweep(who(w)).await,
             Op::Promote(w) => self.promote(who(w)).await,
             Op::ComesDue(pick) => self.comes_due(*pick).await,
@@ -184,13 +188,17 @@ impl<'a> World<'a> {
             .map(|(flow, _)| FlowAllowance {
                 flow,
                 allowance: limit,
+                terms: Default::default(),
             })
             .collect();
         let incarnation = self.daemons[who].incarnation.clone();
         let jobs = self.rig.claim_from(&incarnation, limit, &plan).await;
         let mut waiting = self.model.claimable(closed);
         waiting.truncate(limit);
-        let taken: Vec<u8> = jobs.iter().map(|job| job.priority.index() as u8).collect();
+        let taken: Vec<u8> = jobs
+            .iter()
+            .map(|job| job.home.priority.index() as u8)
+            .collect();
         if self.stones == 0 {
             assert_eq!(taken, waiting, "classes of what was claimed");
         } else {
@@ -321,7 +329,7 @@ impl<'a> World<'a> {
     }
 }
 
-fn nth<T>(list: &[T], pick: u8) -> Option<&T> {
+pub(super) fn nth<T>(list: &[T], pick: u8) -> Option<&T> {
     list.get(usize::from(pick) % list.len().max(1))
 }
 
