@@ -276,8 +276,9 @@ fn row(board: &Board, scheduled: &Scheduled, view: &Value) -> Vec<String> {
 }
 
 async fn run_now(found: &Found) -> Result<Report, CliError> {
-    let id = run_id(clock::unix_ms(), rand::random());
-    let envelope = envelope(&found.scheduled, &id, None);
+    let now_ms = clock::unix_ms();
+    let id = run_id(now_ms, rand::random());
+    let envelope = envelope(&found.scheduled, &id, None, now_ms);
     let answer = found.queue.enqueue(&[(id.as_str(), envelope)]).await?.pop();
     if answer != Some(Enqueued::Created) {
         return Err(QueueError::Reply(format!("{answer:?}")).into());

@@ -14,6 +14,7 @@ mod enqueue;
 mod error;
 mod explain;
 mod job;
+mod jobs;
 mod migrate;
 mod outbox;
 mod output;
@@ -68,6 +69,8 @@ enum Command {
     Queues(queues::Args),
     /// Show, retry or cancel one job
     Job(job::Args),
+    /// Count, list, retry, delete or move many jobs by what they have in common
+    Jobs(jobs::Args),
     /// List, retry or remove dead jobs
     Dead(dead::Args),
     /// List, retry or remove entries that could not be jobs
@@ -95,6 +98,7 @@ impl Command {
             Self::Enqueue(args) => enqueue::run(args, global).await,
             Self::Queues(args) => queues::run(args, global).await,
             Self::Job(args) => job::run(args, global).await,
+            Self::Jobs(args) => jobs::run(args, global).await,
             Self::Dead(args) => dead::run(args, global).await,
             Self::Quarantine(args) => quarantine::run(args, global).await,
             Self::Verify(args) => verify::run(args, global).await,

@@ -101,6 +101,11 @@ fn print_lines(mut to: impl Write, prefix: &str, text: &str) {
     }
 }
 
+/// How far long work is, for whoever watches: to standard error.
+pub(super) fn progress(text: &str) {
+    print_lines(std::io::stderr(), "", text);
+}
+
 /// Rows under their headings, each column as wide as its widest cell. Numbers stand to the right.
 pub(super) fn table(headings: &[&str], rows: &[Vec<String>]) -> String {
     let headings: Vec<String> = headings.iter().map(|h| (*h).to_owned()).collect();

@@ -9,6 +9,7 @@ use crate::job::id;
 use crate::queue::Queue;
 use crate::queue::connection::{self, Connection};
 use crate::queue::inspect::Found;
+use crate::queue::operate::MOVED;
 use std::path::Path;
 
 /// The flag that names one queue.
@@ -77,10 +78,17 @@ impl Store {
     /// # Errors
     /// It is in none of them, or Redis failed.
     pub async fn find(&self, id: &str) -> Result<(Queue, Found), CliError> {
+        let mut moved = None;
         for queue in self.queues() {
-            if let Some(found) = queue.find(id).await? {
-                return Ok((queue, found));
+            match queue.find(id).await? {
+                Some(found) if found.state == MOVED => moved = Some((queue, found)),
+                Some(found) => return Ok((queue, found)),
+                None => {}
             }
+        }
+        // Where it went to, it is not admitted yet, or it is another queue than those asked about.
+        if let Some(moved) = moved {
+            return Ok(moved);
         }
         let queues = self.names.join(", ");
         Err(CliError::NotFound(format!(

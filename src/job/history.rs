@@ -95,6 +95,10 @@ pub enum What {
     Quarantined,
     /// An operator removed it.
     Deleted,
+    /// An operator took it out of its queue, to bring it to another one, the note.
+    Moving,
+    /// It went to another queue, the note.
+    Moved,
     /// It gave way to others, or was kept long enough.
     Dropped,
     /// The auditor put it right.

@@ -22,6 +22,7 @@ mod memory;
 pub mod operate;
 pub mod progress;
 mod reply;
+pub mod scan;
 pub mod schedules;
 mod script;
 pub mod settle;

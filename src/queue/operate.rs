@@ -1,6 +1,7 @@
 //! What operators and clients do to a queue.
 
 use super::reply::Reply;
+use super::scan::State;
 use super::script::{BURY, CANCEL, DISCARD, ENQUEUE, FORGET, RELEASE, REQUEUE};
 use super::settle::Record;
 use super::{Flow, Queue, QueueError, millis};
@@ -16,6 +17,9 @@ pub const BURY_MAX: usize = 500;
 pub const RELEASE_MAX: usize = 100;
 /// The most histories forgotten in one call.
 pub const FORGET_MAX: usize = 500;
+
+/// The state of a job that went to another queue.
+pub const MOVED: &str = "moved";
 
 /// What the enqueue script says about one job.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,6 +79,34 @@ impl Queue {
         enqueued_ms: Option<u64>,
         by: &str,
     ) -> Result<Cancelled, QueueError> {
+        self.cancel_in(None, record, given, enqueued_ms, by).await
+    }
+
+    /// Cancels a job that is still pending or delayed, as `state` says; false if it is not.
+    ///
+    /// # Errors
+    /// Redis failed, or a key has the wrong type.
+    pub async fn cancel_if(
+        &self,
+        state: State,
+        record: &Record<'_>,
+        given: bool,
+        enqueued_ms: Option<u64>,
+        by: &str,
+    ) -> Result<bool, QueueError> {
+        let state = Some(state.as_str());
+        let answer = self.cancel_in(state, record, given, enqueued_ms, by);
+        Ok(answer.await? == Cancelled::Done)
+    }
+
+    async fn cancel_in(
+        &self,
+        state: Option<&str>,
+        record: &Record<'_>,
+        given: bool,
+        enqueued_ms: Option<u64>,
+        by: &str,
+    ) -> Result<Cancelled, QueueError> {
         let k = &self.keys;
         let keys = [
             &k.jobs,
@@ -104,7 +136,8 @@ impl Queue {
             .arg(event(What::Cancelled))
             .arg(event(What::CancelAsked))
             .arg(self.bounds.history_max)
-            .arg(self.bounds.history_bytes);
+            .arg(self.bounds.history_bytes)
+            .arg(state);
         Ok(match text(CANCEL.send(self, &cmd).await?)?.as_str() {
             "cancelled" => Cancelled::Done,
             "asked" => Cancelled::Asked,
@@ -125,6 +158,33 @@ impl Queue {
         enqueued_ms: Option<u64>,
         by: &str,
     ) -> Result<bool, QueueError> {
+        self.requeue_in("", id, flow, enqueued_ms, by).await
+    }
+
+    /// The same, if it is still dead or delayed, as `state` says.
+    ///
+    /// # Errors
+    /// Redis failed or refused the write, or a key has the wrong type.
+    pub async fn requeue_if(
+        &self,
+        state: State,
+        id: &str,
+        flow: &Flow,
+        enqueued_ms: Option<u64>,
+        by: &str,
+    ) -> Result<bool, QueueError> {
+        let state = state.as_str();
+        self.requeue_in(state, id, flow, enqueued_ms, by).await
+    }
+
+    async fn requeue_in(
+        &self,
+        state: &str,
+        id: &str,
+        flow: &Flow,
+        enqueued_ms: Option<u64>,
+        by: &str,
+    ) -> Result<bool, QueueError> {
         let k = &self.keys;
         let flow_key = k.flow(flow);
         let ready = &k.ready[flow.priority.index()];
@@ -139,7 +199,8 @@ impl Queue {
             .arg(&*flow.member())
             .arg(fresh.encode())
             .arg(event(What::Retried))
-            .arg(event(What::Hurried));
+            .arg(event(What::Hurried))
+            .arg(state);
         Ok(text(REQUEUE.send(self, &cmd).await?)? != "no")
     }
 
@@ -149,8 +210,6 @@ impl Queue {
     /// # Errors
     /// Redis failed, or a key has the wrong type.
     pub async fn bury(&self, ids: &[String], by: Option<&str>) -> Result<u64, QueueError> {
-        let k = &self.keys;
-        let keys = [&k.dead, &k.jobs, &k.meta, &k.stats, &k.archive, &k.archived];
         let now_ms = clock::unix_ms();
         let (state, event) = match by {
             Some(by) => ("deleted", Event::new(now_ms, What::Deleted).by(by)),
@@ -159,6 +218,21 @@ impl Queue {
                 Event::new(now_ms, What::Dropped).note("kept long enough"),
             ),
         };
+        self.bury_as(state, &event, ids).await
+    }
+
+    /// Removes dead jobs that went to another queue; returns how many there were. At most [`BURY_MAX`] a call.
+    ///
+    /// # Errors
+    /// Redis failed, or a key has the wrong type.
+    pub async fn bury_moved(&self, ids: &[String], to: &str, by: &str) -> Result<u64, QueueError> {
+        let event = Event::new(clock::unix_ms(), What::Moved).by(by).note(to);
+        self.bury_as(MOVED, &event, ids).await
+    }
+
+    async fn bury_as(&self, state: &str, event: &Event, ids: &[String]) -> Result<u64, QueueError> {
+        let k = &self.keys;
+        let keys = [&k.dead, &k.jobs, &k.meta, &k.stats, &k.archive, &k.archived];
         let mut cmd = BURY.call(keys.into_iter());
         cmd.arg(state)
             .arg(event.encode())

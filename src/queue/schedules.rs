@@ -110,7 +110,7 @@ pub fn tick_id(name: &str, tick_ms: u64) -> String {
 
 /// The envelope of a job that a schedule asks for: at a tick, or because an operator wants it now.
 #[must_use]
-pub fn envelope(scheduled: &Scheduled, id: &str, tick_ms: Option<u64>) -> Vec<u8> {
+pub fn envelope(scheduled: &Scheduled, id: &str, tick_ms: Option<u64>, now_ms: u64) -> Vec<u8> {
     #[derive(Serialize)]
     struct Meta<'a> {
         schedule: &'a str,
@@ -125,6 +125,7 @@ pub fn envelope(scheduled: &Scheduled, id: &str, tick_ms: Option<u64>) -> Vec<u8
         args: &'a Map<String, serde_json::Value>,
         #[serde(skip_serializing_if = "Option::is_none")]
         priority: Option<Priority>,
+        enqueued_at: u64,
         meta: Meta<'a>,
     }
     let outgoing = Outgoing {
@@ -132,6 +133,7 @@ pub fn envelope(scheduled: &Scheduled, id: &str, tick_ms: Option<u64>) -> Vec<u8
         id,
         args: &scheduled.args,
         priority: scheduled.priority,
+        enqueued_at: now_ms,
         meta: Meta {
             schedule: &scheduled.name,
             tick: tick_ms.map(clock::rfc3339),

@@ -65,6 +65,7 @@ scripts! {
     DISCARD = "discard" + "sizes" + "quarantine",
     TICK = "tick",
     RESUME = "resume",
+    SHELVE = "shelve" + "sizes",
 }
 
 impl Source {

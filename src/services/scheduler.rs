@@ -226,7 +226,7 @@ impl Desk {
                 break;
             }
             let planned = match entry.due(now_ms) {
-                Some(due) => serve_due(index, entry, due, TICK_BYTES - bytes),
+                Some(due) => serve_due(index, entry, due, now_ms, TICK_BYTES - bytes),
                 None if entry.is_unrecorded() => first_sight(index, entry),
                 None => continue,
             };
@@ -287,7 +287,7 @@ fn same_times(a: &Scheduled, b: &Scheduled) -> bool {
 }
 
 /// As many of the due ticks as fit into one call: at least one.
-fn serve_due(index: usize, entry: &Entry, due: Due, room: usize) -> Planned {
+fn serve_due(index: usize, entry: &Entry, due: Due, now_ms: u64, room: usize) -> Planned {
     let scheduled = &entry.scheduled;
     let (mut entries, mut bytes, mut last_ms) = (Vec::new(), 0, due.latest_ms);
     for (n, tick) in due.serve.iter().enumerate() {
@@ -295,7 +295,12 @@ fn serve_due(index: usize, entry: &Entry, due: Due, room: usize) -> Planned {
             last_ms = due.serve[n - 1];
             break;
         }
-        let made = envelope(scheduled, &tick_id(&scheduled.name, *tick), Some(*tick));
+        let made = envelope(
+            scheduled,
+            &tick_id(&scheduled.name, *tick),
+            Some(*tick),
+            now_ms,
+        );
         bytes += made.len();
         entries.push(made);
     }

@@ -2,12 +2,19 @@
 -- Ends a job that waits; asks for the end of one that runs.
 -- KEYS: jobs, running, delayed, dead, tomb, cancels, ids, meta, recent, stats, bell, archive, archived
 -- ARGV: id, record for the ring, '1' if the id is to be remembered, id window ms, recent max, history of a job that has
---       none, event if it waits, event if it runs, history max, history bytes
--- Out:  'cancelled', 'asked' (it runs; its daemon is told), or its state: 'dead', 'unknown'
+--       none, event if it waits, event if it runs, history max, history bytes, and if it is to be ended only in
+--       that state: 'pending' or 'delayed'
+-- Out:  'cancelled', 'asked' (it runs; its daemon is told), or its state: 'dead', 'unknown',
+--       or 'changed' if it is not in the state wanted
 local jobs, running, delayed, dead, tomb, cancels, ids, meta, recent, stats, bell, archive, archived = unpack(KEYS)
 local id = ARGV[1]
 if redis.call('HEXISTS', jobs, id) == 0 then return 'unknown' end
 if redis.call('ZSCORE', dead, id) then return 'dead' end
+if ARGV[11] then
+  local state = redis.call('HEXISTS', running, id) == 1 and 'running'
+    or redis.call('ZSCORE', delayed, id) and 'delayed' or 'pending'
+  if state ~= ARGV[11] then return 'changed' end
+end
 if redis.call('HEXISTS', running, id) == 1 then
   -- Its end takes the event in.
   redis.call('HSET', cancels, id, ARGV[8])

@@ -1,8 +1,9 @@
 #!lua flags=allow-oom
 -- Puts a dead or delayed job back to the tail of its flow, to run now.
 -- KEYS: jobs, dead, delayed, meta, stats, tomb, ready, flow
--- ARGV: id, kind, history of a job that has none, event if it was dead, event if it was delayed
--- Out:  'dead' or 'delayed' as it was, or 'no' if it is in neither
+-- ARGV: id, kind, history of a job that has none, event if it was dead, event if it was delayed, the state
+--       it must be in ('dead', 'delayed') or ''
+-- Out:  'dead' or 'delayed' as it was, or 'no' if it is not in the state wanted
 local jobs, dead, delayed, meta, stats, tomb, ready, flow = unpack(KEYS)
 local id = ARGV[1]
 if redis.call('HEXISTS', jobs, id) == 0 then return 'no' end
@@ -10,7 +11,8 @@ if redis.call('HEXISTS', jobs, id) == 0 then return 'no' end
 for _, key in ipairs({meta, stats, tomb}) do redis.call('HLEN', key) end
 for _, key in ipairs({dead, delayed, ready}) do redis.call('ZCARD', key) end
 redis.call('LLEN', flow)
-local was = redis.call('ZREM', dead, id) == 1 and 'dead' or redis.call('ZREM', delayed, id) == 1 and 'delayed'
+local was = ARGV[6] ~= 'delayed' and redis.call('ZREM', dead, id) == 1 and 'dead'
+  or ARGV[6] ~= 'dead' and redis.call('ZREM', delayed, id) == 1 and 'delayed'
 if not was then return 'no' end
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)

@@ -6,13 +6,14 @@ use serde_json::json;
 use std::time::{Duration, Instant};
 use tidegate::stack::{PrivateRedis, RedisOptions};
 
-const COMMANDS: [&str; 11] = [
+const COMMANDS: [&str; 12] = [
     "run",
     "check",
     "migrate",
     "enqueue",
     "queues",
     "job",
+    "jobs",
     "dead",
     "quarantine",
     "cron",

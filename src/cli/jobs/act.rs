@@ -1,0 +1,384 @@
+//! What is done with the jobs that are meant.
+
+use super::super::store::Store;
+use super::super::who::who;
+use super::super::{CliError, Global, Report};
+use super::filter::{Filter, Matched};
+use super::walk::Walk;
+use crate::clock;
+use crate::job::{Envelope, Event, History, What};
+use crate::queue::admit::flow_of;
+use crate::queue::scan::{SCAN_STEP, State};
+use crate::queue::settle::Record;
+use crate::queue::{Queue, QueueError};
+use futures::future::try_join_all;
+use serde_json::json;
+use serde_json::value::RawValue;
+use std::collections::BTreeMap;
+
+/// What to do.
+pub(super) enum Act {
+    /// Run them now.
+    Retry,
+    /// Remove or cancel them.
+    Delete,
+    /// Hand them to another queue.
+    Move {
+        /// Its name.
+        to: String,
+    },
+}
+
+/// What was done.
+#[derive(Default)]
+pub(super) struct Tally {
+    /// Jobs that were meant.
+    pub chosen: u64,
+    /// Jobs it was done with.
+    pub done: u64,
+    /// Jobs that had changed their state meanwhile.
+    pub changed: u64,
+    /// Jobs whose id the other queue knows.
+    pub known_there: u64,
+    /// Jobs that stay because they belong to a group.
+    pub in_group: u64,
+    /// Jobs that were left out because nobody knows their age.
+    pub age_unknown: u64,
+}
+
+impl Tally {
+    pub(super) fn add(&mut self, more: Self) {
+        self.chosen += more.chosen;
+        self.done += more.done;
+        self.changed += more.changed;
+        self.known_there += more.known_there;
+        self.in_group += more.in_group;
+        self.age_unknown += more.age_unknown;
+    }
+
+    /// What came of `chosen` jobs of which `done` were still as they were.
+    fn of(chosen: usize, done: u64) -> Self {
+        let chosen = chosen as u64;
+        Self {
+            chosen,
+            done,
+            changed: chosen.saturating_sub(done),
+            ..Self::default()
+        }
+    }
+
+    pub(super) fn report(&self, act: &Act) -> Report {
+        let mut json = json!({
+            "dry_run": false,
+            act.word(): self.done,
+            "changed": self.changed,
+            "age_unknown": self.age_unknown,
+        });
+        let mut text = format!("{} {}\n", self.done, act.word());
+        if let Act::Move { to } = act {
+            json["to"] = to.as_str().into();
+            json["known_there"] = self.known_there.into();
+            json["in_group"] = self.in_group.into();
+        }
+        for (count, why) in [
+            (
+                self.changed,
+                "left alone: they had changed their state meanwhile",
+            ),
+            (
+                self.known_there,
+                "left alone: the other queue knows a job of that id",
+            ),
+            (self.in_group, "left alone: they belong to a group"),
+            (self.age_unknown, "left out: nobody knows their age"),
+        ] {
+            if count > 0 {
+                text.push_str(&format!("{count} {why}\n"));
+            }
+        }
+        Report::new(json, text)
+    }
+}
+
+impl Act {
+    pub(super) const fn verb(&self) -> &'static str {
+        match self {
+            Self::Retry => "retry",
+            Self::Delete => "delete",
+            Self::Move { .. } => "move",
+        }
+    }
+
+    pub(super) const fn word(&self) -> &'static str {
+        match self {
+            Self::Retry => "retried",
+            Self::Delete => "deleted",
+            Self::Move { .. } => "moved",
+        }
+    }
+
+    /// Refuses states in which it can't be done.
+    pub(super) fn check_states(&self, states: &[State]) -> Result<(), CliError> {
+        let (allowed, hint): (&[State], _) = match self {
+            Self::Retry => (
+                &[State::Dead, State::Delayed],
+                "dead and delayed jobs can be retried",
+            ),
+            _ => (
+                &[State::Pending, State::Delayed, State::Dead],
+                "running jobs can only be asked to end, one by one: `tidegate job cancel`",
+            ),
+        };
+        match states.iter().find(|state| !allowed.contains(state)) {
+            Some(state) => Err(CliError::Usage(format!("--state {state}: {hint}"))),
+            None => Ok(()),
+        }
+    }
+
+    /// A move goes to another queue, and to one that somebody serves.
+    pub(super) async fn check_target(
+        &self,
+        store: &mut Store,
+        global: &Global,
+    ) -> Result<(), CliError> {
+        let Self::Move { to } = self else {
+            return Ok(());
+        };
+        store.names.retain(|name| name != to);
+        if store.names.is_empty() {
+            return Err(CliError::Usage(format!(
+                "--to {to}: that is where they are"
+            )));
+        }
+        let named =
+            crate::daemon::queue_names(&store.config, &global.load_catalog()?.unwrap_or_default());
+        if !named.contains(to) && store.queue(to).workers().await?.workers.is_empty() {
+            let message = format!(
+                "--to {to}: neither the configuration nor a definition names this queue, and no daemon serves it"
+            );
+            return Err(CliError::failed("unknown_queue", message));
+        }
+        Ok(())
+    }
+
+    /// Does it with the jobs of one step.
+    pub(super) async fn on(
+        &self,
+        store: &Store,
+        queue: &Queue,
+        jobs: &[Matched],
+    ) -> Result<Tally, CliError> {
+        let mut tally = Tally::default();
+        for step in jobs.chunks(SCAN_STEP) {
+            tally.add(match self {
+                Self::Retry => retry(store, queue, step).await?,
+                Self::Delete => delete(store, queue, step).await?,
+                Self::Move { to } => {
+                    let moving = Moving::new(store, queue, to);
+                    moving.start(step).await?
+                }
+            });
+        }
+        Ok(tally)
+    }
+
+    /// Moves that an earlier command began and did not finish.
+    pub(super) async fn finish_begun(
+        &self,
+        store: &Store,
+        queue: &Queue,
+    ) -> Result<Tally, CliError> {
+        let mut tally = Tally::default();
+        let Self::Move { to } = self else {
+            return Ok(tally);
+        };
+        let moving = Moving::new(store, queue, to);
+        let filter = Filter::new(vec![State::Dead], None, None, None);
+        let mut walk = Walk::start(queue, &filter).await?;
+        while let Some(jobs) = walk.next().await? {
+            let begun: Vec<&Matched> = jobs
+                .iter()
+                .filter(|job| moving.begun(job).is_some())
+                .collect();
+            tally.add(moving.finish(&begun).await?);
+        }
+        Ok(tally)
+    }
+}
+
+async fn retry(store: &Store, queue: &Queue, jobs: &[Matched]) -> Result<Tally, CliError> {
+    let by = &who();
+    let each = jobs.iter().map(|job| async move {
+        let Ok(envelope) = Envelope::parse(&job.seen.raw) else {
+            return Ok(false);
+        };
+        let flow = flow_of(&envelope, &store.catalog);
+        let (id, sent) = (&job.seen.id, envelope.enqueued_at);
+        queue.requeue_if(job.seen.state, id, &flow, sent, by).await
+    });
+    let done = try_join_all(each).await?;
+    Ok(Tally::of(jobs.len(), trues(&done)))
+}
+
+async fn delete(store: &Store, queue: &Queue, jobs: &[Matched]) -> Result<Tally, CliError> {
+    let (dead, waiting): (Vec<&Matched>, Vec<&Matched>) =
+        jobs.iter().partition(|job| job.seen.state == State::Dead);
+    let mut done = 0;
+    if !dead.is_empty() {
+        let ids: Vec<String> = dead.iter().map(|job| job.seen.id.clone()).collect();
+        done += queue.bury(&ids, Some(&who())).await?;
+    }
+    let by = &who();
+    let each = waiting.iter().map(|job| async move {
+        let envelope = Envelope::parse(&job.seen.raw).unwrap_or_default();
+        let record = Record {
+            id: &job.seen.id,
+            kind: &job.kind,
+            priority: flow_of(&envelope, &store.catalog).priority,
+            state: "cancelled",
+            attempts: job.seen.history.attempts,
+            at_ms: clock::unix_ms(),
+            duration_ms: 0,
+        };
+        let given = envelope.id.is_some();
+        queue
+            .cancel_if(job.seen.state, &record, given, envelope.enqueued_at, by)
+            .await
+    });
+    done += trues(&try_join_all(each).await?);
+    Ok(Tally::of(jobs.len(), done))
+}
+
+fn trues(answers: &[bool]) -> u64 {
+    answers.iter().filter(|done| **done).count() as u64
+}
+
+/// A move from one queue to another.
+struct Moving<'a> {
+    store: &'a Store,
+    from: &'a Queue,
+    to: Queue,
+    by: String,
+}
+
+impl<'a> Moving<'a> {
+    fn new(store: &'a Store, from: &'a Queue, to: &str) -> Self {
+        Self {
+            store,
+            from,
+            to: store.queue(to),
+            by: who(),
+        }
+    }
+
+    /// The event of a job that is on its way to the other queue.
+    fn begun<'j>(&self, job: &'j Matched) -> Option<&'j Event> {
+        let last = job.seen.history.events.last()?;
+        let here = job.seen.state == State::Dead && last.event == What::Moving;
+        (here && last.note.as_deref() == Some(&*self.to.name)).then_some(last)
+    }
+
+    /// When a job is due in the other queue; none for now.
+    fn due_ms(&self, job: &Matched) -> Option<u64> {
+        match job.seen.state {
+            State::Delayed => job.seen.at_ms,
+            _ => self.begun(job)?.due,
+        }
+    }
+
+    /// Takes jobs out of their queue, where they can't run any more, and brings them to the other one.
+    async fn start(&self, jobs: &[Matched]) -> Result<Tally, CliError> {
+        let mut tally = Tally::default();
+        // What was begun before was finished first.
+        let jobs = jobs.iter().filter(|job| self.begun(job).is_none());
+        let (grouped, jobs): (Vec<&Matched>, Vec<&Matched>) = jobs.partition(|job| job.in_group);
+        tally.in_group = grouped.len() as u64;
+        let ids: Vec<&str> = jobs.iter().map(|job| job.seen.id.as_str()).collect();
+        let known = self.to.knows(&ids).await?;
+        let free = jobs.into_iter().zip(known);
+        let (known, free): (Vec<_>, Vec<_>) = free.partition(|(_, known)| *known);
+        tally.known_there = known.len() as u64;
+        tally.chosen = tally.in_group + tally.known_there;
+        let free: Vec<&Matched> = free.into_iter().map(|(job, _)| job).collect();
+        for state in [State::Pending, State::Delayed, State::Dead] {
+            let here: Vec<&Matched> = free
+                .iter()
+                .copied()
+                .filter(|j| j.seen.state == state)
+                .collect();
+            if here.is_empty() {
+                continue;
+            }
+            let taken = self.shelve(state, &here).await?;
+            tally.add(Tally::of(here.len() - taken.len(), 0));
+            tally.add(self.finish(&taken).await?);
+        }
+        Ok(tally)
+    }
+
+    /// Puts jobs among the dead, with a word of where they go; returns those that were still as they were.
+    async fn shelve<'j>(
+        &self,
+        state: State,
+        jobs: &[&'j Matched],
+    ) -> Result<Vec<&'j Matched>, CliError> {
+        let begin = |job: &&'j Matched| {
+            let envelope = Envelope::parse(&job.seen.raw).unwrap_or_default();
+            let flow = flow_of(&envelope, &self.store.catalog);
+            let mut event = Event::new(clock::unix_ms(), What::Moving).by(&self.by);
+            event.due = self.due_ms(job);
+            let fresh = History::of(&job.kind.as_str().into(), flow.priority);
+            (job.seen.id.as_str(), fresh, event.note(&self.to.name))
+        };
+        let begun: Vec<_> = jobs.iter().map(begin).collect();
+        let shelved = self.from.shelve(state, &begun).await?;
+        let taken = jobs.iter().zip(shelved).filter(|(_, taken)| *taken);
+        Ok(taken.map(|(job, _)| *job).collect())
+    }
+
+    /// Pushes jobs that are on their way, then removes them here. A repetition is no second job: the other queue knows
+    /// the id by then.
+    async fn finish(&self, jobs: &[&Matched]) -> Result<Tally, CliError> {
+        if jobs.is_empty() {
+            return Ok(Tally::default());
+        }
+        let envelopes: Result<Vec<_>, CliError> = jobs
+            .iter()
+            .map(|job| Ok((job.seen.id.as_str(), moved_envelope(job, self.due_ms(job))?)))
+            .collect();
+        let unfinished = |e: QueueError| {
+            let message = format!(
+                "{e}; jobs on their way to {} are among the dead of {}: the same command again finishes the move",
+                self.to.name, self.from.name
+            );
+            CliError::failed("unfinished", message)
+        };
+        self.to.enqueue(&envelopes?).await.map_err(unfinished)?;
+        let ids: Vec<String> = jobs.iter().map(|job| job.seen.id.clone()).collect();
+        let removed = self.from.bury_moved(&ids, &self.to.name, &self.by).await;
+        removed.map_err(unfinished)?;
+        // What somebody else removed here meanwhile was moved all the same.
+        Ok(Tally::of(jobs.len(), jobs.len() as u64))
+    }
+}
+
+/// The envelope for the other queue: with its id, without the old queue's name, and due when it was due. All else stays
+/// as it was written.
+fn moved_envelope(job: &Matched, due_ms: Option<u64>) -> Result<Vec<u8>, CliError> {
+    let unreadable = |e: serde_json::Error| {
+        let message = format!("{}: its envelope can't be read: {e}", job.seen.id);
+        CliError::failed("malformed", message)
+    };
+    let mut fields: BTreeMap<String, Box<RawValue>> =
+        serde_json::from_slice(&job.seen.raw).map_err(unreadable)?;
+    for field in ["queue", "delay_ms", "run_at"] {
+        fields.remove(field);
+    }
+    let id = serde_json::value::to_raw_value(&job.seen.id).map_err(unreadable)?;
+    fields.insert("id".to_owned(), id);
+    if let Some(due) = due_ms {
+        let due = serde_json::value::to_raw_value(&due).map_err(unreadable)?;
+        fields.insert("run_at".to_owned(), due);
+    }
+    serde_json::to_vec(&fields).map_err(unreadable)
+}
