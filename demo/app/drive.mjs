@@ -19,6 +19,8 @@ const SCENES = [priorities, databaseAndCache, failingTarget, slowDatabase];
 /** Something hangs if it takes longer. */
 const LONGEST_MS = 115_000;
 const DB_CONNECTIONS = 5;
+/** From tick to tick of the one definition that has a schedule. */
+const SCHEDULE_MS = 5000;
 
 async function main() {
   const { values: flags } = parseArgs({ options: { log: { type: "string" }, port: { type: "string" } } });
@@ -63,12 +65,23 @@ async function sumUp(stage) {
   screen.print();
   screen.note(`purged rows  ${number(stage.purged)}`);
   screen.note(`cache reads  ${stage.hits} hits, ${stage.misses} misses`);
+  checkSchedule(stage);
   const changes = [...daemon.eventsOf("gate"), ...daemon.eventsOf("breaker")];
   changes.sort((a, b) => a.at - b.at).forEach((event) => screen.event(event));
   const pushed = Object.values(shop.enqueued).reduce((sum, n) => sum + n, 0);
   const [enqueued, done, , dead] = total;
   const isWhole = enqueued === pushed && done + dead === pushed;
   stage.expect(isWhole, `${pushed} jobs pushed, ${done} done, ${dead} dead, none lost`);
+}
+
+/** The job that runs by itself: the id says which tick it is of. */
+function checkSchedule(stage) {
+  const runs = stage.shop.carriedOut.filter((job) => job.kind === "stock.count");
+  const ticks = runs.map((job) => Number(job.id.split("-").at(-1)) / SCHEDULE_MS);
+  const [first, last] = [Math.min(...ticks), Math.max(...ticks)];
+  const isWhole = new Set(ticks).size === runs.length && last - first + 1 === runs.length;
+  const every = `every ${SCHEDULE_MS / 1000} s`;
+  stage.expect(isWhole, `stock.count ran by itself ${every}, as its schedule says: ${runs.length} ticks, one job each`);
 }
 
 function verdict({ screen, failures }) {

@@ -5,11 +5,13 @@
 
 mod limits;
 mod load;
+mod once;
 pub mod schedules;
 mod spec;
 
 pub use limits::{Concurrency, Rate};
 pub use load::{CatalogError, Problem, load};
+pub use once::{DebounceSpec, UniqueSpec};
 pub use spec::{HistorySpec, JobSpec, ScheduleSpec};
 
 use std::collections::BTreeMap;

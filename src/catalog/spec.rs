@@ -2,6 +2,7 @@
 
 use super::limits::{Concurrency, Rate, partition};
 use super::load::{Problem, section_value};
+use super::once::{DebounceSpec, RawDebounce, RawUnique, UniqueSpec};
 use crate::config::duration;
 use crate::job::{ArgSpec, KeyExpr, Priority};
 use crate::policy::retry::RetryPolicy;
@@ -53,6 +54,12 @@ pub struct JobSpec {
     pub resources: Vec<Arc<str>>,
     /// What enqueuers may pass.
     pub args: BTreeMap<String, ArgSpec>,
+    /// Which of its jobs must not stand beside each other.
+    pub unique: Option<UniqueSpec>,
+    /// Which of its jobs give way to the last one.
+    pub debounce: Option<DebounceSpec>,
+    /// How long results are kept of jobs that do not say so themselves.
+    pub result_ttl: Option<Duration>,
     /// When it runs by itself.
     pub schedule: Option<ScheduleSpec>,
     /// Where it was read from.
@@ -136,6 +143,12 @@ pub(super) struct RawSpec {
     #[serde(default)]
     args: BTreeMap<String, ArgSpec>,
     #[serde(default)]
+    unique: Option<RawUnique>,
+    #[serde(default)]
+    debounce: Option<RawDebounce>,
+    #[serde(default, with = "duration::option")]
+    result_ttl: Option<Duration>,
+    #[serde(default)]
     schedule: Option<RawSchedule>,
 }
 
@@ -166,6 +179,13 @@ impl RawSpec {
                 None
             }
         };
+        if self.unique.is_some() && self.debounce.is_some() {
+            problems.push("debounce: give [unique] or [debounce], not both".to_owned());
+        }
+        let unique = self.unique.map(|raw| raw.parse(&self.args)).transpose();
+        let debounce = self.debounce.map(|raw| raw.parse(&self.args)).transpose();
+        problems.extend(unique.as_ref().err().cloned());
+        problems.extend(debounce.as_ref().err().cloned());
         let needed = self.args.iter().find(|(_, spec)| spec.required);
         if let (Some(_), Some((name, _))) = (&schedule, needed) {
             problems.push(format!(
@@ -196,6 +216,9 @@ impl RawSpec {
             history: self.history,
             resources: self.resources.iter().map(|r| r.as_str().into()).collect(),
             args: self.args,
+            unique: unique.unwrap_or_default(),
+            debounce: debounce.unwrap_or_default(),
+            result_ttl: self.result_ttl,
             schedule,
             path,
             text,
@@ -203,7 +226,7 @@ impl RawSpec {
     }
 
     fn field_problems(&self) -> Vec<String> {
-        use crate::job::{args, envelope, id};
+        use crate::job::{args, envelope, id, ties};
         let mut problems = Vec::new();
         if let Err(e) = id::check_kind(&self.kind) {
             problems.push(format!("kind: {:?} {e}", self.kind));
@@ -222,6 +245,13 @@ impl RawSpec {
         }
         if let Err(e) = self.retry.validate() {
             problems.extend(e.into_iter().map(|e| format!("retry.{e}")));
+        }
+        let longest = Duration::from_millis(ties::MAX_RESULT_TTL_MS);
+        if self.result_ttl.is_some_and(|ttl| ttl > longest) {
+            problems.push(format!(
+                "result_ttl: more than {}",
+                duration::format(longest)
+            ));
         }
         problems.extend(self.concurrency.problems());
         problems.extend(self.rate.iter().flat_map(Rate::problems));

@@ -110,7 +110,7 @@ pub async fn run(args: Args, global: &Global) -> Result<Report, CliError> {
     let answer = answers.into_iter().next();
     let (status, state) = match answer {
         Some(Enqueued::Created) => ("created", "pending".to_owned()),
-        Some(Enqueued::Duplicate(state)) => ("duplicate", state),
+        Some(Enqueued::Duplicate(state) | Enqueued::Held { state, .. }) => ("duplicate", state),
         None => return Err(QueueError::Reply("nothing".to_owned()).into()),
     };
     if args.wait {

@@ -5,8 +5,10 @@
 
 use super::partition::MAX_KEY_BYTES;
 use super::strict::{self, StrictObject};
+use super::ties::{self, Debounce, Group, Parent, Unique};
 use super::{JobId, Priority, id};
 use serde::Deserialize;
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 
@@ -16,6 +18,8 @@ pub const MAX_ENTRY_BYTES: usize = 384 * 1024;
 pub const MAX_ARGS_BYTES: usize = 256 * 1024;
 /// The deepest nesting of `args`.
 pub const MAX_ARGS_DEPTH: usize = 32;
+/// The deepest nesting of a whole entry: one level around `args`, and two more for each step that follows.
+const MAX_DEPTH: usize = MAX_ARGS_DEPTH + 1 + 2 * (ties::MAX_CHAIN + 1);
 /// The largest `meta`, in bytes of keys and values.
 pub const MAX_META_BYTES: usize = 4 * 1024;
 /// How far ahead a job may be put off: a year, in milliseconds.
@@ -75,32 +79,31 @@ pub struct Envelope {
     /// The app's own notes.
     #[serde(default)]
     pub meta: BTreeMap<String, String>,
-    // Fields of envelope v1 whose features are not here yet: known by name, so that the entry is set aside for a
-    // later version instead of running without what it asked for.
+    /// Whom it must not stand beside; replaces the definition's.
+    #[serde(default, deserialize_with = "present")]
+    pub unique: Option<Unique>,
+    /// Of several that follow each other closely the last one runs; replaces the definition's.
+    #[serde(default, deserialize_with = "present")]
+    pub debounce: Option<Debounce>,
+    /// The envelope that follows when it is done.
+    #[serde(default, deserialize_with = "present")]
+    pub then: Option<Box<RawValue>>,
+    /// The group it is a member of.
+    #[serde(default, deserialize_with = "present")]
+    pub group: Option<Group>,
+    /// How long its result is kept, ms; 0 for not at all.
+    #[serde(default, deserialize_with = "present")]
+    pub result_ttl_ms: Option<u64>,
+    /// What came before it; written by the queue.
     #[serde(default)]
-    unique: Unsupported,
-    #[serde(default)]
-    debounce: Unsupported,
-    #[serde(default)]
-    then: Unsupported,
-    #[serde(default)]
-    group: Unsupported,
-    #[serde(default)]
-    result_ttl_ms: Unsupported,
-}
-
-/// Whether a field stood there at all; its value is not looked at.
-#[derive(Debug, Default)]
-struct Unsupported(bool);
-
-impl<'de> Deserialize<'de> for Unsupported {
-    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        serde::de::IgnoredAny::deserialize(d).map(|_| Self(true))
-    }
+    pub parents: Vec<Parent>,
+    /// The first job of the chain, or the group, that it belongs to; written by the queue.
+    #[serde(default, deserialize_with = "present")]
+    pub workflow: Option<JobId>,
 }
 
 /// An optional field that, when it stands there, must hold a value: `null` is not one.
-fn present<'de, D, T>(d: D) -> Result<Option<T>, D::Error>
+pub(super) fn present<'de, D, T>(d: D) -> Result<Option<T>, D::Error>
 where
     D: serde::Deserializer<'de>,
     T: Deserialize<'de>,
@@ -184,13 +187,17 @@ impl Envelope {
     /// # Errors
     /// The reason why it can never be a job as it stands.
     pub fn parse(raw: &[u8]) -> Result<Self, Reject> {
+        Self::parse_step(raw, 0)
+    }
+
+    /// The same for an envelope before which others come, `steps` of them.
+    pub(super) fn parse_step(raw: &[u8], steps: usize) -> Result<Self, Reject> {
         let malformed = |m: String| Reject::new(RejectCode::Malformed, m);
         if raw.len() > MAX_ENTRY_BYTES {
             let message = format!("{} bytes; at most {MAX_ENTRY_BYTES} allowed", raw.len());
             return Err(Reject::new(RejectCode::TooLarge, message));
         }
-        // The envelope itself is one level around `args`.
-        strict::scan(raw, MAX_ARGS_DEPTH + 1).map_err(malformed)?;
+        let depth = strict::scan(raw, MAX_DEPTH).map_err(malformed)?;
         let envelope: Self = serde_json::from_slice(raw).map_err(|e| {
             let text = e.to_string();
             if text.starts_with("unknown field") {
@@ -199,7 +206,11 @@ impl Envelope {
                 malformed(text)
             }
         })?;
-        envelope.check()?;
+        if depth > MAX_ARGS_DEPTH + 1 && !strict::within(&envelope.args.0, MAX_ARGS_DEPTH) {
+            let message = format!("args: nested deeper than {MAX_ARGS_DEPTH} levels");
+            return Err(malformed(message));
+        }
+        envelope.check(steps)?;
         Ok(envelope)
     }
 
@@ -215,6 +226,17 @@ impl Envelope {
         std::mem::take(&mut self.args.0)
     }
 
+    /// The envelopes that follow it, each with the field it stands in.
+    pub fn following(&self) -> impl Iterator<Item = (&'static str, &RawValue)> {
+        let group = self.group.as_ref().and_then(|group| group.then.as_deref());
+        let group = group.map(|then| ("group.then", then));
+        self.then
+            .as_deref()
+            .map(|then| ("then", then))
+            .into_iter()
+            .chain(group)
+    }
+
     /// When the job may first run, given the time of its admission (both ms since the epoch).
     #[must_use]
     pub fn ready_at(&self, admitted_ms: u64) -> u64 {
@@ -225,12 +247,13 @@ impl Envelope {
         }
     }
 
-    fn check(&self) -> Result<(), Reject> {
+    fn check(&self, steps: usize) -> Result<(), Reject> {
         self.check_version()?;
-        self.check_supported()?;
-        self.check_ranges().map_err(|(field, why)| {
-            Reject::new(RejectCode::Malformed, format!("{field}: {why}"))
-        })?;
+        self.check_ranges()
+            .and_then(|()| self.check_ties(steps))
+            .map_err(|(field, why)| {
+                Reject::new(RejectCode::Malformed, format!("{field}: {why}"))
+            })?;
         let args_bytes = serde_json::to_vec(&self.args.0).map_or(usize::MAX, |v| v.len());
         if args_bytes > MAX_ARGS_BYTES {
             let message = format!("args: {args_bytes} bytes; at most {MAX_ARGS_BYTES} allowed");
@@ -249,21 +272,34 @@ impl Envelope {
         }
     }
 
-    fn check_supported(&self) -> Result<(), Reject> {
-        let asked = [
-            ("unique", self.unique.0),
-            ("debounce", self.debounce.0),
-            ("then", self.then.0),
-            ("group", self.group.0),
-            ("result_ttl_ms", self.result_ttl_ms.0),
-        ];
-        match asked.iter().find(|(_, present)| *present) {
-            None => Ok(()),
-            Some((field, _)) => Err(Reject::new(
-                RejectCode::UnknownField,
-                format!("{field}: not supported by this version"),
-            )),
+    /// What it says about other jobs.
+    fn check_ties(&self, steps: usize) -> Result<(), (&'static str, String)> {
+        let fail = |field, why: &str| Err((field, why.to_owned()));
+        if let Some(unique) = &self.unique {
+            unique.check()?;
         }
+        if let Some(debounce) = &self.debounce {
+            debounce.check()?;
+            if self.unique.is_some() {
+                return fail("debounce", "give unique or debounce, not both");
+            }
+            if self.run_at.is_some() || self.delay_ms.is_some() {
+                return fail(
+                    "debounce",
+                    "says when it runs, so neither run_at nor delay_ms may",
+                );
+            }
+        }
+        if let Some(group) = &self.group {
+            group.check(steps)?;
+            if self.unique.is_some() || self.debounce.is_some() {
+                return fail("group", ties::NO_MEMBER);
+            }
+        }
+        if let Some(then) = &self.then {
+            ties::check_then("then", then, ties::MAX_THEN_BYTES, steps)?;
+        }
+        at_most("result_ttl_ms", self.result_ttl_ms, ties::MAX_RESULT_TTL_MS)
     }
 
     fn check_ranges(&self) -> Result<(), (&'static str, String)> {
@@ -359,7 +395,7 @@ pub fn id_alone(raw: &[u8]) -> Option<JobId> {
     struct IdAlone {
         id: JobId,
     }
-    if raw.len() > MAX_ENTRY_BYTES || strict::scan(raw, MAX_ARGS_DEPTH + 1).is_err() {
+    if raw.len() > MAX_ENTRY_BYTES || strict::scan(raw, MAX_DEPTH).is_err() {
         return None;
     }
     let found: IdAlone = serde_json::from_slice(raw).ok()?;
@@ -470,10 +506,6 @@ mod tests {
         assert_eq!(code(br#"{"kind":"a","v":2}"#), RejectCode::UnknownVersion);
         assert_eq!(
             code(br#"{"kind":"a","colour":"red"}"#),
-            RejectCode::UnknownField
-        );
-        assert_eq!(
-            code(br#"{"kind":"a","unique":{"key":"x"}}"#),
             RejectCode::UnknownField
         );
         assert!(RejectCode::UnknownField.may_heal());

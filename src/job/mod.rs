@@ -7,12 +7,14 @@ pub mod args;
 pub mod envelope;
 pub mod history;
 pub mod id;
+pub mod merge;
 mod outcome;
 mod outgoing;
 pub mod partition;
 mod priority;
 pub mod progress;
 mod strict;
+pub mod ties;
 
 pub use args::{ArgSpec, ArgType};
 pub use envelope::{Envelope, Reject, RejectCode};
@@ -23,6 +25,7 @@ pub use outgoing::Outgoing;
 pub use partition::KeyExpr;
 pub use priority::Priority;
 pub use progress::Progress;
+pub use ties::Parent;
 
 use serde_json::{Map, Value};
 use std::sync::Arc;
@@ -46,19 +49,26 @@ pub struct Job {
     pub max_attempts: u32,
     /// W3C trace context of the enqueuer, if it sent one.
     pub traceparent: Option<String>,
+    /// What came before it in its chain or group, with the results; empty for a job of its own.
+    pub parents: Vec<Parent>,
     /// The fencing token of this delivery: no other delivery of any job ever has the same.
     pub token: Arc<str>,
 }
 
 impl Job {
-    /// The JSON object handed to `exec` children and web apps: `{"id","kind","args","attempt"}`.
+    /// The JSON object handed to `exec` children and web apps: `{"id","kind","args","attempt"}`, and `parents` where there
+    /// are any.
     #[must_use]
     pub fn payload(&self) -> Value {
-        serde_json::json!({
+        let mut payload = serde_json::json!({
             "id": self.id.as_str(),
             "kind": &*self.kind,
             "args": self.args,
             "attempt": self.attempt,
-        })
+        });
+        if !self.parents.is_empty() {
+            payload["parents"] = serde_json::json!(self.parents);
+        }
+        payload
     }
 }

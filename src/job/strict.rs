@@ -100,9 +100,10 @@ impl<'de> Visitor<'de> for StrictVisitor {
 }
 
 /// One pass over the bytes for what must be known before the parser recurses or rounds: nesting deeper than
-/// `max_depth`, and integers that do not fit in 64 bits (the parser would turn them into floats).
-pub(super) fn scan(raw: &[u8], max_depth: usize) -> Result<(), String> {
+/// `max_depth`, and integers that do not fit in 64 bits (the parser would turn them into floats). Returns the depth.
+pub(super) fn scan(raw: &[u8], max_depth: usize) -> Result<usize, String> {
     let mut depth = 0_usize;
+    let mut deepest = 0;
     let mut at = 0;
     while at < raw.len() {
         match raw[at] {
@@ -112,6 +113,7 @@ pub(super) fn scan(raw: &[u8], max_depth: usize) -> Result<(), String> {
                 if depth > max_depth {
                     return Err(format!("nested deeper than {max_depth} levels"));
                 }
+                deepest = deepest.max(depth);
                 at += 1;
             }
             b'}' | b']' => {
@@ -129,7 +131,21 @@ pub(super) fn scan(raw: &[u8], max_depth: usize) -> Result<(), String> {
             _ => at += 1,
         }
     }
-    Ok(())
+    Ok(deepest)
+}
+
+/// Whether an object is nested at most `max` levels deep, itself included.
+pub(super) fn within(object: &Map<String, Value>, max: usize) -> bool {
+    max > 0 && object.values().all(|value| value_within(value, max - 1))
+}
+
+/// Whether a value is nested at most `max` levels deep.
+pub(super) fn value_within(value: &Value, max: usize) -> bool {
+    match value {
+        Value::Object(object) => within(object, max),
+        Value::Array(items) => max > 0 && items.iter().all(|item| value_within(item, max - 1)),
+        _ => true,
+    }
 }
 
 /// The position just after the string that starts at `at`.

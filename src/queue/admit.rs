@@ -2,7 +2,7 @@
 
 use super::reply::Reply;
 use super::script::{ADMIT, PEEK};
-use super::{Flow, Queue, QueueError};
+use super::{Flow, Queue, QueueError, Ties, millis};
 use crate::catalog::{Catalog, JobSpec};
 use crate::job::partition::safe_key;
 use crate::job::{Envelope, JobId, Reject, RejectCode, args, envelope, history};
@@ -40,6 +40,8 @@ pub enum Verdict {
         id: JobId,
         /// Whether the app gave the id.
         given: bool,
+        /// What it is to be tied to.
+        ties: Option<Box<Ties>>,
     },
     /// It may run later.
     Delayed {
@@ -51,6 +53,8 @@ pub enum Verdict {
         id: JobId,
         /// Whether the app gave the id.
         given: bool,
+        /// What it is to be tied to.
+        ties: Option<Box<Ties>>,
     },
     /// It can't be a job.
     Rejected {
@@ -58,6 +62,8 @@ pub enum Verdict {
         reject: Reject,
         /// Its id, if that much could be read.
         id: Option<JobId>,
+        /// How long somebody wants its result kept, ms; 0 if nobody does, or that could not be read.
+        result_ttl_ms: u64,
     },
 }
 
@@ -68,7 +74,8 @@ pub enum Admission {
     Done {
         /// Redis time, ms: the ready time of the new entries.
         now_ms: u64,
-        /// Indices of entries whose id was taken already.
+        /// Indices of entries that are no jobs of their own: their id was taken already, another job holds their lock, or
+        /// what they belong to was cancelled.
         duplicates: Vec<usize>,
     },
     /// Another daemon was faster; nothing was changed.
@@ -82,18 +89,30 @@ pub fn judge(raw: &[u8], queue: &str, catalog: &Catalog, now_ms: u64, random: [u
         Ok(envelope) => envelope,
         Err(reject) => {
             let id = envelope::id_alone(raw);
-            return Verdict::Rejected { reject, id };
+            return Verdict::Rejected {
+                reject,
+                id,
+                result_ttl_ms: 0,
+            };
         }
     };
     let flow = flow_of(&envelope, catalog);
-    if let Err(reject) =
-        within_a_year(&envelope, now_ms).and_then(|()| fits(&mut envelope, queue, catalog))
-    {
-        let id = envelope.id;
-        return Verdict::Rejected { reject, id };
-    }
+    let ties =
+        match within_a_year(&envelope, now_ms).and_then(|()| fits(&mut envelope, queue, catalog)) {
+            Ok(ties) => ties,
+            Err(reject) => {
+                return Verdict::Rejected {
+                    reject,
+                    result_ttl_ms: envelope.result_ttl_ms.unwrap_or(0),
+                    id: envelope.id,
+                };
+            }
+        };
     let given = envelope.id.is_some();
-    let due_ms = envelope.ready_at(now_ms);
+    let wait_ms = ties.as_ref().map_or(0, |t| t.wait_ms());
+    let due_ms = envelope
+        .ready_at(now_ms)
+        .max(now_ms.saturating_add(wait_ms));
     let id = envelope.id.unwrap_or_else(|| JobId::mint(now_ms, random));
     if due_ms > now_ms {
         Verdict::Delayed {
@@ -101,9 +120,15 @@ pub fn judge(raw: &[u8], queue: &str, catalog: &Catalog, now_ms: u64, random: [u
             flow,
             id,
             given,
+            ties,
         }
     } else {
-        Verdict::Ready { flow, id, given }
+        Verdict::Ready {
+            flow,
+            id,
+            given,
+            ties,
+        }
     }
 }
 
@@ -126,8 +151,13 @@ pub fn within_a_year(envelope: &Envelope, now_ms: u64) -> Result<(), Reject> {
     Ok(())
 }
 
-/// Checks an envelope against its inbox and its definition.
-fn fits(envelope: &mut Envelope, queue: &str, catalog: &Catalog) -> Result<(), Reject> {
+/// Checks an envelope against its inbox and its definition, and those that follow it too; returns what it is to be tied
+/// to.
+fn fits(
+    envelope: &mut Envelope,
+    queue: &str,
+    catalog: &Catalog,
+) -> Result<Option<Box<Ties>>, Reject> {
     if let Some(named) = envelope.queue.as_deref().filter(|named| *named != queue) {
         let message = format!("queue: the envelope says {named:?}, but it came in by {queue:?}");
         return Err(Reject::new(RejectCode::WrongQueue, message));
@@ -146,7 +176,13 @@ fn fits(envelope: &mut Envelope, queue: &str, catalog: &Catalog) -> Result<(), R
     }
     key_of(envelope, spec).map_err(bad)?;
     let mut given = envelope.take_args();
-    args::bind(&spec.args, &mut given).map_err(bad)
+    args::bind(&spec.args, &mut given).map_err(bad)?;
+    for (field, next) in envelope.following() {
+        let mut next = Envelope::parse(next.get().as_bytes())?;
+        fits(&mut next, queue, catalog)
+            .map_err(|reject| Reject::new(reject.code, format!("{field}: {}", reject.message)))?;
+    }
+    Ties::of(envelope, spec, &given)
 }
 
 /// What a job is told apart by; none if the jobs of its kind are not.
@@ -234,8 +270,11 @@ impl Queue {
     ) -> redis::Cmd {
         let k = &self.keys;
         let flow_keys: Vec<String> = flows.iter().map(|f| k.flow(f)).collect();
-        let keys: Vec<&String> = [
-            &k.inbox,
+        let results: Vec<String> = verdicts
+            .iter()
+            .filter_map(|v| v.result_of().map(|(id, _)| k.result(id.as_str())))
+            .collect();
+        let own = [
             &k.taken,
             &k.workers,
             &k.jobs,
@@ -244,11 +283,18 @@ impl Queue {
             &k.quarantine,
             &k.stats,
             &k.tomb,
-        ]
-        .into_iter()
-        .chain(&k.ready)
-        .chain(&flow_keys)
-        .collect();
+            &k.running,
+            &k.meta,
+            &k.stops,
+        ];
+        let keys: Vec<&String> = k
+            .of_ties()
+            .into_iter()
+            .chain(own)
+            .chain(&k.ready)
+            .chain(&flow_keys)
+            .chain(&results)
+            .collect();
         let mut cmd = ADMIT.call(keys.into_iter());
         let bytes: usize = peeked.entries.iter().map(Vec::len).sum();
         cmd.arg(incarnation)
@@ -258,11 +304,15 @@ impl Queue {
             .arg(peeked.entries.first().map_or(&[][..], Vec::as_slice))
             .arg(peeked.entries.last().map_or(&[][..], Vec::as_slice))
             .arg(self.bounds.quarantine_max)
-            .arg(self.bounds.quarantine_bytes);
+            .arg(self.bounds.quarantine_bytes)
+            .arg(millis(self.bounds.dedupe_window))
+            .arg(verdicts.iter().filter(|v| v.is_tied()).count())
+            .arg(results.len());
         for flow in flows {
             cmd.arg(&*flow.member()).arg(flow.priority.index() + 1);
         }
         let mut verb = String::with_capacity(8);
+        let mut results = 0;
         for verdict in verdicts {
             verb.clear();
             verdict.write_verb(&mut verb, flows);
@@ -270,11 +320,22 @@ impl Queue {
             match verdict {
                 Verdict::Ready { id, .. } => cmd.arg(id.as_str()),
                 Verdict::Delayed { due_ms, id, .. } => cmd.arg(id.as_str()).arg(*due_ms),
-                Verdict::Rejected { reject, id } => cmd
+                Verdict::Rejected { reject, id, .. } => cmd
                     .arg(id.as_ref().map_or("", JobId::as_str))
                     .arg(reject.code.as_str())
                     .arg(history::cut(&reject.message, REASON_BYTES)),
             };
+            if let Some(ties) = verdict.ties() {
+                cmd.arg(ties.stored())
+                    .arg(ties.lock_rule())
+                    .arg(ties.group_rule());
+            }
+            if verdict.is_tied() {
+                let asked = verdict.result_of();
+                results += usize::from(asked.is_some());
+                cmd.arg(asked.map_or(0, |(_, ttl_ms)| ttl_ms))
+                    .arg(if asked.is_some() { results } else { 0 });
+            }
         }
         cmd
     }
@@ -284,15 +345,42 @@ impl Verdict {
     /// The verb of the script, as its header lists them.
     fn write_verb(&self, verb: &mut String, flows: &[&Flow]) {
         let given = |given: &bool| if *given { "g" } else { "" };
+        let tied = if self.is_tied() { "t" } else { "" };
         // Writing to a String can't fail.
         let _ = match self {
             Self::Ready { flow, given: g, .. } => {
                 let number = flows.iter().position(|f| *f == flow).map_or(0, |n| n + 1);
-                write!(verb, "{number}{}", given(g))
+                write!(verb, "{number}{}{tied}", given(g))
             }
-            Self::Delayed { given: g, .. } => write!(verb, "d{}", given(g)),
-            Self::Rejected { .. } => write!(verb, "q"),
+            Self::Delayed { given: g, .. } => write!(verb, "d{}{tied}", given(g)),
+            Self::Rejected { .. } => write!(verb, "q{tied}"),
         };
+    }
+
+    fn ties(&self) -> Option<&Ties> {
+        match self {
+            Self::Ready { ties, .. } | Self::Delayed { ties, .. } => ties.as_deref(),
+            Self::Rejected { .. } => None,
+        }
+    }
+
+    /// Who wants to know how it ends: its id, and for how many ms that is kept.
+    fn result_of(&self) -> Option<(&JobId, u64)> {
+        match self {
+            Self::Ready { id, ties, .. } | Self::Delayed { id, ties, .. } => {
+                Some((id, ties.as_ref()?.result_ttl_ms?))
+            }
+            Self::Rejected {
+                id, result_ttl_ms, ..
+            } => id
+                .as_ref()
+                .map(|id| (id, *result_ttl_ms))
+                .filter(|(_, ms)| *ms > 0),
+        }
+    }
+
+    fn is_tied(&self) -> bool {
+        self.ties().is_some() || self.result_of().is_some()
     }
 }
 

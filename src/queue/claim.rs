@@ -4,9 +4,13 @@ use super::admit::flow_of;
 use super::limits::Terms;
 use super::reply::Reply;
 use super::script::{CLAIM, LOOK, PROMOTE};
+use super::settle::Ending;
+use super::ties::{Notice, notice_unrun};
 use super::{Flow, Queue, QueueError, millis};
 use crate::catalog::{Catalog, JobSpec};
-use crate::job::{Envelope, History, Job, JobId, Priority, Reject, RejectCode, args};
+use crate::job::{Envelope, History, Job, JobId, Priority, Reject, RejectCode, args, merge};
+use serde_json::value::RawValue;
+use serde_json::{Map, Value};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -95,6 +99,10 @@ pub struct RawDelivery {
     pub raw: Vec<u8>,
     /// Its stored history, empty if it has none.
     pub history: Vec<u8>,
+    /// What it is tied to besides its flow, as it is stored; empty for most.
+    pub ties: String,
+    /// Envelopes whose arguments are to be united with its own, joined by commas; empty for most.
+    pub merges: Vec<u8>,
     /// The token under which it runs.
     pub token: String,
     /// The slots it holds, by name; empty for most.
@@ -120,6 +128,14 @@ pub struct Delivery {
     pub ready_ms: u64,
     /// Redis time when it was claimed, ms.
     pub claimed_ms: u64,
+    /// Whether anything is tied to its end: a lock, a group, somebody who waits for its result.
+    pub tied: bool,
+    /// Whether its result is to be kept.
+    pub keeps_result: bool,
+    /// The envelope that follows when it is done.
+    pub then: Option<Box<str>>,
+    /// The first job of its chain, if it is not that itself.
+    pub workflow: Option<JobId>,
     /// Where it was taken from, and goes when it is handed back.
     pub flow: Flow,
     /// The slots it holds, by name; empty for most.
@@ -139,6 +155,12 @@ pub enum Unfit {
 }
 
 impl RawDelivery {
+    /// What others are told if it ends before it starts.
+    #[must_use]
+    pub fn notice(&self, kind: &str, ending: &Ending, now_ms: u64) -> Notice {
+        notice_unrun(&self.id, kind, &self.ties, ending, now_ms)
+    }
+
     /// Parses what is stored.
     ///
     /// # Errors
@@ -161,7 +183,15 @@ impl RawDelivery {
             )
         })?;
         let mut given_args = envelope.take_args();
-        args::bind(&spec.args, &mut given_args).map_err(|e| reject(RejectCode::BadArgs, e))?;
+        let bind = |given: &mut _| {
+            args::bind(&spec.args, given).map_err(|e| reject(RejectCode::BadArgs, e))
+        };
+        bind(&mut given_args)?;
+        if !self.merges.is_empty() {
+            let mut later = merged(&self.merges).map_err(Unfit::Rejected)?;
+            later.iter_mut().try_for_each(bind)?;
+            given_args = merge::unite(given_args, later);
+        }
         let id = JobId::parse(&self.id)
             .map_err(|e| reject(RejectCode::Malformed, format!("id: {e}")))?;
         let job = Job {
@@ -173,6 +203,7 @@ impl RawDelivery {
             attempt: history.as_ref().map_or(0, |h| h.attempts) + 1,
             max_attempts: envelope.max_attempts.unwrap_or(spec.retry.max_attempts),
             traceparent: envelope.traceparent.take(),
+            parents: std::mem::take(&mut envelope.parents),
             token: self.token.as_str().into(),
         };
         Ok(Delivery {
@@ -186,10 +217,24 @@ impl RawDelivery {
             enqueued_ms: envelope.enqueued_at,
             ready_ms: self.ready_ms,
             claimed_ms: now_ms,
+            tied: !self.ties.is_empty(),
+            keeps_result: super::ties::keeps_result(&self.ties),
+            then: envelope.then.map(|then| then.get().into()),
+            workflow: envelope.workflow,
             flow: self.home.clone(),
             slots: Arc::clone(&self.slots),
         })
     }
+}
+
+/// The arguments of envelopes that were merged into another one's job.
+fn merged(joined: &[u8]) -> Result<Vec<Map<String, Value>>, Reject> {
+    let malformed =
+        |e: serde_json::Error| Reject::new(RejectCode::Malformed, format!("merged: {e}"));
+    let text = std::str::from_utf8(joined).unwrap_or_default();
+    let raws: Vec<Box<RawValue>> = serde_json::from_str(&format!("[{text}]")).map_err(malformed)?;
+    let parsed = raws.iter().map(|raw| Envelope::parse(raw.get().as_bytes()));
+    parsed.map(|e| e.map(|mut e| e.take_args())).collect()
 }
 
 /// When a job that never started expires. A relative time counts from admission, which was when it became ready,
@@ -274,7 +319,7 @@ impl Queue {
         }
         let k = &self.keys;
         let flow_keys: Vec<String> = flows.iter().map(|(f, _)| k.flow(f)).collect();
-        let fixed = [
+        let own = [
             &k.workers,
             &k.delayed,
             &k.jobs,
@@ -285,8 +330,10 @@ impl Queue {
             &k.archive,
             &k.archived,
         ];
-        let keys: Vec<&String> = fixed
+        let keys: Vec<&String> = k
+            .of_ties()
             .into_iter()
+            .chain(own)
             .chain(&k.ready)
             .chain(&flow_keys)
             .collect();
@@ -325,7 +372,8 @@ impl Queue {
         let k = &self.keys;
         let flow_keys: Vec<String> = flows.iter().map(|f| k.flow(&f.flow)).collect();
         let fixed = [
-            &k.workers, &k.running, &k.jobs, &k.meta, &k.tomb, &k.delayed,
+            &k.workers, &k.running, &k.jobs, &k.meta, &k.tomb, &k.delayed, &k.ties, &k.locks,
+            &k.merges,
         ];
         let keys: Vec<&String> = fixed
             .into_iter()
@@ -367,13 +415,15 @@ pub fn claim_number(number: u64) -> String {
     format!("{number:020}")
 }
 
-/// The jobs of a claim: which flows they came from, in rows, then the jobs, then the histories of those that have one.
+/// The jobs of a claim: which flows they came from, in rows, then the jobs, then the histories and the ties of those that
+/// have any.
 fn read_jobs(
     reply: &mut Reply,
     flows: &[FlowAllowance],
     token_prefix: &str,
 ) -> Result<Vec<RawDelivery>, QueueError> {
     let (mut rows, mut taken, mut histories) = (reply.array()?, reply.array()?, reply.array()?);
+    let mut tied = reply.array()?;
     // Lua counts from 1.
     let number = |n: u64| usize::try_from(n.saturating_sub(1)).unwrap_or(usize::MAX);
     let mut jobs = Vec::with_capacity(taken.len() / 2);
@@ -394,6 +444,8 @@ fn read_jobs(
                 id: id.get(1..).unwrap_or_default().to_owned(),
                 raw,
                 history: Vec::new(),
+                ties: String::new(),
+                merges: Vec::new(),
                 slots: from.terms.slots(),
             });
         }
@@ -402,6 +454,12 @@ fn read_jobs(
         let (index, history) = (number(histories.count()?), histories.bytes()?);
         if let Some(job) = jobs.get_mut(index) {
             job.history = history;
+        }
+    }
+    while !tied.is_empty() {
+        let (index, ties, merges) = (number(tied.count()?), tied.lossy()?, tied.bytes()?);
+        if let Some(job) = jobs.get_mut(index) {
+            (job.ties, job.merges) = (ties, merges);
         }
     }
     Ok(jobs)

@@ -84,6 +84,24 @@ pub struct Keys {
     pub bell: String,
     /// incarnation → its last settlement, so that a repeated one is known (hash).
     pub settled: String,
+    /// id → what a job is tied to besides its flow (hash).
+    pub ties: String,
+    /// Lock → who holds it, and until when (hash).
+    pub locks: String,
+    /// Locks that outlive their jobs, by the time they are gone (zset).
+    pub lock_ends: String,
+    /// id → envelopes to be united with its own at the claim (hash).
+    pub merges: String,
+    /// Group → how far it is (hash).
+    pub groups: String,
+    /// Group → the envelope that follows it (hash).
+    pub group_then: String,
+    /// Group → what is told of its members (hash).
+    pub group_results: String,
+    /// Groups by the time of their last change (zset).
+    pub group_times: String,
+    /// Workflows that were cancelled: what comes of them is not admitted; by the time they are forgotten (zset).
+    pub stops: String,
     /// schedule → the last tick served, and by which expression (hash).
     pub ticks: String,
     /// name → schedule that an operator added, JSON (hash).
@@ -123,6 +141,15 @@ impl Keys {
             progress: key("progress"),
             bell: key("bell"),
             settled: key("settled"),
+            ties: key("ties"),
+            locks: key("locks"),
+            lock_ends: key("lock_ends"),
+            merges: key("merges"),
+            groups: key("groups"),
+            group_then: key("group_then"),
+            group_results: key("group_results"),
+            group_times: key("group_times"),
+            stops: key("stops"),
             ticks: key("ticks"),
             schedules: key("schedules"),
             schedules_paused: key("schedules_paused"),
@@ -136,6 +163,27 @@ impl Keys {
     #[must_use]
     pub fn flow(&self, flow: &Flow) -> String {
         format!("{}flow:{}:{}", self.base, flow.priority, flow.member())
+    }
+
+    /// What the scripts that tie and untie jobs have as their first keys.
+    pub(super) fn of_ties(&self) -> [&String; 9] {
+        [
+            &self.ties,
+            &self.locks,
+            &self.lock_ends,
+            &self.merges,
+            &self.groups,
+            &self.group_then,
+            &self.group_results,
+            &self.group_times,
+            &self.inbox,
+        ]
+    }
+
+    /// The list that holds the result of one job.
+    #[must_use]
+    pub fn result(&self, id: &str) -> String {
+        format!("{}result:{id}", self.base)
     }
 
     /// A key of this queue by its bare name, for what has no field of its own.
@@ -166,6 +214,15 @@ impl Keys {
             (&self.cancels, "hash"),
             (&self.progress, "hash"),
             (&self.settled, "hash"),
+            (&self.ties, "hash"),
+            (&self.locks, "hash"),
+            (&self.lock_ends, "zset"),
+            (&self.merges, "hash"),
+            (&self.groups, "hash"),
+            (&self.group_then, "hash"),
+            (&self.group_results, "hash"),
+            (&self.group_times, "zset"),
+            (&self.stops, "zset"),
             (&self.ticks, "hash"),
             (&self.schedules, "hash"),
             (&self.schedules_paused, "hash"),

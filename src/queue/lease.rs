@@ -160,6 +160,26 @@ impl Queue {
     }
 }
 
+impl Queue {
+    /// What jobs are tied to besides their flows, as it is stored; empty where there is nothing.
+    ///
+    /// # Errors
+    /// Redis failed, or a key has the wrong type.
+    pub async fn ties_of(&self, ids: &[&str]) -> Result<Vec<String>, QueueError> {
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut conn = self.conn.clone();
+        let found: Vec<Option<Vec<u8>>> = redis::cmd("HMGET")
+            .arg(&self.keys.ties)
+            .arg(ids)
+            .query_async(&mut conn)
+            .await?;
+        let text = |bytes: Option<Vec<u8>>| bytes.map_or_else(String::new, lossy);
+        Ok(found.into_iter().map(text).collect())
+    }
+}
+
 /// What we wrote is ASCII; what others wrote to private storage must not stop a sweep.
 fn lossy(bytes: Vec<u8>) -> String {
     String::from_utf8_lossy(&bytes).into_owned()

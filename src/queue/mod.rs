@@ -26,6 +26,7 @@ pub mod scan;
 pub mod schedules;
 mod script;
 pub mod settle;
+pub mod ties;
 pub mod wake;
 
 pub use admit::{Admission, Peeked, Verdict};
@@ -34,6 +35,7 @@ pub use control::Control;
 pub use keys::{Flow, Keys};
 pub use limits::Terms;
 pub use settle::{Settled, Settlement};
+pub use ties::Ties;
 
 use crate::config::Config;
 use connection::Connection;

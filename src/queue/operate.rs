@@ -21,6 +21,18 @@ pub const FORGET_MAX: usize = 500;
 /// The state of a job that went to another queue.
 pub const MOVED: &str = "moved";
 
+/// A job for the enqueue script.
+#[derive(Debug, Clone, Copy)]
+pub struct NewJob<'a> {
+    /// Its id; empty to have one minted.
+    pub id: &'a str,
+    /// `<kind>:<key>` for an envelope with that `unique.key` whose `on_conflict` is `skip`: then a second one is answered
+    /// with the first. Needs an id. Empty for none.
+    pub lock: &'a str,
+    /// Its envelope, which holds the same id.
+    pub envelope: &'a [u8],
+}
+
 /// What the enqueue script says about one job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Enqueued {
@@ -28,6 +40,27 @@ pub enum Enqueued {
     Created,
     /// There is, or was, one of that id; its state.
     Duplicate(String),
+    /// Another one holds its lock.
+    Held {
+        /// Its state.
+        state: String,
+        /// Its id.
+        id: String,
+    },
+}
+
+impl Enqueued {
+    fn read(reply: &mut Reply, own_id: &str) -> Result<Self, QueueError> {
+        let Some(mut first) = reply.maybe_array()? else {
+            return Ok(Self::Created);
+        };
+        let (state, id) = (first.text()?, first.lossy()?);
+        Ok(if id == own_id {
+            Self::Duplicate(state)
+        } else {
+            Self::Held { state, id }
+        })
+    }
 }
 
 /// What became of a request to cancel.
@@ -49,20 +82,36 @@ impl Queue {
     /// # Errors
     /// Redis failed or refused the write (out of memory), or a key has the wrong type.
     pub async fn enqueue(&self, jobs: &[(&str, Vec<u8>)]) -> Result<Vec<Enqueued>, QueueError> {
+        let plain = jobs.iter().map(|(id, envelope)| NewJob {
+            id,
+            lock: "",
+            envelope,
+        });
+        self.enqueue_all(&plain.collect::<Vec<_>>()).await
+    }
+
+    /// Hands jobs to the public enqueue script, some of them with the lock they must hold.
+    ///
+    /// # Errors
+    /// Redis failed or refused the write (out of memory), or a key has the wrong type.
+    pub async fn enqueue_all(&self, jobs: &[NewJob<'_>]) -> Result<Vec<Enqueued>, QueueError> {
         let k = &self.keys;
-        let keys = [&k.inbox, &k.jobs, &k.ids, &k.running, &k.delayed, &k.dead];
+        let keys = [
+            &k.inbox, &k.jobs, &k.ids, &k.running, &k.delayed, &k.dead, &k.locks,
+        ];
         let mut answers = Vec::with_capacity(jobs.len());
         for chunk in jobs.chunks(ENQUEUE_MAX) {
             let mut cmd = ENQUEUE.call(keys.into_iter());
-            for (id, envelope) in chunk {
-                cmd.arg(*id).arg(envelope.as_slice());
+            cmd.arg("v2");
+            for job in chunk {
+                cmd.arg(job.id).arg(job.lock).arg(job.envelope);
             }
             let mut reply = Reply::new(ENQUEUE.send(self, &cmd).await?)?;
-            while !reply.is_empty() {
-                answers.push(match reply.text()? {
-                    word if word == "created" => Enqueued::Created,
-                    state => Enqueued::Duplicate(state),
-                });
+            for at in 0..reply.len() {
+                answers.push(Enqueued::read(
+                    &mut reply,
+                    chunk.get(at).map_or("", |job| job.id),
+                )?);
             }
         }
         Ok(answers)
@@ -108,7 +157,8 @@ impl Queue {
         by: &str,
     ) -> Result<Cancelled, QueueError> {
         let k = &self.keys;
-        let keys = [
+        let result = k.result(record.id);
+        let own = [
             &k.jobs,
             &k.running,
             &k.delayed,
@@ -122,7 +172,9 @@ impl Queue {
             &k.bell,
             &k.archive,
             &k.archived,
+            &result,
         ];
+        let keys: Vec<&String> = k.of_ties().into_iter().chain(own).collect();
         let mut fresh = History::of(&record.kind.into(), record.priority);
         fresh.events.extend(enqueued(enqueued_ms));
         let event = |what| Event::new(clock::unix_ms(), what).by(by).encode();
@@ -189,7 +241,8 @@ impl Queue {
         let flow_key = k.flow(flow);
         let ready = &k.ready[flow.priority.index()];
         let keys = [
-            &k.jobs, &k.dead, &k.delayed, &k.meta, &k.stats, &k.tomb, ready, &flow_key,
+            &k.jobs, &k.dead, &k.delayed, &k.meta, &k.stats, &k.tomb, ready, &flow_key, &k.ties,
+            &k.locks, &k.ids,
         ];
         let mut fresh = History::of(&flow.kind, flow.priority);
         fresh.events.extend(enqueued(enqueued_ms));
@@ -232,7 +285,8 @@ impl Queue {
 
     async fn bury_as(&self, state: &str, event: &Event, ids: &[String]) -> Result<u64, QueueError> {
         let k = &self.keys;
-        let keys = [&k.dead, &k.jobs, &k.meta, &k.stats, &k.archive, &k.archived];
+        let own = [&k.dead, &k.jobs, &k.meta, &k.stats, &k.archive, &k.archived];
+        let keys: Vec<&String> = k.of_ties().into_iter().chain(own).collect();
         let mut cmd = BURY.call(keys.into_iter());
         cmd.arg(state)
             .arg(event.encode())

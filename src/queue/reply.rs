@@ -34,6 +34,14 @@ impl Reply {
         Self::new(self.next()?)
     }
 
+    /// An array, or none if a word stands there.
+    pub(super) fn maybe_array(&mut self) -> Result<Option<Self>, QueueError> {
+        match self.next()? {
+            Value::BulkString(_) | Value::SimpleString(_) => Ok(None),
+            other => Self::new(other).map(Some),
+        }
+    }
+
     pub(super) fn bytes(&mut self) -> Result<Vec<u8>, QueueError> {
         match self.next()? {
             Value::BulkString(bytes) => Ok(bytes),

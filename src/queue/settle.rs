@@ -2,6 +2,7 @@
 
 use super::reply::Reply;
 use super::script::SETTLE;
+use super::ties::Notice;
 use super::{Flow, Queue, QueueError, millis};
 use crate::job::{History, Priority, Reject};
 use std::fmt::Write;
@@ -20,6 +21,8 @@ pub struct Settlement {
     pub token: Arc<str>,
     /// What is to become of it.
     pub ending: Ending,
+    /// What others are told if that is its end.
+    pub notice: Notice,
     /// The slots it holds, by name; empty for most.
     pub slots: Arc<[Arc<str>]>,
     /// It may have told how far it had come: that goes with it.
@@ -53,6 +56,8 @@ pub enum Ending {
     Dead {
         /// Its history, the last error included.
         history: Box<History>,
+        /// The app gave its id, so it is remembered.
+        given: bool,
         /// Counter that grows by one.
         counter: &'static str,
     },
@@ -161,7 +166,9 @@ impl Queue {
             }
         }
         let flow_keys: Vec<String> = flows.iter().map(|f| k.flow(f)).collect();
-        let fixed = [
+        let asked = settlements.iter().filter(|s| s.wants_list());
+        let results: Vec<String> = asked.map(|s| k.result(&s.id)).collect();
+        let own = [
             &k.workers,
             &k.running,
             &k.jobs,
@@ -178,10 +185,13 @@ impl Queue {
             &k.archive,
             &k.archived,
         ];
-        let keys: Vec<&String> = fixed
+        let keys: Vec<&String> = k
+            .of_ties()
             .into_iter()
+            .chain(own)
             .chain(&k.ready)
             .chain(&flow_keys)
+            .chain(&results)
             .collect();
         let mut cmd = SETTLE.call(keys.into_iter());
         cmd.arg(incarnation)
@@ -196,57 +206,101 @@ impl Queue {
             .arg(self.bounds.history_bytes)
             .arg(settlements.len())
             .arg(u8::from(settlements.iter().any(|s| s.told)))
+            .arg(results.len())
             .arg(counters.len())
             .arg(&counters);
         for flow in &flows {
             cmd.arg(&*flow.member());
         }
+        let mut list = 0;
         for s in settlements {
             cmd.arg(&*s.id).arg(&*s.token);
-            s.ending.write(&mut cmd, &counters, &flows);
+            s.write_verb(&mut cmd, &counters);
+            s.ending.write(&mut cmd, &flows);
+            if !s.ending.is_end() {
+                continue;
+            }
+            if let Some(outcome) = &s.notice.outcome {
+                list += usize::from(s.wants_list());
+                cmd.arg(outcome).arg(if s.wants_list() { list } else { 0 });
+            }
+            if let (Ending::Finished { .. }, Some(follow)) = (&s.ending, &s.notice.follow) {
+                cmd.arg(follow);
+            }
         }
         cmd
     }
 }
 
-impl Ending {
-    /// The verb and its arguments, as the script's header lists them.
-    fn write(&self, cmd: &mut redis::Cmd, counters: &[&str], flows: &[&Flow]) {
-        let counter = counters.iter().position(|c| *c == self.counter());
+impl Settlement {
+    fn wants_list(&self) -> bool {
+        self.notice.result && self.notice.outcome.is_some() && self.ending.is_end()
+    }
+
+    /// A letter, the number of the counter, and flags, as the script's header lists them.
+    fn write_verb(&self, cmd: &mut redis::Cmd, counters: &[&str]) {
+        let counter = counters.iter().position(|c| *c == self.ending.counter());
         // There are few counters: their numbers stay within ASCII.
         let counter = counter.and_then(|n| u8::try_from(n).ok()).unwrap_or(0) + b'1';
+        let mut verb = vec![self.ending.letter(), counter];
+        let mut flag = |letter: u8, set: bool| verb.extend(set.then_some(letter));
+        match &self.ending {
+            Ending::Finished { given, counter, .. } => {
+                flag(b'g', *given);
+                flag(b'c', *counter == "cancelled");
+                flag(b'e', *counter == "expired");
+                flag(b'n', self.notice.follow.is_some());
+            }
+            Ending::Dead { given, .. } => flag(b'g', *given),
+            _ => {}
+        }
+        flag(b't', self.ending.is_end() && self.notice.outcome.is_some());
+        cmd.arg(verb);
+    }
+}
+
+impl Ending {
+    /// The arguments of its verb, as the script's header lists them.
+    fn write(&self, cmd: &mut redis::Cmd, flows: &[&Flow]) {
         match self {
             Self::Finished {
-                record,
-                given,
-                history,
-                ..
+                record, history, ..
             } => {
-                let letter = if history.is_some() { b'e' } else { b'd' };
-                let flag: &[u8] = if *given { b"g" } else { b"" };
-                cmd.arg([&[letter, counter], flag].concat()).arg(record);
+                cmd.arg(record);
                 if let Some(history) = history {
                     cmd.arg(history.encode());
                 }
                 cmd
             }
-            Self::Later { delay, history, .. } => cmd
-                .arg(&[b'r', counter])
-                .arg(millis(*delay))
-                .arg(history.encode()),
-            Self::Dead { history, .. } => cmd.arg(&[b'x', counter]).arg(history.encode()),
+            Self::Later { delay, history, .. } => cmd.arg(millis(*delay)).arg(history.encode()),
+            Self::Dead { history, .. } => cmd.arg(history.encode()),
             Self::HandedBack { flow, history, .. } => {
                 let number = flows.iter().position(|f| *f == flow).map_or(0, |n| n + 1);
-                cmd.arg(&[b'h', counter])
-                    .arg(number)
+                cmd.arg(number)
                     .arg(flow.priority.index() + 1)
                     .arg(history.as_ref().map_or_else(String::new, |h| h.encode()))
             }
-            Self::Quarantined(reject) => cmd
-                .arg(&[b'q', counter])
-                .arg(reject.code.as_str())
-                .arg(&reject.message),
+            Self::Quarantined(reject) => cmd.arg(reject.code.as_str()).arg(&reject.message),
         };
+    }
+
+    const fn letter(&self) -> u8 {
+        match self {
+            Self::Finished { history: None, .. } => b'd',
+            Self::Finished { .. } => b'e',
+            Self::Later { .. } => b'r',
+            Self::Dead { .. } => b'x',
+            Self::HandedBack { .. } => b'h',
+            Self::Quarantined(_) => b'q',
+        }
+    }
+
+    /// Whether the job is over, as far as it goes by itself.
+    const fn is_end(&self) -> bool {
+        matches!(
+            self,
+            Self::Finished { .. } | Self::Dead { .. } | Self::Quarantined(_)
+        )
     }
 
     const fn counter(&self) -> &'static str {

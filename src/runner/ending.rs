@@ -1,9 +1,11 @@
 //! What is to become of a job, from what its handler said: the one exhaustive match over outcomes. Pure.
 
+use crate::job::ties::outcome as outcome_json;
 use crate::job::{Event, Failure, History, Outcome, What};
 use crate::policy::retry::{Decision, MAX_DELAY};
 use crate::queue::Delivery;
 use crate::queue::settle::{Ending, Record};
+use crate::queue::ties::{Notice, next_step};
 use std::time::Duration;
 
 /// The ending of a delivery. `now_ms` is for records; `unit` is random in [0, 1), for jitter.
@@ -19,7 +21,7 @@ pub fn ending_of(
         Outcome::Done(_) => finished(delivery, What::Done, took, now_ms),
         Outcome::Cancelled => finished(delivery, What::Cancelled, took, now_ms),
         Outcome::Failed(failure) => failed(delivery, failure, now_ms, unit),
-        Outcome::Fatal(failure) => dead(with_failure(delivery, failure, now_ms), now_ms),
+        Outcome::Fatal(failure) => dead(delivery, with_failure(delivery, failure, now_ms), now_ms),
         Outcome::Snooze { after, reason } => {
             let delay = (*after).min(MAX_DELAY);
             let mut history = started(delivery);
@@ -43,6 +45,37 @@ pub fn ending_of(
     }
 }
 
+/// What others are told of a delivery that ended like this: who waits for it, and what follows it.
+#[must_use]
+pub fn notice_of(delivery: &Delivery, outcome: &Outcome, ending: &Ending, now_ms: u64) -> Notice {
+    let follows = delivery.then.as_deref();
+    if !delivery.tied && follows.is_none() {
+        return Notice::default();
+    }
+    let job = &delivery.job;
+    let tell =
+        |state, result, error| outcome_json(&job.id, &job.kind, state, now_ms, result, error);
+    let (text, follow) = match (outcome, ending) {
+        (Outcome::Done(result), Ending::Finished { .. }) => {
+            let text = tell("done", result.as_ref(), None);
+            let workflow = delivery.workflow.as_ref();
+            let follow = follows.map(|then| next_step(then, &job.id, workflow, &text));
+            (text, follow)
+        }
+        (_, Ending::Finished { .. }) => (tell("cancelled", None, None), None),
+        (_, Ending::Dead { history, .. }) => {
+            let error = history.errors.last().map(|e| e.error.as_str());
+            (tell("dead", None, error), None)
+        }
+        _ => return Notice::default(),
+    };
+    Notice {
+        outcome: delivery.tied.then_some(text),
+        result: delivery.keeps_result,
+        follow,
+    }
+}
+
 /// Whether what happens to this job is kept even when all goes well.
 fn is_kept(delivery: &Delivery) -> bool {
     delivery.history.is_some() || delivery.spec.history.full
@@ -63,10 +96,11 @@ fn started(delivery: &Delivery) -> History {
     history
 }
 
-fn dead(mut history: History, now_ms: u64) -> Ending {
+fn dead(delivery: &Delivery, mut history: History, now_ms: u64) -> Ending {
     history.push(Event::new(now_ms, What::Dead));
     Ending::Dead {
         history: Box::new(history),
+        given: delivery.given,
         counter: "dead",
     }
 }
@@ -93,7 +127,7 @@ fn failed(delivery: &Delivery, failure: &Failure, now_ms: u64, unit: f64) -> End
                 counter: "retried",
             }
         }
-        Decision::Dead { .. } => dead(history, now_ms),
+        Decision::Dead { .. } => dead(delivery, history, now_ms),
     }
 }
 

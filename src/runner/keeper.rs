@@ -9,6 +9,7 @@ use crate::job::{Envelope, Event, History, What};
 use crate::queue::admit::flow_of;
 use crate::queue::lease::{Heartbeat, RunningEntry, Watch};
 use crate::queue::settle::Ending;
+use crate::queue::ties::notice_unrun;
 use crate::queue::{QueueError, Settlement};
 use crate::telemetry::events::{self, JobRef};
 use crate::telemetry::metrics::UNKNOWN_KIND;
@@ -157,17 +158,20 @@ impl Keeper {
     ) -> Result<(), QueueError> {
         let ids: Vec<&str> = entries.iter().map(|e| e.id.as_str()).collect();
         let stored = self.context.queue.stored(&ids).await?;
+        let ties = self.context.queue.ties_of(&ids).await?;
         let registry = self.context.shared.registry.load_full();
         let now_ms = clock::unix_ms();
         let (kinds, settlements): (Vec<Arc<str>>, Vec<Settlement>) = entries
             .iter()
             .zip(stored)
-            .map(|(entry, (raw, meta))| {
+            .zip(ties)
+            .map(|((entry, (raw, meta)), ties)| {
                 let crash = crashed.then_some(Crash { entry, now_ms });
                 let (kind, ending) = rescued(&registry.catalog, &raw, &meta, crash);
                 let settlement = Settlement {
                     id: entry.id.as_str().into(),
                     token: entry.token.as_str().into(),
+                    notice: notice_unrun(&entry.id, &kind, &ties, &ending, now_ms),
                     ending,
                     slots: Arc::default(),
                     // Nobody knows what it told before its daemon died.
@@ -272,6 +276,7 @@ fn rescued(
             history.push(Event::new(now_ms, What::Dead).note("it crashed its daemon too often"));
             let ending = Ending::Dead {
                 history: Box::new(history.clone()),
+                given: envelope.id.is_some(),
                 counter: "poisoned",
             };
             return (kind, ending);

@@ -1,7 +1,7 @@
 //! From outcomes to settlements, in batches: what handlers said goes back into the queue, and then into the log.
 
 use super::context::QueueContext;
-use super::ending::ending_of;
+use super::ending::{ending_of, notice_of};
 use super::report;
 use crate::clock;
 use crate::job::Outcome;
@@ -128,10 +128,12 @@ async fn settle_batch(context: &QueueContext, batch: u64, ended: Vec<Ended>) {
                 took,
             } => {
                 let ending = ending_of(&delivery, &outcome, took, now_ms, rand::random());
+                let notice = notice_of(&delivery, &outcome, &ending, now_ms);
                 let settlement = Settlement {
                     id: delivery.job.id.shared(),
                     token: Arc::clone(&delivery.job.token),
                     ending,
+                    notice,
                     slots: Arc::clone(&delivery.slots),
                     told: context
                         .told

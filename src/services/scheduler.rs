@@ -67,6 +67,8 @@ struct Entry {
     /// Ticks up to this time are not for us, as far as we know by ourselves: served, or from before we knew it.
     since_ms: u64,
     paused: bool,
+    /// More of what is due is served in the next call; it was told of already.
+    catching_up: bool,
 }
 
 impl Entry {
@@ -187,6 +189,7 @@ impl Desk {
                 .cloned()
                 .unwrap_or_default(),
             paused: stored.paused.contains_key(&*scheduled.name),
+            catching_up: false,
             scheduled,
         };
         self.entries = schedules.into_iter().map(enter).collect();
@@ -257,15 +260,8 @@ impl Desk {
                     entry.record = tick.new;
                     entry.since_ms = last_ms;
                     if let Some(due) = due {
-                        let served = tick.entries.len() as u64;
-                        report(
-                            &self.context,
-                            &self.entries[index],
-                            &due,
-                            served,
-                            last_ms,
-                            now_ms,
-                        );
+                        report(&self.context, entry, &due, last_ms, now_ms);
+                        entry.catching_up = last_ms < due.latest_ms;
                     }
                 }
                 Ticked::Moved(record) => {
@@ -337,16 +333,9 @@ fn first_sight(index: usize, entry: &Entry) -> Planned {
 }
 
 /// Tells of ticks that were served, or given up.
-fn report(
-    context: &QueueContext,
-    entry: &Entry,
-    due: &Due,
-    served: u64,
-    last_ms: u64,
-    now_ms: u64,
-) {
+fn report(context: &QueueContext, entry: &Entry, due: &Due, last_ms: u64, now_ms: u64) {
     let late = Duration::from_millis(now_ms.saturating_sub(last_ms));
-    if served > 0 {
+    if !due.serve.is_empty() {
         context.shared.metrics.schedule_lag(late);
     }
     let (queue, schedule) = (&*context.queue.name, &*entry.scheduled.name);
@@ -355,22 +344,19 @@ fn report(
         event = "schedule_served",
         queue,
         schedule,
-        served,
         late_ms,
         "ticks served"
     );
-    let Some(late) = due.missed_by(now_ms) else {
+    let Some(late) = due.missed_by(now_ms).filter(|_| !entry.catching_up) else {
         return;
     };
-    context
-        .shared
-        .alerts
-        .raise(events::schedule_missed(events::MissedTicks {
-            queue,
-            schedule,
-            oldest_ms: due.oldest_ms,
-            late,
-            served,
-            passed_over: due.passed_over,
-        }));
+    let missed = events::MissedTicks {
+        queue,
+        schedule,
+        oldest_ms: due.oldest_ms,
+        late,
+        served: due.serve.len() as u64,
+        passed_over: due.passed_over,
+    };
+    context.shared.alerts.raise(events::schedule_missed(missed));
 }

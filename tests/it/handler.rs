@@ -52,6 +52,7 @@ pub fn context(args: Value) -> Context {
         attempt: 2,
         max_attempts: 5,
         traceparent: Some("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".to_owned()),
+        parents: Vec::new(),
         token: "incarnation:7".into(),
     };
     Context::new(Arc::new(job), CancellationToken::new(), Arc::default())

@@ -13,4 +13,5 @@ mod progress;
 pub mod rig;
 mod schedules;
 mod settlement;
+mod ties;
 mod trouble;

@@ -5,6 +5,7 @@
 
 mod gate;
 mod job;
+mod schedules;
 
 use super::output::age;
 use super::queues::{self, oldest_age};
@@ -87,7 +88,8 @@ async fn explain_queues(
         let queue = store.queue(name);
         let counts = queue.counts().await?;
         let workers = Workers::of(&queue, store).await?;
-        let reasons = queue_reasons(store, name, &counts, &workers, health);
+        let mut reasons = queue_reasons(store, name, &counts, &workers, health);
+        reasons.extend(schedules::reasons(&queue, store).await?);
         let mut view = queues::view(name, &counts);
         view["workers"] = workers.alive.len().into();
         view["reasons"] = reasons.iter().map(Reason::to_json).collect();

@@ -1,12 +1,14 @@
 #!lua flags=allow-oom
 -- Ends a job that waits; asks for the end of one that runs.
--- KEYS: jobs, running, delayed, dead, tomb, cancels, ids, meta, recent, stats, bell, archive, archived
+-- KEYS: those of lib/ties.lua, jobs, running, delayed, dead, tomb, cancels, ids, meta, recent, stats, bell, archive,
+--       archived, result list
 -- ARGV: id, record for the ring, '1' if the id is to be remembered, id window ms, recent max, history of a job that has
 --       none, event if it waits, event if it runs, history max, history bytes, and if it is to be ended only in
 --       that state: 'pending' or 'delayed'
 -- Out:  'cancelled', 'asked' (it runs; its daemon is told), or its state: 'dead', 'unknown',
 --       or 'changed' if it is not in the state wanted
-local jobs, running, delayed, dead, tomb, cancels, ids, meta, recent, stats, bell, archive, archived = unpack(KEYS)
+local jobs, running, delayed, dead, tomb, cancels, ids, meta, recent, stats, bell, archive, archived,
+  result = unpack(KEYS, 10)
 local id = ARGV[1]
 if redis.call('HEXISTS', jobs, id) == 0 then return 'unknown' end
 if redis.call('ZSCORE', dead, id) then return 'dead' end
@@ -26,23 +28,26 @@ end
 for _, key in ipairs({meta, tomb, stats, archive}) do redis.call('HLEN', key) end
 for _, key in ipairs({delayed, ids, archived}) do redis.call('ZCARD', key) end
 redis.call('LLEN', recent)
+if redis.call('HLEN', TIES) > 0 then check_ties() end
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
--- An entry in a flow can't be found cheaply: a tombstone makes the claim drop those that are not younger than this.
-if redis.call('ZREM', delayed, id) == 0 then
-  local count, at = string.match(redis.call('HGET', tomb, id) or '', '^(%d+):(%d+)$')
-  -- An entry after an earlier tombstone of the same millisecond bears the next one.
-  redis.call('HSET', tomb, id, string.format('%d:%d', (count or 0) + 1, math.max(now, (at or 0) + 1)))
-end
+if redis.call('ZREM', delayed, id) == 0 then lay_stone(tomb, id, now) end
 redis.call('HDEL', cancels, id)
 redis.call('HDEL', jobs, id)
 archiving.note(id, ARGV[2], redis.call('HGET', meta, id) or ARGV[6], ARGV[7])
 redis.call('HDEL', meta, id)
 archiving.keep(archive, archived, stats, now, tonumber(ARGV[9]), tonumber(ARGV[10]))
-if ARGV[3] == '1' and tonumber(ARGV[4]) > 0 then redis.call('ZADD', ids, now + ARGV[4], id) end
+if ARGV[3] == '1' and tonumber(ARGV[4]) > 0 then
+  redis.call('ZADD', ids, now + ARGV[4] + EIGHTHS.cancelled, id)
+end
 if tonumber(ARGV[5]) > 0 then
   redis.call('LPUSH', recent, ARGV[2])
   redis.call('LTRIM', recent, 0, ARGV[5] - 1)
+end
+local tied = redis.call('HGET', TIES, id)
+if tied then
+  untie(id, tied, 'cancelled', nil, result, now)
+  keep_groups(now)
 end
 redis.pcall('HINCRBY', stats, 'cancelled', 1)
 return 'cancelled'

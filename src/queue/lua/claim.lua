@@ -1,11 +1,13 @@
 #!lua flags=allow-oom
 -- Takes jobs from the given flows in the order of effective class, then ready time, and puts them under a token.
--- KEYS: workers, running, jobs, meta, tomb, delayed, ready x5, flow...
+-- KEYS: workers, running, jobs, meta, tomb, delayed, ties, locks, merges, ready x5, flow...
 -- ARGV: incarnation, claim number, limit, ageing ms, then for each flow: priority number (1..5), kind, allowance
 -- Out:  {now_ms, next due ms or -1, {head ready ms of each flow or -1...}, {flow number, jobs of it in a row, ...},
---       {entry, envelope, ... for each job}, {job number, history, ... where it has one}}; error LEASE if not registered
-local workers, running, jobs, meta, tomb, delayed = unpack(KEYS, 1, 6)
-local FIRST_READY, FIRST_FLOW = 7, 12
+--       {entry, envelope, ... for each job}, {job number, history, ... where it has one},
+--       {job number, its ties, envelopes to be united with its own or '', ... where it has ties}};
+--       error LEASE if not registered
+local workers, running, jobs, meta, tomb, delayed, ties, locks, merges = unpack(KEYS, 1, 9)
+local FIRST_READY, FIRST_FLOW = 10, 15
 local limit, aging = tonumber(ARGV[3]), tonumber(ARGV[4])
 if not redis.call('ZSCORE', workers, ARGV[1]) then return redis.error_reply('LEASE lost') end
 -- Redis does not roll back: a key of the wrong type must show before the first write.
@@ -13,6 +15,10 @@ for _, key in ipairs({running, jobs, meta}) do redis.call('HLEN', key) end
 for k = FIRST_READY, FIRST_FLOW - 1 do redis.call('ZCARD', KEYS[k]) end
 local stoned = redis.call('HLEN', tomb) > 0
 local troubled = redis.call('HLEN', meta) > 0
+local bound = redis.call('HLEN', ties) > 0
+if bound then
+  for _, key in ipairs({locks, merges}) do redis.call('HLEN', key) end
+end
 local due = redis.call('ZRANGE', delayed, 0, 0, 'WITHSCORES')
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
@@ -82,8 +88,8 @@ while #picked < limit do
 end
 
 local next_due = tonumber(due[2] or -1)
-local heads, rows, taken, histories = {}, {}, {}, {}
-local out = {now, next_due < 1e13 and math.floor(math.max(next_due, -1)) or -1, heads, rows, taken, histories}
+local heads, rows, taken, histories, tied = {}, {}, {}, {}, {}
+local out = {now, next_due < 1e13 and math.floor(math.max(next_due, -1)) or -1, heads, rows, taken, histories, tied}
 for f, flow in ipairs(flows) do
   local ready = KEYS[FIRST_READY + flow.class - 1]
   if not flow.head then
@@ -100,6 +106,7 @@ local ids = {}
 for i, entry in ipairs(picked) do ids[i] = string.sub(entry, 15) end
 local raws = redis.call('HMGET', jobs, unpack(ids))
 local metas = troubled and redis.call('HMGET', meta, unpack(ids)) or {}
+local bonds = bound and redis.call('HMGET', ties, unpack(ids)) or {}
 
 -- Whether a cancelled job left this entry behind.
 local function left_behind(entry, id)
@@ -111,6 +118,15 @@ local function left_behind(entry, id)
     redis.call('HDEL', tomb, id)
   end
   return true
+end
+
+-- A lock that is held until the claim is given up; what waits to be united with the job is told.
+local function tell_ties(id, number, bond)
+  for lock in string.gmatch('\n' .. bond, '\nc([^\n]+)') do
+    local held = redis.call('HGET', locks, lock)
+    if held and string.sub(held, 1, #id + 1) == id .. '|' then redis.call('HDEL', locks, lock) end
+  end
+  tied[#tied + 1], tied[#tied + 2], tied[#tied + 3] = number, bond, redis.call('HGET', merges, id) or ''
 end
 
 local prefix, tokens, n, flow = ARGV[1] .. ':' .. ARGV[2] .. ':', {}, 0, nil
@@ -126,6 +142,7 @@ for i, entry in ipairs(picked) do
     end
     rows[#rows] = rows[#rows] + 1
     if metas[i] then histories[#histories + 1], histories[#histories + 2] = n / 2, metas[i] end
+    if bonds[i] then tell_ties(id, n / 2, bonds[i]) end
   end
 end
 if n > 0 then redis.call('HSET', running, unpack(tokens)) end

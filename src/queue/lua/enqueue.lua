@@ -1,12 +1,24 @@
--- The public way in for clients that want an answer. Pushes to the inbox what is new; version 1.
--- KEYS: inbox, jobs, ids, running, delayed, dead
--- ARGV: for each job: its id or '', its envelope (which holds the same id)
--- Out:  for each job: 'created', or the state of the first of that id: 'pending' 'running' 'delayed' 'dead' 'done';
+-- The public way in for clients that want an answer. Pushes to the inbox what is new; version 2.
+-- KEYS: inbox, jobs, ids, running, delayed, dead, locks
+-- ARGV: 'v2', then for each job: its id or '', the lock it must hold or '', its envelope (which holds the same id)
+--       a lock is <kind>:<key>, for an envelope with that unique.key whose on_conflict is skip
+-- Out:  for each job: 'created', or {its state, id} of the first of that id or lock. States: 'pending' 'running' 'delayed'
+--       'dead' 'done' 'cancelled' 'expired' 'skipped' 'replaced' 'merged';
 --       error REFUSED, and nothing is done, if an argument is missing or an envelope is larger than 393216 bytes
-local inbox, jobs, ids, running, delayed, dead = unpack(KEYS)
-if #KEYS ~= 6 or #ARGV % 2 ~= 0 then return redis.error_reply('REFUSED 6 keys, then pairs of id and envelope') end
-for i = 2, #ARGV, 2 do
-  if #ARGV[i] > 393216 then return redis.error_reply('REFUSED envelope ' .. i / 2 .. ' is larger than 393216 bytes') end
+local inbox, jobs, ids, running, delayed, dead, locks = unpack(KEYS)
+-- A lock is kept so long for an entry of the inbox. Whoever is admitted first has it in any case.
+local RESERVED_MS = 3600000
+if #KEYS ~= 7 or #ARGV % 3 ~= 1 or ARGV[1] ~= 'v2' then
+  return redis.error_reply("REFUSED 7 keys, 'v2', then id, lock and envelope for each job")
+end
+for i = 2, #ARGV, 3 do
+  local number = (i + 1) / 3
+  if #ARGV[i + 2] > 393216 then
+    return redis.error_reply('REFUSED envelope ' .. number .. ' is larger than 393216 bytes')
+  end
+  if ARGV[i + 1] ~= '' and ARGV[i] == '' then
+    return redis.error_reply('REFUSED job ' .. number .. ' has a lock but no id')
+  end
 end
 -- Redis does not roll back: a key of the wrong type must show before the first write.
 redis.call('LLEN', inbox)
@@ -24,20 +36,32 @@ local function state_of(id)
   local score = redis.call('ZSCORE', ids, id)
   if not score then return nil end
   if tonumber(score) == 1 then return 'pending' end
-  return tonumber(score) > now and 'done' or nil
+  return tonumber(score) > now and ENDS[score % 1 * 8 + 1] or nil
 end
 
-for i = 1, #ARGV, 2 do
-  local id = ARGV[i]
+-- Who holds a lock, and its state.
+local function holder_of(lock)
+  local id, letter, ends = string.match(redis.call('HGET', locks, lock) or '', '^([^|]*)|(%a)|(%d+)|')
+  if not id or (ends ~= '0' and tonumber(ends) <= now) then return nil end
+  local state = state_of(id) or letter == 't' and 'done'
+  return state and {state, id} or nil
+end
+
+for i = 2, #ARGV, 3 do
+  local id, lock = ARGV[i], ARGV[i + 1]
   local state = id ~= '' and (reserved[id] and 'pending' or state_of(id))
-  if state then
-    out[#out + 1] = state
+  local first = state and {state, id} or lock ~= '' and holder_of(lock)
+  if first then
+    out[#out + 1] = first
   else
     if id ~= '' then
       redis.call('ZADD', ids, 1, id)
       reserved[id] = true
     end
-    entries[#entries + 1] = ARGV[i + 1]
+    if lock ~= '' then
+      redis.call('HSET', locks, lock, string.format('%s|f|%d|%d', id, now + RESERVED_MS, now))
+    end
+    entries[#entries + 1] = ARGV[i + 2]
     out[#out + 1] = 'created'
   end
 end

@@ -1,12 +1,12 @@
 #!lua flags=allow-oom
 -- Moves due jobs from the delayed set to the tails of their flows. Who comes second changes nothing.
--- KEYS: workers, delayed, jobs, meta, quarantine, stats, tomb, archive, archived, ready x5, flow...
+-- KEYS: those of lib/ties.lua, workers, delayed, jobs, meta, quarantine, stats, tomb, archive, archived, ready x5, flow...
 -- ARGV: incarnation, quarantine max, quarantine bytes, history max, history bytes, items,
 --       then for each: id, score as read, flow number, priority number; then the kind of each flow.
 --       Flow number 0: it is no job, or its time is none, and goes to quarantine
 -- Out:  number moved; error LEASE if not registered
-local workers, delayed, jobs, meta, quarantine, stats, tomb, archive, archived = unpack(KEYS, 1, 9)
-local FIRST_READY, FIRST_FLOW, HEAD = 10, 15, 6
+local workers, delayed, jobs, meta, quarantine, stats, tomb, archive, archived = unpack(KEYS, 10, 18)
+local FIRST_READY, FIRST_FLOW, HEAD = 19, 24, 6
 local n, moved = tonumber(ARGV[6]), 0
 if not redis.call('ZSCORE', workers, ARGV[1]) then return redis.error_reply('LEASE lost') end
 -- Redis does not roll back: a key of the wrong type must show before the first write.
@@ -17,6 +17,8 @@ redis.call('XLEN', quarantine)
 redis.call('HLEN', archive)
 redis.call('ZCARD', archived)
 local stones = redis.call('HLEN', tomb) > 0
+local bound = redis.call('HLEN', TIES) > 0
+if bound then check_ties() end
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 
@@ -33,6 +35,8 @@ local function set_aside(id, score)
   redis.call('HDEL', jobs, id)
   redis.call('HDEL', meta, id)
   redis.pcall('HINCRBY', stats, 'quarantined', 1)
+  local tied = bound and redis.call('HGET', TIES, id)
+  if tied then untie(id, tied, 'quarantined', nil, nil, now) end
 end
 
 -- The ready time of a job: after that of the entries which a cancelled one of the same id left behind, even if the clock
@@ -58,5 +62,6 @@ for i = 1, n do
     end
   end
 end
+keep_groups(now)
 archiving.keep(archive, archived, stats, now, tonumber(ARGV[4]), tonumber(ARGV[5]))
 return moved

@@ -1,28 +1,32 @@
 #!lua flags=allow-oom
 -- Ends deliveries, each only if its token is still the one under which the job runs.
--- KEYS: workers, running, jobs, meta, delayed, dead, recent, stats, ids, settled, quarantine, cancels, progress,
---       archive, archived, ready x5, flow...
+-- KEYS: those of lib/ties.lua, workers, running, jobs, meta, delayed, dead, recent, stats, ids, settled, quarantine,
+--       cancels, progress, archive, archived, ready x5, flow..., result list...
 -- ARGV: incarnation, batch number (0: not replayed), dead max, dead bytes, recent max, id window ms, quarantine max,
 --       quarantine bytes, history max, history bytes, items, '1' if one of them may have told how far it has come,
---       number of counters, counter..., kind of each flow..., then for each item: id, token, verb, arguments
---         a verb is a letter, the number of a counter as a character from '1' on, and for 'd' and 'e' perhaps a flag
---         'd' finished (done, expired, cancelled): record for the ring; flag 'g': the id is to be remembered
+--       number of result lists, number of counters, counter..., kind of each flow..., then for each item: id, token,
+--       verb, arguments
+--         a verb is a letter, the number of a counter as a character from '1' on, and perhaps flags
+--         'd' finished: record for the ring; flag 'c': cancelled, 'e': expired, else done
 --         'e' the same, for a job that had some trouble: record, history
 --         'r' again later: delay ms, history
 --         'x' dead: history
 --         'h' back to where it stood: flow number, priority number, history or '' to leave it
 --         'q' quarantine: code, reason
+--         flag 'g' of 'd', 'e' and 'x': the id is to be remembered; flag 't' of 'd', 'e', 'x' and 'q': what is told of
+--         it, number of its result list or 0; flag 'n' of 'd' and 'e': the envelope that follows
 -- Out:  {'ok' | 'applied' | 'old', now_ms, number of each stale item...}; error LEASE if not registered
 local workers, running, jobs, meta, delayed, dead, recent, stats, ids, settled, quarantine, cancels,
-  progress, archive, archived = unpack(KEYS, 1, 15)
-local FIRST_READY, FIRST_FLOW, FIRST_COUNTER = 16, 21, 14
+  progress, archive, archived = unpack(KEYS, 10, 24)
+local FIRST_READY, FIRST_FLOW, FIRST_COUNTER = 25, 30, 15
 local WITH_HISTORY = string.byte('e')
 local ARGUMENTS = {d = 1, e = 2, r = 2, x = 1, h = 3, q = 2}
 local incarnation, batch, n = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[11])
 local dead_max, dead_bytes, recent_max, id_window = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
 local quarantine_max, quarantine_bytes = tonumber(ARGV[7]), tonumber(ARGV[8])
 local history_max, history_bytes = tonumber(ARGV[9]), tonumber(ARGV[10])
-local told, first_kind = ARGV[12] == '1', FIRST_COUNTER + tonumber(ARGV[13])
+local told, first_kind = ARGV[12] == '1', FIRST_COUNTER + tonumber(ARGV[14])
+local flows = #KEYS - FIRST_FLOW + 1 - ARGV[13]
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 if not redis.call('ZSCORE', workers, incarnation) then return redis.error_reply('LEASE lost') end
@@ -42,18 +46,28 @@ end
 -- Redis does not roll back: a key of the wrong type must show before the first write.
 for _, key in ipairs({jobs, meta, stats, settled}) do redis.call('HLEN', key) end
 for _, key in ipairs({delayed, dead, ids, unpack(KEYS, FIRST_READY, FIRST_FLOW - 1)}) do redis.call('ZCARD', key) end
-for k = FIRST_FLOW, #KEYS do redis.call('LLEN', KEYS[k]) end
+for k = FIRST_FLOW, FIRST_FLOW + flows - 1 do redis.call('LLEN', KEYS[k]) end
 redis.call('LLEN', recent)
 redis.call('XLEN', quarantine)
 if told then redis.call('HLEN', progress) end
 local asked = redis.call('HLEN', cancels) > 0
+local bound = redis.call('HLEN', TIES) > 0
+if bound then check_ties() end
 
-local wanted, starts, start, letters = {}, {}, first_kind + #KEYS - FIRST_FLOW + 1, {}
+local wanted, starts, start, letters = {}, {}, first_kind + flows, {}
 for i = 1, n do
   wanted[i], starts[i] = ARGV[start], start
-  local letter = string.sub(ARGV[start + 2], 1, 1)
+  local verb = ARGV[start + 2]
+  local letter = string.sub(verb, 1, 1)
   letters[letter] = true
   start = start + 3 + ARGUMENTS[letter]
+  if #verb > 2 then
+    if string.find(verb, 't', 3, true) then start = start + 2 end
+    if string.find(verb, 'n', 3, true) then
+      start = start + 1
+      redis.call('LLEN', INBOX)
+    end
+  end
 end
 if asked or letters.e or letters.x or letters.q then
   redis.call('HLEN', archive)
@@ -61,7 +75,7 @@ if asked or letters.e or letters.x or letters.q then
 end
 local held = redis.call('HMGET', running, unpack(wanted))
 local stale, ended, over_now, finished, with_meta, records, counts = {}, {}, {}, {}, {}, {}, {}
-local handed_back, remembered, not_again, lost, died = {}, {}, {}, {}, 0
+local handed_back, remembered, not_again, lost, died, over, follow = {}, {}, {}, {}, 0, {}, {}
 
 -- The event of an operator's wish to end this job, if there was one.
 local function wish(id)
@@ -71,10 +85,21 @@ end
 -- What each verb does with a job that is still under its token; its arguments start at `at`.
 local act = {}
 
+-- The job is over: what it is tied to is let go of below, all at once.
+local function ended_as(how, id, at, verb)
+  at = at + ARGUMENTS[string.sub(verb, 1, 1)]
+  local noted = string.find(verb, 't', 3, true)
+  local list = noted and tonumber(ARGV[at + 1]) or 0
+  over[#over + 1] = {id, how, noted and ARGV[at], list > 0 and KEYS[FIRST_FLOW + flows - 1 + list] or nil}
+  if string.find(verb, 'n', 3, true) then follow[#follow + 1] = ARGV[noted and at + 2 or at] end
+  if string.find(verb, 'g', 3, true) then remembered[#remembered + 1] = {id, EIGHTHS[how]} end
+end
+
 function act.d(id, at, verb)
   finished[#finished + 1] = id
   records[#records + 1] = ARGV[at]
-  if string.find(verb, 'g', 3, true) then remembered[#remembered + 1] = id end
+  local how = string.find(verb, 'c', 3, true) and 'cancelled' or string.find(verb, 'e', 3, true) and 'expired' or 'done'
+  ended_as(how, id, at, verb)
   local wished = wish(id)
   if string.byte(verb, 1) == WITH_HISTORY then
     with_meta[#with_meta + 1] = id
@@ -90,11 +115,12 @@ function act.r(id, at)
   redis.call('HSET', meta, id, ARGV[at + 1])
 end
 
-function act.x(id, at)
+function act.x(id, at, verb)
   local wished = wish(id)
   redis.call('HSET', meta, id, wished == '' and ARGV[at] or ARGV[at] .. '\t' .. wished)
   redis.call('ZADD', dead, now, id)
   died = died + dead_size(jobs, meta, id)
+  ended_as('dead', id, at, verb)
 end
 
 function act.h(id, at, _, token)
@@ -105,7 +131,7 @@ function act.h(id, at, _, token)
   if ARGV[at + 2] ~= '' then redis.call('HSET', meta, id, ARGV[at + 2]) end
 end
 
-function act.q(id, at)
+function act.q(id, at, verb)
   local raw = redis.call('HGET', jobs, id) or ''
   quarantining.add(quarantine, stats, quarantine_max, quarantine_bytes, now, ARGV[at], ARGV[at + 1], raw)
   local history = redis.call('HGET', meta, id)
@@ -115,6 +141,7 @@ function act.q(id, at)
   end
   finished[#finished + 1] = id
   with_meta[#with_meta + 1] = id
+  ended_as('quarantined', id, at, verb)
 end
 
 for i = 1, n do
@@ -178,12 +205,13 @@ end
 -- The dead set is bounded by count and bytes: the oldest give way, at most a few hundred per call.
 local dropped = {}
 if died > 0 then
-  local over, bytes = redis.call('ZCARD', dead) - dead_max, grow(stats, 'dead_bytes', died)
-  while (over > 0 or bytes > dead_bytes) and #dropped < 500 do
+  local excess, bytes = redis.call('ZCARD', dead) - dead_max, grow(stats, 'dead_bytes', died)
+  while (excess > 0 or bytes > dead_bytes) and #dropped < 500 do
     local id = redis.call('ZPOPMIN', dead)[1]
     if not id then break end
-    over, bytes = over - 1, grow(stats, 'dead_bytes', -dead_size(jobs, meta, id))
+    excess, bytes = excess - 1, grow(stats, 'dead_bytes', -dead_size(jobs, meta, id))
     dropped[#dropped + 1] = id
+    over[#over + 1] = {id, 'purged'}
   end
 end
 if #dropped > 0 then
@@ -198,9 +226,18 @@ end
 archiving.keep(archive, archived, stats, now, history_max, history_bytes)
 -- Ids whose time of being remembered is over go, at least as fast as new ones come.
 if #remembered > 0 and id_window > 0 then
-  for _, id in ipairs(remembered) do redis.call('ZADD', ids, now + id_window, id) end
-  local over = redis.call('ZRANGE', ids, '(1', now, 'BYSCORE', 'LIMIT', 0, #remembered + 16)
-  if #over > 0 then redis.call('ZREM', ids, unpack(over)) end
+  for _, item in ipairs(remembered) do redis.call('ZADD', ids, now + id_window + item[2], item[1]) end
+  local past = redis.call('ZRANGE', ids, '(1', now, 'BYSCORE', 'LIMIT', 0, #remembered + 16)
+  if #past > 0 then redis.call('ZREM', ids, unpack(past)) end
 end
+if bound and #over > 0 then
+  local names = {}
+  for i, item in ipairs(over) do names[i] = item[1] end
+  for i, tied in ipairs(redis.call('HMGET', TIES, unpack(names))) do
+    if tied then untie(over[i][1], tied, over[i][2], over[i][3], over[i][4], now) end
+  end
+  keep_groups(now)
+end
+for _, envelope in ipairs(follow) do redis.call('RPUSH', INBOX, envelope) end
 if batch > 0 then redis.call('HSET', settled, incarnation, batch .. '|' .. table.concat(stale, ',')) end
 return {'ok', now, unpack(stale)}

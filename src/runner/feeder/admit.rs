@@ -89,7 +89,7 @@ fn report_admission(context: &QueueContext, verdicts: &[Verdict], duplicates: &[
     let unknown = context.telemetry(&UNKNOWN_KIND.into());
     for (index, verdict) in verdicts.iter().enumerate() {
         match verdict {
-            Verdict::Rejected { reject, id } => {
+            Verdict::Rejected { reject, id, .. } => {
                 let id = id.as_ref().map_or("", JobId::as_str);
                 events::job_quarantined(&context.queue.name, id, &reject.to_string());
                 unknown.metrics.quarantined(1);
@@ -98,7 +98,7 @@ fn report_admission(context: &QueueContext, verdicts: &[Verdict], duplicates: &[
                 if !duplicates.contains(&index) {
                     context.telemetry(&flow.kind).metrics.enqueued(1);
                 } else {
-                    tracing::debug!(queue = &*context.queue.name, job_id = %id, "duplicate id, not admitted");
+                    tracing::debug!(queue = &*context.queue.name, job_id = %id, "another job stands for it, not admitted");
                 }
             }
         }

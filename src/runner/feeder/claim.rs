@@ -3,6 +3,7 @@
 use super::Feeder;
 use crate::clock;
 use crate::queue::settle::Ending;
+use crate::queue::ties::Notice;
 use crate::queue::{Claimed, Flow, FlowAllowance, QueueError, Settlement, Terms};
 use crate::runner::feeder::Phase;
 use crate::runner::pipeline::Run;
@@ -172,6 +173,7 @@ impl Feeder {
                     id: job.id.shared(),
                     token: Arc::clone(&job.token),
                     ending,
+                    notice: Notice::default(),
                     slots: Arc::clone(&delivery.slots),
                     told: false,
                 },

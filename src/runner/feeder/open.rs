@@ -38,6 +38,7 @@ impl Feeder {
             Box::new(Settlement {
                 id: raw.id.as_str().into(),
                 token: Arc::clone(&token),
+                notice: raw.notice(&flow.kind, &ending, now_ms),
                 ending,
                 slots: Arc::clone(&raw.slots),
                 told: false,

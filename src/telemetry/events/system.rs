@@ -145,7 +145,7 @@ pub struct MissedTicks<'a> {
     pub oldest_ms: u64,
     /// How late that one is.
     pub late: Duration,
-    /// How many were served now.
+    /// How many are served.
     pub served: u64,
     /// How many are not served.
     pub passed_over: u64,
@@ -168,7 +168,7 @@ pub fn schedule_missed(missed: MissedTicks<'_>) -> Alert {
         "ticks of a schedule were missed"
     );
     let message = format!(
-        "missed since {oldest}, {late_ms} ms ago: {} served now, {} passed over",
+        "missed since {oldest}, {late_ms} ms ago: {} served, {} passed over",
         missed.served, missed.passed_over
     );
     Alert::new(AlertName::ScheduleMissed, missed.schedule, &message)

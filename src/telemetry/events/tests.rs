@@ -20,6 +20,7 @@ fn job() -> Job {
         attempt: 2,
         max_attempts: 5,
         traceparent: None,
+        parents: Vec::new(),
         token: "inc:7".into(),
     }
 }

@@ -99,6 +99,7 @@ fn context(args: Value) -> Context {
         attempt: 1,
         max_attempts: 5,
         traceparent: None,
+        parents: Vec::new(),
         token: "t:1".into(),
     };
     Context::new(Arc::new(job), CancellationToken::new(), Arc::default())

@@ -221,6 +221,11 @@ async fn a_pause_is_told_and_outlives_its_definition() {
         (&json!(true), true)
     );
     assert!(at(&site, &["cron", "list"]).out.contains("paused for "));
+    let explained = at(&site, &["explain", "default"]).out;
+    assert!(
+        explained.contains("schedule_paused: the schedule app.nightly is paused"),
+        "{explained}"
+    );
     std::fs::remove_file(site.path("jobs").join("1.toml")).unwrap();
     let listed = json_at(&site, &["cron", "list"]).ok();
     assert!(
@@ -243,6 +248,11 @@ async fn a_broken_entry_is_shown_and_can_be_removed() {
     queue.add_schedule("broken", "{\"kind\":").await.unwrap();
     let listed = json_at(&site, &["cron", "list"]).ok();
     assert!(named(&listed, "broken")["problem"].is_string());
+    let explained = at(&site, &["explain", "default"]).out;
+    assert!(
+        explained.contains("schedule_unserved: the schedule broken"),
+        "{explained}"
+    );
     assert_eq!(
         json_at(&site, &["cron", "run", "broken"]).json()["error"],
         "unserved"

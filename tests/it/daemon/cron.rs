@@ -52,9 +52,9 @@ async fn wait_for_record(queue: &Queue, schedule: &str) {
     .await;
 }
 
-/// The tenth failure of the peers: cron that fires twice, stops, or misses.
+/// One of the failures that other job systems are known for.
 #[tokio::test(flavor = "multi_thread")]
-async fn cron_fires_once_per_tick_while_daemons_come_and_are_killed() {
+async fn f10_cron_double_fires_stops_or_misses() {
     let site = Site::new("[daemon]\nlease = \"1s\"\n", &[]);
     site.write_job(
         "0.toml",
@@ -83,7 +83,7 @@ async fn cron_fires_once_per_tick_while_daemons_come_and_are_killed() {
     let counts = queue.counts().await.unwrap();
     let jobs = counts.stats["ticks"];
     let record = queue.stored_schedules().await.unwrap().records["app.tick"].clone();
-    let latest: u64 = record.split(' ').next().unwrap().parse().unwrap();
+    let latest = last_of(&record);
     let ran = ticks(&site, "app-tick");
     let first = *ran.first().unwrap();
     assert_eq!(
@@ -304,4 +304,73 @@ async fn how_late_a_tick_was_is_measured() {
     daemon
         .stop(Duration::ZERO, tokio_util::sync::CancellationToken::new())
         .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_catch_up_goes_in_steps_and_is_told_of_once() {
+    let site = Site::new("", &[]);
+    let queue = site.queue("default").await;
+    let schedule = "cron = \"* * * * *\"\nmisfire = \"all\"\ncatch_up = 600";
+    let quick = definition(&site, "app.tick", schedule);
+    let command = quick.find("command = ").unwrap();
+    let quick = format!("{}command = [\"/bin/true\"]", &quick[..command]);
+    site.write_job("0.toml", &quick);
+    let minute = redis_ms(&queue).await / 60_000;
+    let record = format!("{} UTC * * * * *", (minute - 1_500) * 60_000);
+    let mut redis = site.redis().await;
+    redis
+        .hset::<_, _, _, ()>(&queue.keys().ticks, "app.tick", record)
+        .await
+        .unwrap();
+    let daemon = site.start("a");
+    site.wait_for_stat("ticks", 600, DEADLINE).await;
+    let counts = queue.counts().await.unwrap();
+    // A minute may have begun meanwhile.
+    assert!(counts.stats["ticks"] <= 602, "{counts:?}");
+    assert!(
+        (899..=902).contains(&counts.stats["ticks_passed_over"]),
+        "{counts:?}"
+    );
+    let told = daemon.events("schedule_missed");
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert_eq!(told[0]["served"], 600);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_that_somebody_overwrote_are_set_aside_and_schedules_go_on() {
+    let site = Site::new("", &[]);
+    site.write_job(
+        "0.toml",
+        &definition(&site, "app.tick", "cron = \"* * * * * *\""),
+    );
+    let queue = site.queue("default").await;
+    let daemon = site.start("a");
+    wait_for_ticks(&site, "app-tick", 0, 1).await;
+    let keys = queue.keys();
+    let mut redis = site.redis().await;
+    for key in [
+        &keys.ticks,
+        &keys.schedules,
+        &keys.schedules_paused,
+        &keys.schedules_rev,
+    ] {
+        let overwrite = redis::pipe()
+            .atomic()
+            .del(key)
+            .ignore()
+            .zadd(key, "garbage", 1)
+            .ignore()
+            .query_async::<()>(&mut redis)
+            .await;
+        overwrite.unwrap();
+        let before = ticks(&site, "app-tick").len();
+        wait_for_ticks(&site, "app-tick", before, 2).await;
+    }
+    daemon.wait_for_event("audit_repair").await;
+    let stored = queue.stored_schedules().await.unwrap();
+    assert!(last_of(&stored.records["app.tick"]) > 0, "{stored:?}");
+}
+
+fn last_of(record: &str) -> u64 {
+    record.split(' ').next().unwrap().parse().unwrap()
 }

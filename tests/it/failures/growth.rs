@@ -49,6 +49,7 @@ fn ending(job: &tidegate::queue::claim::RawDelivery) -> Ending {
     match number_of(job) % 5 {
         0 => Ending::Dead {
             history: failures(10),
+            given: true,
             counter: "dead",
         },
         1 => Ending::Quarantined(Reject::new(RejectCode::BadArgs, "n: no")),

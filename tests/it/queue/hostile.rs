@@ -33,7 +33,12 @@ fn hostile() -> Vec<(&'static str, Vec<u8>)> {
         ("malformed", deep(100_000)),
         ("unknown_kind", br#"{"kind":"no.such"}"#.to_vec()),
         ("unknown_field", field(r#""colour":"red""#)),
-        ("unknown_field", field(r#""unique":{"key":"x"}"#)),
+        (
+            "malformed",
+            field(r#""unique":{"key":"x","until":"never"}"#),
+        ),
+        ("malformed", field(r#""then":{"kind":"app.a","then":[]}"#)),
+        ("bad_args", field(r#""unique":{"args":["m"]}"#)),
         ("unknown_version", field(r#""v":2"#)),
         ("wrong_queue", field(r#""queue":"other""#)),
         ("bad_args", args(r#"{"n":"one"}"#)),

@@ -18,6 +18,7 @@ fn dead(job: &RawDelivery) -> Ending {
     history.fail(7, "no luck");
     Ending::Dead {
         history: history.into(),
+        given: true,
         counter: "dead",
     }
 }

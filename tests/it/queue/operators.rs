@@ -97,6 +97,7 @@ async fn a_dead_job_runs_again_or_is_gone_for_good() {
     for job in rig.claim(3).await {
         let dead = Ending::Dead {
             history: failures(5),
+            given: true,
             counter: "dead",
         };
         rig.settle(&[settlement(&job, dead)]).await;

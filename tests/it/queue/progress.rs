@@ -50,6 +50,7 @@ async fn the_last_report_is_shown_and_goes_with_the_job_however_its_run_ends() {
         },
         |_| Ending::Dead {
             history: failures(1),
+            given: true,
             counter: "dead",
         },
         |_| Ending::Quarantined(Reject::new(RejectCode::BadArgs, "no".to_owned())),

@@ -196,10 +196,15 @@ impl Rig {
 }
 
 fn kinds() -> Catalog {
+    catalog_of(&KINDS.map(|kind| (kind, "[args]\nn = { type = \"integer\" }\n")))
+}
+
+/// Definitions of kinds, each with more than its name.
+pub fn catalog_of(kinds: &[(&str, &str)]) -> Catalog {
     let dir = tempfile::tempdir().unwrap();
-    for kind in KINDS {
+    for (kind, more) in kinds {
         let text = format!(
-            "kind = \"{kind}\"\nhandler = \"exec\"\n[args]\nn = {{ type = \"integer\" }}\n[exec]\ncommand = [\"/bin/true\"]\n"
+            "kind = \"{kind}\"\nhandler = \"exec\"\n{more}\n[exec]\ncommand = [\"/bin/true\"]\n"
         );
         std::fs::write(dir.path().join(format!("{kind}.toml")), text).unwrap();
     }
@@ -268,6 +273,7 @@ pub fn settlement(job: &RawDelivery, ending: Ending) -> Settlement {
     Settlement {
         id: job.id.as_str().into(),
         token: job.token.as_str().into(),
+        notice: job.notice("app.a", &ending, 1),
         ending,
         slots: job.slots.clone(),
         told: false,

@@ -17,6 +17,7 @@ fn later(delay: Duration, attempts: u32) -> Ending {
 fn dead() -> Ending {
     Ending::Dead {
         history: failures(3),
+        given: true,
         counter: "dead",
     }
 }

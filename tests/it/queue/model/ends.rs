@@ -74,6 +74,7 @@ impl World<'_> {
             End::Snooze => later(Duration::from_secs(3_600)),
             End::Dead => Ending::Dead {
                 history: failed(),
+                given: self.model.jobs[&job.id].entry.id.is_some(),
                 counter: "dead",
             },
             End::HandBack => handed_back(self.home(&job.id)),
@@ -231,6 +232,7 @@ impl World<'_> {
         if history.crashes >= POISON {
             return Ending::Dead {
                 history,
+                given: self.model.jobs[&job.id].entry.id.is_some(),
                 counter: "poisoned",
             };
         }

@@ -88,7 +88,7 @@ impl Model {
         if self.reserved.contains(id) {
             return Some("pending");
         }
-        self.remembered.contains_key(id).then_some("done")
+        self.remembered.get(id).copied()
     }
 
     /// The first entries of the inbox are admitted under these ids (given or minted); returns which are duplicates.
@@ -206,6 +206,10 @@ impl Model {
         let job = self.jobs.get_mut(id).expect("it ran");
         job.place = Place::Dead;
         job.troubled = true;
+        if self.remember && job.entry.id.is_some() {
+            self.forgotten.remove(id);
+            self.remembered.insert(id.to_owned(), "dead");
+        }
         self.asked.remove(id);
         self.count(counter);
     }
@@ -266,6 +270,8 @@ impl Model {
             return false;
         }
         if job.place == Place::Dead {
+            self.remembered.remove(id);
+            self.forgotten.remove(id);
             (job.attempts, job.crashes) = (0, 0);
         }
         job.place = Place::Waiting;

@@ -147,7 +147,7 @@ impl<'a> World<'a> {
         for ((entry, raw), answer) in entries.iter().zip(raws).zip(answers) {
             let answer = match answer {
                 Enqueued::Created => "created".to_owned(),
-                Enqueued::Duplicate(state) => state,
+                Enqueued::Duplicate(state) | Enqueued::Held { state, .. } => state,
             };
             let expected = self.model.enqueued(entry, raw);
             assert_eq!(answer, expected, "enqueue of {entry:?}");

@@ -1,0 +1,44 @@
+//! What keeps schedules of a queue from making jobs.
+
+use super::super::CliError;
+use super::super::output::age;
+use super::super::store::Store;
+use super::Reason;
+use crate::catalog::schedules::of_queue;
+use crate::queue::Queue;
+use serde_json::json;
+
+/// The schedules that are paused, and those that nobody with these definitions can serve.
+pub(super) async fn reasons(queue: &Queue, store: &Store) -> Result<Vec<Reason>, CliError> {
+    let stored = queue.stored_schedules().await?;
+    let mut paused: Vec<(&String, &u64)> = stored.paused.iter().collect();
+    paused.sort();
+    let mut reasons: Vec<Reason> = Vec::new();
+    for (name, since) in paused {
+        let ago = age(stored.glance.now_ms.saturating_sub(*since));
+        reasons.push(Reason {
+            code: "schedule_paused",
+            message: format!(
+                "the schedule {name} is paused for {ago}: `tidegate cron resume {name}`"
+            ),
+            details: json!({"schedule": name, "paused_at": since}),
+        });
+    }
+    // Without definitions nobody knows which kinds there are.
+    let added = if store.defined {
+        &stored.added[..]
+    } else {
+        &[]
+    };
+    for unserved in of_queue(&store.catalog, &queue.name, added).1 {
+        reasons.push(Reason {
+            code: "schedule_unserved",
+            message: format!(
+                "the schedule {} makes no jobs: {}",
+                unserved.name, unserved.reason
+            ),
+            details: json!({"schedule": unserved.name}),
+        });
+    }
+    Ok(reasons)
+}

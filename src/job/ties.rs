@@ -1,0 +1,463 @@
+//! What an envelope may say about other jobs: whom it must not stand beside, what comes after it, what it is part of.
+//!
+//! Owns: the form and the ranges of `unique`, `debounce`, `group` and `parents`. Must not know how the queue keeps to it.
+
+use super::envelope::MAX_ARGS_DEPTH;
+use super::history::{MAX_ERROR_BYTES, cut};
+use super::id;
+use super::partition::MAX_KEY_BYTES;
+use super::strict::{self, StrictValue};
+use super::{Envelope, JobId};
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+/// The longest a lock may outlive the admission of its job: a year, in milliseconds.
+pub const MAX_LOCK_MS: u64 = super::envelope::MAX_AHEAD_MS;
+/// The longest a job may be debounced: a day, in milliseconds.
+pub const MAX_DEBOUNCE_MS: u64 = 86_400_000;
+/// The most members of a group.
+pub const MAX_GROUP_SIZE: u32 = 100_000;
+/// The most steps that may follow a job, one after the other.
+pub const MAX_CHAIN: usize = 16;
+/// The largest envelope that follows a job, bytes: there must be room for the job's result beside it.
+pub const MAX_THEN_BYTES: usize = 256 * 1024;
+/// The largest envelope that follows a group, bytes: there must be room for the results of its members beside it.
+pub const MAX_GROUP_THEN_BYTES: usize = 96 * 1024;
+/// The largest result that is kept, bytes of JSON.
+pub const MAX_RESULT_BYTES: usize = 64 * 1024;
+/// The longest a result may be kept: a week, in milliseconds.
+pub const MAX_RESULT_TTL_MS: u64 = 604_800_000;
+
+/// Why a job that may be dropped for another one is no member of a group.
+pub const NO_MEMBER: &str =
+    "a member can't be unique or debounced: the group would wait for one that was dropped";
+
+/// Until when the lock of a unique job is held.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Until {
+    /// Until it is taken by a daemon: at most one waits.
+    Claimed,
+    /// Until its end, whichever that is: at most one waits or runs.
+    #[default]
+    Finished,
+    /// Until its time is over, even if the job is done before: at most one succeeds in that time.
+    Ttl,
+}
+
+/// What becomes of a job whose lock another one holds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnConflict {
+    /// It is dropped.
+    #[default]
+    Skip,
+    /// The waiting one takes its arguments, time and priority. If that one runs, as `skip`.
+    Replace,
+    /// The waiting one takes its arguments in as well: arrays are united, of the rest the newest counts.
+    Merge,
+}
+
+/// `unique`
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Unique {
+    /// What no other job of the kind may have.
+    #[serde(default, deserialize_with = "super::envelope::present")]
+    pub key: Option<String>,
+    /// The arguments that make up the key, instead: none for one job of the kind at all. All of them if neither is given.
+    #[serde(default, deserialize_with = "super::envelope::present")]
+    pub args: Option<Vec<String>>,
+    /// Until when it holds.
+    #[serde(default)]
+    pub until: Until,
+    /// The lock is gone after this many ms in any case.
+    #[serde(default, deserialize_with = "super::envelope::present")]
+    pub ttl_ms: Option<u64>,
+    /// What becomes of the second one.
+    #[serde(default)]
+    pub on_conflict: OnConflict,
+}
+
+/// `debounce`: of jobs with the same key that follow each other closely, the last one runs.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Debounce {
+    /// What belongs together.
+    pub key: String,
+    /// Runs after this many ms without another one.
+    pub wait_ms: u64,
+    /// But at the latest this many ms after the first one.
+    #[serde(default, deserialize_with = "super::envelope::present")]
+    pub max_wait_ms: Option<u64>,
+}
+
+/// When the job after a group runs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum When {
+    /// When all members are done.
+    #[default]
+    Success,
+    /// When all members have ended, however.
+    Always,
+}
+
+/// `group`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Group {
+    /// Its id; every member names the same.
+    pub id: JobId,
+    /// How many members it has in all.
+    pub size: u32,
+    /// The envelope that follows. One member must have it; of several, the first admitted counts.
+    #[serde(default, deserialize_with = "super::envelope::present")]
+    pub then: Option<Box<RawValue>>,
+    /// When it follows.
+    #[serde(default)]
+    pub when: When,
+}
+
+/// What a job is told of one that came before it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Parent {
+    /// Its id; of a group, the group's.
+    pub id: JobId,
+    /// Its kind.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<String>,
+    /// How it ended: `done`, `dead`, `cancelled` …; `group` for the sum of a group.
+    pub state: String,
+    /// When, ms since the epoch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at: Option<u64>,
+    /// Its result.
+    #[serde(
+        default,
+        deserialize_with = "strict",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub result: Option<Value>,
+    /// What went wrong.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+fn strict<'de, D: Deserializer<'de>>(d: D) -> Result<Option<Value>, D::Error> {
+    StrictValue::deserialize(d).map(|value| Some(value.0))
+}
+
+/// What is wrong: the field, and why.
+type Fault = (&'static str, String);
+
+impl Unique {
+    pub(super) fn check(&self) -> Result<(), Fault> {
+        if let Some(key) = &self.key {
+            check_key(key).map_err(|e| ("unique", format!("key {e}")))?;
+            if self.args.is_some() {
+                return Err(("unique", "give key or args, not both".to_owned()));
+            }
+        }
+        self.check_rule().map_err(|e| ("unique", e))
+    }
+
+    /// What can't work, whatever the key.
+    ///
+    /// # Errors
+    /// Says which fields contradict each other.
+    pub fn check_rule(&self) -> Result<(), String> {
+        if self.ttl_ms.is_some_and(|ms| ms == 0 || ms > MAX_LOCK_MS) {
+            return Err(format!("ttl must be 1 to {MAX_LOCK_MS} ms"));
+        }
+        if self.until == Until::Ttl && self.ttl_ms.is_none() {
+            return Err("until = \"ttl\" needs a ttl".to_owned());
+        }
+        if self.on_conflict == OnConflict::Merge && self.until != Until::Claimed {
+            return Err(
+                "on_conflict = \"merge\" needs until = \"claimed\": what runs takes nothing in any more"
+                    .to_owned(),
+            );
+        }
+        Ok(())
+    }
+}
+
+impl Debounce {
+    pub(super) fn check(&self) -> Result<(), Fault> {
+        check_key(&self.key).map_err(|e| ("debounce", format!("key {e}")))?;
+        self.check_rule().map_err(|e| ("debounce", e))
+    }
+
+    /// What can't work, whatever the key.
+    ///
+    /// # Errors
+    /// Says which field is out of range.
+    pub fn check_rule(&self) -> Result<(), String> {
+        if self.wait_ms == 0 || self.wait_ms > MAX_DEBOUNCE_MS {
+            return Err(format!("wait must be 1 to {MAX_DEBOUNCE_MS} ms"));
+        }
+        match self.max_wait_ms {
+            Some(max) if max < self.wait_ms || max > MAX_DEBOUNCE_MS => Err(format!(
+                "max_wait must be at least wait, and at most {MAX_DEBOUNCE_MS} ms"
+            )),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Group {
+    pub(super) fn check(&self, steps: usize) -> Result<(), Fault> {
+        if self.size == 0 || self.size > MAX_GROUP_SIZE {
+            return Err(("group", format!("size must be 1 to {MAX_GROUP_SIZE}")));
+        }
+        match &self.then {
+            Some(then) => check_then("group", then, MAX_GROUP_THEN_BYTES, steps),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Checks the envelope of what follows, with all that follows it in turn.
+pub(super) fn check_then(
+    field: &'static str,
+    then: &RawValue,
+    max_bytes: usize,
+    steps: usize,
+) -> Result<(), Fault> {
+    let bytes = then.get().len();
+    if bytes > max_bytes {
+        return Err((
+            field,
+            format!("then: {bytes} bytes; at most {max_bytes} allowed"),
+        ));
+    }
+    if steps >= MAX_CHAIN {
+        return Err((
+            field,
+            format!("more than {MAX_CHAIN} steps follow each other"),
+        ));
+    }
+    let next = Envelope::parse_step(then.get().as_bytes(), steps + 1)
+        .map_err(|reject| (field, format!("then: {}", reject.message)))?;
+    if !next.parents.is_empty() || next.workflow.is_some() {
+        let why = "then: parents and workflow are written by the queue";
+        return Err((field, why.to_owned()));
+    }
+    Ok(())
+}
+
+/// A key that may stand in the name of a lock.
+///
+/// # Errors
+/// Says what is allowed.
+pub fn check_key(key: &str) -> Result<(), String> {
+    // What begins with '#' stands for a hash.
+    if key.is_empty()
+        || key.len() > MAX_KEY_BYTES
+        || key.contains(char::is_control)
+        || key.starts_with('#')
+    {
+        return Err(format!(
+            "must be 1 to {MAX_KEY_BYTES} bytes without control characters, and not begin with '#'"
+        ));
+    }
+    Ok(())
+}
+
+/// The id of the step after `id`: the steps of a chain count up.
+#[must_use]
+pub fn next_id(id: &str, workflow: Option<&JobId>) -> String {
+    let (root, step) = id
+        .rsplit_once("-t")
+        .filter(|_| workflow.is_some())
+        .and_then(|(root, step)| Some((root, step.parse::<u32>().ok()?)))
+        .unwrap_or((id, 0));
+    suffixed(root, &format!("-t{}", step.saturating_add(1)))
+}
+
+/// The id of what follows a group.
+#[must_use]
+pub fn group_then_id(group: &JobId) -> String {
+    suffixed(group.as_str(), "-then")
+}
+
+/// An id with a suffix; too long ones are told apart by a digest.
+fn suffixed(id: &str, suffix: &str) -> String {
+    use sha2::{Digest, Sha256};
+    if id.len() + suffix.len() <= id::MAX_ID_LEN {
+        return format!("{id}{suffix}");
+    }
+    let digest = hex::encode(Sha256::digest(id));
+    let kept = id::MAX_ID_LEN - suffix.len() - 33;
+    format!("{}-{}{suffix}", &id[..kept], &digest[..32])
+}
+
+/// How a job ended, as those are told who wait for it or come after it. Results that are too large give way to their
+/// size.
+#[must_use]
+pub fn outcome(
+    id: &JobId,
+    kind: &str,
+    state: &str,
+    at_ms: u64,
+    result: Option<&Value>,
+    error: Option<&str>,
+) -> String {
+    let result = result.map(|value| {
+        let bytes = serde_json::to_vec(value).map_or(usize::MAX, |text| text.len());
+        if bytes > MAX_RESULT_BYTES || !strict::value_within(value, MAX_ARGS_DEPTH) {
+            return serde_json::json!({"truncated": true, "bytes": bytes});
+        }
+        value.clone()
+    });
+    let told = Parent {
+        id: id.clone(),
+        kind: Some(kind.to_owned()),
+        state: state.to_owned(),
+        at: Some(at_ms),
+        result,
+        error: error.map(|text| cut(text, MAX_ERROR_BYTES).to_owned()),
+    };
+    serde_json::to_string(&told).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn fault(fields: &str) -> String {
+        let raw = format!(r#"{{"kind":"a",{fields}}}"#);
+        match Envelope::parse(raw.as_bytes()) {
+            Ok(_) => String::new(),
+            Err(reject) => reject.to_string(),
+        }
+    }
+
+    #[test]
+    fn what_is_out_of_range_is_told_with_its_field() {
+        let long = "x".repeat(257);
+        for (fields, told) in [
+            (r#""unique":{"key":""}"#, "unique: key must be"),
+            (
+                &format!(r#""unique":{{"key":"{long}"}}"#),
+                "unique: key must be",
+            ),
+            (r##""unique":{"key":"#1"}"##, "not begin with '#'"),
+            (r#""unique":{"key":"a","args":["b"]}"#, "not both"),
+            (r#""unique":{"ttl_ms":0}"#, "unique: ttl must be"),
+            (r#""unique":{"until":"ttl"}"#, "needs a ttl"),
+            (r#""unique":{"on_conflict":"merge"}"#, "needs until"),
+            (r#""unique":{"until":"never"}"#, "never"),
+            (r#""unique":{"kee":"a"}"#, "kee"),
+            (r#""unique":null"#, "malformed"),
+            (
+                r#""debounce":{"key":"a","wait_ms":0}"#,
+                "debounce: wait must be",
+            ),
+            (
+                r#""debounce":{"key":"a","wait_ms":9,"max_wait_ms":8}"#,
+                "max_wait",
+            ),
+            (r#""debounce":{"wait_ms":9}"#, "key"),
+            (
+                r#""debounce":{"key":"a","wait_ms":1},"unique":{}"#,
+                "debounce: give unique or",
+            ),
+            (
+                r#""debounce":{"key":"a","wait_ms":1},"delay_ms":5"#,
+                "debounce: ",
+            ),
+            (r#""group":{"id":"g","size":0}"#, "group: size must be"),
+            (r#""group":{"id":"a:b","size":1}"#, "id: must be"),
+            (
+                r#""group":{"id":"g","size":1,"then":{"kind":"B"}}"#,
+                "group: then: kind",
+            ),
+            (r#""group":{"id":"g","size":2},"unique":{}"#, "group: "),
+            (
+                r#""then":{"kind":"b","colour":"red"}"#,
+                "then: then: unknown field",
+            ),
+            (r#""then":{"kind":"b","parents":[]},"then":1"#, "malformed"),
+            (
+                r#""then":{"kind":"b","workflow":"x"}"#,
+                "written by the queue",
+            ),
+            (r#""then":[]"#, "then"),
+            (r#""result_ttl_ms":604800001"#, "result_ttl_ms"),
+            (r#""parents":[{"id":"x"}]"#, "state"),
+        ] {
+            let error = fault(fields);
+            assert!(error.contains(told), "{fields}: {error:?} lacks {told:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_in_range_is_taken() {
+        for fields in [
+            r#""unique":{}"#,
+            r#""unique":{"key":"a b:c/ü","until":"claimed","ttl_ms":1,"on_conflict":"merge"}"#,
+            r#""unique":{"args":["a"],"until":"ttl","ttl_ms":5,"on_conflict":"replace"}"#,
+            r#""debounce":{"key":"a","wait_ms":5,"max_wait_ms":5}"#,
+            r#""group":{"id":"g","size":3,"when":"always","then":{"kind":"b","then":{"kind":"c"}}}"#,
+            r#""then":{"kind":"b","args":{"x":[[1]]},"then":{"kind":"c"}},"result_ttl_ms":0"#,
+            r#""parents":[{"id":"x","state":"done","result":{"a":[1]}}],"workflow":"x""#,
+        ] {
+            assert_eq!(fault(fields), "", "{fields}");
+        }
+    }
+
+    #[test]
+    fn a_chain_is_bounded_however_deep_its_text_is_nested() {
+        let chain = |steps: usize| {
+            let mut text = r#"{"kind":"last"}"#.to_owned();
+            for _ in 0..steps {
+                text = format!(r#"{{"kind":"a","then":{text}}}"#);
+            }
+            Envelope::parse(text.as_bytes()).map(|_| ())
+        };
+        assert_eq!(chain(MAX_CHAIN), Ok(()));
+        assert!(
+            chain(MAX_CHAIN + 1)
+                .unwrap_err()
+                .message
+                .contains("more than 16 steps")
+        );
+        assert!(chain(5_000).is_err());
+    }
+
+    #[test]
+    fn a_result_that_is_too_large_or_too_deep_gives_way_to_its_size() {
+        let id = JobId::parse("x").unwrap();
+        let told = |value: &Value| -> Parent {
+            let text = outcome(&id, "a", "done", 5, Some(value), None);
+            serde_json::from_str(&text).unwrap()
+        };
+        let fits = Value::String("y".repeat(MAX_RESULT_BYTES - 2));
+        assert_eq!(told(&fits).result, Some(fits));
+        let large = Value::String("y".repeat(MAX_RESULT_BYTES - 1));
+        let cut = serde_json::json!({"truncated": true, "bytes": MAX_RESULT_BYTES + 1});
+        assert_eq!(told(&large).result, Some(cut));
+        let deep = (0..40).fold(Value::Null, |inner, _| Value::Array(vec![inner]));
+        assert_eq!(told(&deep).result.unwrap()["truncated"], true);
+    }
+
+    #[test]
+    fn steps_count_up_and_ids_stay_ids() {
+        let root = JobId::parse("order-7").unwrap();
+        assert_eq!(next_id("order-7", None), "order-7-t1");
+        assert_eq!(next_id("order-7-t1", Some(&root)), "order-7-t2");
+        assert_eq!(next_id("mail-t9", None), "mail-t9-t1", "the app's own name");
+        let long = "x".repeat(128);
+        let next = next_id(&long, None);
+        assert!(
+            JobId::parse(&next).is_ok() && next.ends_with("-t1"),
+            "{next}"
+        );
+        assert_ne!(next, next_id(&"x".repeat(127), None));
+    }
+}
