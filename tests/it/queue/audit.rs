@@ -62,6 +62,7 @@ async fn a_queue_with_something_in_every_place_is_whole() {
     let dead = Ending::Dead {
         history: failures(1),
         counter: "dead",
+        given: true,
     };
     rig.settle(&[
         settlement(&jobs[0], dead),
@@ -146,6 +147,7 @@ async fn an_entry_of_a_job_that_is_elsewhere_is_taken_out() {
     let dead = Ending::Dead {
         history: failures(1),
         counter: "dead",
+        given: true,
     };
     rig.settle(&[settlement(&jobs[0], dead)]).await;
     let flow = home(rig.queue.keys());
