@@ -24,9 +24,12 @@ export function buildShop({ redis, db, secret }) {
     refused: {},
     /** The mail service answers 503 until then, ms since the epoch. */
     mailDownUntil: 0,
-    /** Sends jobs on their way and remembers how many. */
+    /** Remembers how many jobs were sent on their way. */
+    count(kind, jobs) {
+      this.enqueued[kind] = (this.enqueued[kind] ?? 0) + jobs;
+    },
     async send(jobs) {
-      for (const { kind } of jobs) this.enqueued[kind] = (this.enqueued[kind] ?? 0) + 1;
+      for (const { kind } of jobs) this.count(kind, 1);
       await enqueue(redis, jobs);
     },
   };
@@ -97,10 +100,15 @@ function visitorRoutes(app, { shop, redis, db }) {
 
   app.patch("/products/:id", async (request) => {
     const { id } = request.params;
-    await db.query("update products set price_cents = $2 where id = $1", [id, request.body.price_cents]);
-    // After the change is committed, not before.
-    await shop.send([{ kind: "cache.invalidate", args: { tags: [`product:${id}`] } }]);
-    return { enqueued: 1 };
+    // By way of the outbox: the new price and the job that tells the caches are one transaction.
+    const { rowCount } = await db.query(
+      `with changed as (update products set price_cents = $2 where id = $1 returning id)
+       insert into tidegate.outbox (kind, args)
+         select 'cache.invalidate', jsonb_build_object('tags', jsonb_build_array('product:' || id)) from changed`,
+      [id, request.body.price_cents],
+    );
+    shop.count("cache.invalidate", rowCount);
+    return { enqueued: rowCount };
   });
 
   app.post("/mails", async (request) => {

@@ -7,6 +7,7 @@ use super::{CliError, Report};
 use crate::catalog::{Catalog, JobSpec};
 use crate::clock;
 use crate::config::Config;
+use crate::daemon::intake;
 use crate::db::{self, Database, SCHEMA_VERSION};
 use crate::handlers::BUILT_IN;
 use crate::queue::board;
@@ -65,7 +66,7 @@ pub async fn run(args: Args, global: &Global) -> Result<Report, CliError> {
     let catalog = check_catalog(global, &mut findings);
     if let Some(config) = &config {
         check_handlers(config, &catalog, &mut findings);
-        check_bridges(config, &catalog, &mut findings);
+        check_intake(config, &catalog, &mut findings);
         if args.online {
             check_redis(config, &mut findings).await;
             check_postgres(config, &catalog, &mut findings).await;
@@ -126,7 +127,10 @@ fn check_handlers(config: &Config, catalog: &Catalog, findings: &mut Findings) {
 }
 
 /// A kind that another daemon defines may be bridged to here: no mistake, but rarely meant.
-fn check_bridges(config: &Config, catalog: &Catalog, findings: &mut Findings) {
+fn check_intake(config: &Config, catalog: &Catalog, findings: &mut Findings) {
+    if let Err(error) = intake::check(config) {
+        findings.problem("configuration", error.to_string());
+    }
     for bridge in &config.bridge {
         if catalog.get(&bridge.kind).is_none() {
             let message = format!("kind {:?} is not defined here", bridge.kind);

@@ -131,6 +131,25 @@ async fn on_database<T>(
     Ok(answer)
 }
 
+/// Says that a job is still in the outbox, if there is one and it can be asked.
+pub(super) async fn whereabouts(config: &Config, id: &str) -> Option<String> {
+    if !config.outbox.enabled {
+        return None;
+    }
+    let found = on_database(config, async |database| inspect::find(database, id).await).await;
+    let row = found.ok().flatten()?;
+    let seq = row.seq;
+    Some(match row.error {
+        Some(error) => format!(
+            "{id} is row {seq} of the outbox, and can't be a job: {error}; `tidegate outbox retry {seq}` after a remedy"
+        ),
+        None => format!(
+            "{id} is row {seq} of the outbox, and has waited there for {}: no relay has come to it yet",
+            age(whole(row.age_ms))
+        ),
+    })
+}
+
 async fn list(filter: &Filter, limit: u32, global: &Global) -> Result<Report, CliError> {
     let config = global.load_config()?;
     let (standing, rows) = on_database(&config, async |database| {

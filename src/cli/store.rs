@@ -90,6 +90,9 @@ impl Store {
         if let Some(moved) = moved {
             return Ok(moved);
         }
+        if let Some(message) = super::outbox::whereabouts(&self.config, id).await {
+            return Err(CliError::NotFound(message));
+        }
         let queues = self.names.join(", ");
         Err(CliError::NotFound(format!(
             "no job {id:?} is known in {queues}: not admitted yet, forgotten, or in another queue"

@@ -294,9 +294,6 @@ impl Problems {
         self.within("outbox.batch", c.outbox.batch, 1, 1_000);
         let ten_minutes = 600 * SECOND;
         self.lasting("outbox.poll", c.outbox.poll, 100 * MILLI, ten_minutes);
-        if c.outbox.enabled && c.database.url.is_empty() {
-            self.add("outbox.enabled", "needs a database: set database.url");
-        }
         self.within("bridges.batch", c.bridges.batch, 1, 256);
         self.lasting("bridges.poll", c.bridges.poll, 20 * MILLI, 60 * SECOND);
         if !(1..=128).contains(&c.bridges.arg.len()) {

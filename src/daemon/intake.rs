@@ -1,7 +1,7 @@
 //! What takes in jobs by other ways than an inbox: wired here, from the configuration.
 
 use super::DEFAULT_QUEUE;
-use super::Parts;
+use super::{DaemonError, Parts};
 use crate::config::{BridgeConfig, Config};
 use crate::queue::Queue;
 use crate::queue::connection::Connection;
@@ -11,6 +11,19 @@ use crate::services::outbox;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+
+/// Whether all that is to be taken in has somewhere to come from.
+///
+/// # Errors
+/// Names the setting that is missing.
+pub fn check(config: &Config) -> Result<(), DaemonError> {
+    if config.outbox.enabled && config.database.url.is_empty() {
+        let problem =
+            "outbox.enabled: needs a database: set [database] url or TIDEGATE_DATABASE__URL";
+        return Err(DaemonError::setting(problem));
+    }
+    Ok(())
+}
 
 /// Starts the relay of the outbox, if there is to be one, and every bridge.
 pub(super) fn start(

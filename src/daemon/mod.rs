@@ -5,7 +5,7 @@
 
 mod error;
 mod health;
-mod intake;
+pub mod intake;
 mod reload;
 mod run;
 
@@ -77,6 +77,7 @@ impl Daemon {
         handlers: &[HandlerKind],
     ) -> Result<Self, DaemonError> {
         crate::tls::install();
+        intake::check(&config)?;
         let conn = connect(&config).await?;
         let (alerts, alerts_task) =
             Alerts::start(&config.alerts).map_err(|e| DaemonError::setting(e.to_string()))?;

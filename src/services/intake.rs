@@ -1,6 +1,5 @@
 //! What the outbox relay and the bridges have in common: how they bear with servers that fail, and how it is told.
 
-use crate::clock;
 use crate::db::DbError;
 use crate::queue::QueueError;
 use crate::telemetry::{Alerts, events};
@@ -36,7 +35,7 @@ pub struct Moved {
     pub rejected: u64,
 }
 
-/// How long a source has been failing, and how long to leave it alone.
+/// How long a source has been failing, how long to leave it alone, and who was told.
 pub struct Trouble {
     source: String,
     alerts: Alerts,
@@ -59,14 +58,14 @@ impl Trouble {
     }
 
     /// It failed again; answers how long to wait.
-    pub fn failed(&mut self, error: &dyn Display) -> Duration {
+    pub fn failed(&mut self, error: &dyn Display, now: Instant) -> Duration {
         let error = error.to_string();
         let Some(since) = self.since else {
-            self.since = Some(clock::monotonic());
+            self.since = Some(now);
             events::intake_failed(&self.source, &error);
             return self.pause;
         };
-        if !self.told && clock::since(since) >= PATIENCE {
+        if !self.told && now.saturating_duration_since(since) >= PATIENCE {
             self.told = true;
             self.alerts.raise(events::intake_lost(&self.source, &error));
         }
@@ -75,15 +74,38 @@ impl Trouble {
     }
 
     /// It works, perhaps again.
-    pub fn over(&mut self) {
+    pub fn over(&mut self, now: Instant) {
         let Some(since) = self.since.take() else {
             return;
         };
-        let alert = events::intake_back(&self.source, clock::since(since));
+        let alert = events::intake_back(&self.source, now.saturating_duration_since(since));
         if self.told {
             self.alerts.raise(alert);
         }
         self.told = false;
         self.pause = PAUSE_MIN;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_and_only_lasting_trouble_is_told() {
+        let mut trouble = Trouble::none("outbox", Alerts::default());
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        assert_eq!(trouble.failed(&"gone", at(0)), PAUSE_MIN);
+        assert_eq!(trouble.failed(&"gone", at(100)), 2 * PAUSE_MIN);
+        assert!(!trouble.told);
+        for _ in 0..20 {
+            trouble.failed(&"gone", at(10_000));
+        }
+        assert!(trouble.told);
+        assert_eq!(trouble.failed(&"gone", at(60_000)), PAUSE_MAX);
+        trouble.over(at(61_000));
+        assert!(!trouble.told);
+        assert_eq!(trouble.failed(&"gone", at(70_000)), PAUSE_MIN, "afresh");
     }
 }

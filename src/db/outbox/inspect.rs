@@ -106,6 +106,25 @@ pub async fn list(
     .await
 }
 
+/// The row of a job, if it has not been relayed.
+///
+/// # Errors
+/// As [`standing`].
+pub async fn find(database: &Database, id: &str) -> Result<Option<Listed>, DbError> {
+    let mut connection = database.acquire().await?;
+    within(database.statement_timeout(), async {
+        Ok(sqlx::query_as(
+            "select seq, coalesce(id, uid::text) as id, kind, queue,
+                    (extract(epoch from clock_timestamp() - created_at) * 1000)::float8 as age_ms, error
+             from tidegate.outbox where coalesce(id, uid::text) = $1 order by seq limit 1",
+        )
+        .bind(id)
+        .fetch_optional(&mut *connection)
+        .await?)
+    })
+    .await
+}
+
 /// Changes those of these rows that can't be sent; says how many there were.
 ///
 /// # Errors

@@ -7,6 +7,7 @@
 pub mod translate;
 
 use super::intake::{IntakeError, Moved, Trouble};
+use crate::clock;
 use crate::config::RedisConfig;
 use crate::job::envelope::MAX_ENTRY_BYTES;
 use crate::queue::Queue;
@@ -63,10 +64,10 @@ pub async fn run(bridge: Bridge, stop: CancellationToken) {
     while !stop.is_cancelled() {
         let pause = match bridge.round(&mut namespace, &stop).await {
             Ok(()) => {
-                trouble.over();
+                trouble.over(clock::monotonic());
                 bridge.poll
             }
-            Err(e) => trouble.failed(&e),
+            Err(e) => trouble.failed(&e, clock::monotonic()),
         };
         tokio::select! {
             () = stop.cancelled() => {}

@@ -17,13 +17,16 @@ use crate::queue::operate::Enqueued;
 use crate::queue::{Queue, QueueError};
 use crate::telemetry::{Alerts, Metrics, events};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 /// The name of this source in logs, metrics and alerts.
 pub const SOURCE: &str = "outbox";
 /// Bytes moved in one transaction; more rows wait for the next one.
 const BATCH_BYTES: u32 = 4 << 20;
+
+/// How often the table is counted at most.
+const GAUGE: Duration = Duration::from_secs(1);
 
 /// What moves rows.
 pub struct Relay {
@@ -62,17 +65,24 @@ pub struct Sorted {
 pub async fn run(relay: Relay, stop: CancellationToken) {
     let mut trouble = Trouble::none(SOURCE, relay.alerts.clone());
     let mut ear: Option<Listener> = None;
+    let mut gauged: Option<Instant> = None;
     while !stop.is_cancelled() {
-        match relay.round(&mut ear, &stop).await {
+        let mut outcome = relay.round(&mut ear, &stop).await;
+        // With an insert every millisecond there is a round every millisecond.
+        if outcome.is_ok() && gauged.is_none_or(|at| clock::since(at) >= GAUGE) {
+            gauged = Some(clock::monotonic());
+            outcome = relay.gauge().await;
+        }
+        match outcome {
             Ok(()) => {
-                trouble.over();
+                trouble.over(clock::monotonic());
                 relay.wait(&mut ear, &stop).await;
             }
             Err(e) => {
                 if matches!(e, IntakeError::Database(_)) {
                     ear = None;
                 }
-                let pause = trouble.failed(&e);
+                let pause = trouble.failed(&e, clock::monotonic());
                 tokio::select! {
                     () = stop.cancelled() => {}
                     () = tokio::time::sleep(pause) => {}
@@ -94,6 +104,11 @@ impl Relay {
             *ear = Some(self.database.listen(outbox::CHANNEL).await?);
         }
         while !stop.is_cancelled() && self.step().await? {}
+        Ok(())
+    }
+
+    /// Shows how far behind it is.
+    async fn gauge(&self) -> Result<(), IntakeError> {
         let standing = outbox::inspect::standing(&self.database).await?;
         let intake = self.metrics.intake();
         let lag = Duration::try_from_secs_f64(standing.lag_ms / 1_000.0).unwrap_or_default();

@@ -3,6 +3,7 @@
 mod connection;
 mod growth;
 mod lease;
+mod outbox;
 mod promotion;
 mod storage;
 

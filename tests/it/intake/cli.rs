@@ -58,6 +58,30 @@ async fn rows_are_listed_retried_and_purged() {
     );
     assert_eq!(text.lines().count(), 3, "{text}");
 
+    execute(
+        &sql,
+        "update tidegate.outbox set id = case seq when 1 then 'waits' else 'fails' end where seq < 3",
+    )
+    .await;
+    for (command, id, words) in [
+        (
+            "job",
+            "waits",
+            "row 1 of the outbox, and has waited there for 1h",
+        ),
+        ("job", "fails", "can't be a job: bad"),
+        ("explain", "fails", "`tidegate outbox retry 2`"),
+    ] {
+        let args: &[&str] = if command == "job" {
+            &["job", "show", id]
+        } else {
+            &[command, id]
+        };
+        let told = at(&site, args);
+        assert_eq!(told.code, 1);
+        assert!(told.err.contains(words), "{told:?}");
+    }
+
     let retried = json_at(&site, &["outbox", "retry", "2", "99"]);
     assert_eq!(retried.code, 1, "one of them is not there: {retried:?}");
     assert_eq!(retried.json()["retried"], 1);

@@ -1,7 +1,7 @@
 //! Whole daemons that are killed at random while apps insert and push: every job runs, and none is admitted twice.
 
 use crate::daemon::process::{Site, append_to};
-use crate::support::{self, DEADLINE, fresh_database, wait_until};
+use crate::support::{self, fresh_database};
 use apalis_core::backend::TaskSink;
 use apalis_redis::RedisStorage;
 use rand::rngs::StdRng;
@@ -116,50 +116,4 @@ async fn what_apalis_redis_pushes_runs_whoever_is_killed() {
     writer.await.unwrap();
     all_admitted_once(&site, total).await;
     assert_eq!(ran(out.path()).len() as u64, total);
-}
-
-/// Peers' failure 13: the gap between the commit of a transaction and the enqueue that belongs to it.
-#[tokio::test(flavor = "multi_thread")]
-async fn failure_13_the_gap_between_commit_and_enqueue() {
-    let url = fresh_database();
-    let out = tempfile::NamedTempFile::new().unwrap();
-    let settings =
-        format!("[database]\nurl = \"{url}\"\n[outbox]\nenabled = true\npoll = \"10m\"\n");
-    let site = Site::new(&settings, &[&append_to(out.path(), "")]);
-    db::migrate(&Database::open(&site.config.database).unwrap())
-        .await
-        .unwrap();
-    // The app dies at once after its commit, or before it. No daemon is there either.
-    let sql = PgPool::connect(&url).await.unwrap();
-    let insert = "insert into tidegate.outbox (kind, id) values ('app.append', $1)";
-    let mut tx = sql.begin().await.unwrap();
-    sqlx::query(insert)
-        .bind("kept")
-        .execute(&mut *tx)
-        .await
-        .unwrap();
-    tx.commit().await.unwrap();
-    let mut tx = sql.begin().await.unwrap();
-    sqlx::query(insert)
-        .bind("gone")
-        .execute(&mut *tx)
-        .await
-        .unwrap();
-    tx.rollback().await.unwrap();
-    sql.close().await;
-
-    let _daemon = site.start("daemon");
-    site.wait_for_stat("completed", 1, DEADLINE).await;
-    assert_eq!(ran(out.path()), BTreeSet::from(["kept".to_owned()]));
-    // One that is committed while it runs is on its way at once, long before the next look.
-    let sql = PgPool::connect(&url).await.unwrap();
-    sqlx::query(insert)
-        .bind("next")
-        .execute(&sql)
-        .await
-        .unwrap();
-    wait_until("it runs", DEADLINE, || {
-        std::future::ready(ran(out.path()).contains("next"))
-    })
-    .await;
 }

@@ -1,7 +1,8 @@
 //! What an app may insert, and what becomes of it.
 
 use super::Harbour;
-use crate::queue::rig::number_of;
+use crate::queue::rig::{Rig, number_of};
+use crate::support::fresh_database;
 use serde_json::json;
 
 #[tokio::test]
@@ -227,4 +228,57 @@ async fn the_relay_finds_waiting_rows_by_an_index_whatever_lies_before_them() {
     let plan = plan.join("\n");
     assert!(plan.contains("outbox_waiting"), "{plan}");
     assert!(!plan.contains("Sort"), "{plan}");
+}
+
+#[tokio::test]
+async fn a_daemon_that_does_not_own_the_schema_needs_only_what_is_documented() {
+    let rig = Rig::new().await;
+    let url = fresh_database();
+    let [owner, daemon] = ["owner", "daemon"].map(|r| format!("{r}_{}", rig.config.redis.prefix));
+    let sql = sqlx::PgPool::connect(&url).await.unwrap();
+    let execute = async |text: String| {
+        sqlx::raw_sql(sqlx::AssertSqlSafe(text))
+            .execute(&sql)
+            .await
+            .unwrap();
+    };
+    execute(format!(
+        "create role {owner}; create role {daemon};
+         do $$ begin execute format('grant create on database %I to {owner}', current_database()); end $$;"
+    ))
+    .await;
+    // As the role that a session takes when it begins.
+    let within = |role: &str| {
+        let sign = if url.contains('?') { '&' } else { '?' };
+        format!("{url}{sign}options[role]={role}")
+    };
+    let harbour = Harbour::with(rig, within(&owner)).await;
+    execute(format!(
+        "set role {owner};
+         grant usage on schema tidegate to {daemon};
+         grant select, insert, update, delete on all tables in schema tidegate to {daemon};
+         alter default privileges in schema tidegate grant select, insert, update, delete on tables to {daemon};
+         revoke insert, update, delete on tidegate._sqlx_migrations from {daemon};
+         reset role;"
+    ))
+    .await;
+    harbour
+        .execute(
+            r#"insert into tidegate.outbox (kind) values ('app.a');
+               insert into tidegate.outbox (kind, options) values ('app.a', '{"max_attempts":0}');"#,
+        )
+        .await;
+    let relay = super::relay(
+        &harbour.rig.config,
+        &within(&daemon),
+        harbour.rig.conn.clone(),
+    );
+    tidegate::db::outbox::require(&relay.database)
+        .await
+        .unwrap();
+    while relay.step().await.unwrap() {}
+    assert_eq!(harbour.inbox("default").await.len(), 1);
+    assert_eq!(harbour.rows().await, 1, "the other one is marked");
+    let refused = tidegate::db::migrate(&relay.database).await;
+    assert!(refused.is_err(), "it may not change the schema");
 }
