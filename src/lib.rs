@@ -24,7 +24,12 @@ pub mod runner;
 pub mod admin;
 pub mod services;
 
+pub mod client;
+
 pub mod daemon;
+
+pub mod embed;
+pub mod testing;
 
 pub mod cli;
 

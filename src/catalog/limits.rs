@@ -107,7 +107,8 @@ fn check_count(name: &str, given: Option<usize>) -> Option<String> {
     }
 }
 
-/// The one expression by which jobs of a kind are told apart, if any of the three is given.
+/// The one expression by which jobs of a kind are told apart, if any of the three is given. Without `args`, only code
+/// knows the arguments.
 ///
 /// # Errors
 /// Every problem: an expression that is none, of an argument that is not declared or can't be a key, or different ones.
@@ -115,7 +116,7 @@ pub(super) fn partition(
     concurrency: &Concurrency,
     rate: Option<&Rate>,
     fairness: Option<&str>,
-    args: &BTreeMap<String, ArgSpec>,
+    args: Option<&BTreeMap<String, ArgSpec>>,
 ) -> Result<Option<KeyExpr>, Vec<String>> {
     let mut problems = Vec::new();
     if concurrency.key.is_some() && concurrency.limit.is_none() {
@@ -152,8 +153,9 @@ pub(super) fn partition(
     }
 }
 
-fn parse(text: &str, args: &BTreeMap<String, ArgSpec>) -> Result<KeyExpr, String> {
+fn parse(text: &str, args: Option<&BTreeMap<String, ArgSpec>>) -> Result<KeyExpr, String> {
     let expr: KeyExpr = text.parse()?;
+    let Some(args) = args else { return Ok(expr) };
     let name = expr.argument();
     let Some(spec) = args.get(name) else {
         return Err(format!("[args] declares no {name:?}"));

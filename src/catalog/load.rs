@@ -67,6 +67,18 @@ impl std::error::Error for CatalogError {}
 /// # Errors
 /// Every problem of every file; nothing is loaded if there is one.
 pub fn load(dir: &Path, handlers: &[&str]) -> Result<Catalog, CatalogError> {
+    load_with_code(dir, handlers, &[])
+}
+
+/// The same, where definitions may also name handlers of `code`: those have no section of their own.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_with_code(
+    dir: &Path,
+    handlers: &[&str],
+    code: &[&str],
+) -> Result<Catalog, CatalogError> {
     let paths = list(dir).map_err(|e| CatalogError {
         problems: vec![Problem {
             path: dir.to_owned(),
@@ -77,7 +89,7 @@ pub fn load(dir: &Path, handlers: &[&str]) -> Result<Catalog, CatalogError> {
     let mut problems = Vec::new();
     let mut specs: BTreeMap<Arc<str>, JobSpec> = BTreeMap::new();
     for path in paths {
-        match read(&path).and_then(|text| parse(&path, &text, handlers)) {
+        match read(&path).and_then(|text| parse(&path, &text, handlers, code)) {
             Ok(spec) => {
                 if let Some(first) = specs.get(&spec.kind) {
                     problems.push(spec.problem(format!(
@@ -148,7 +160,12 @@ fn read(path: &Path) -> Result<String, Vec<Problem>> {
 ///
 /// # Errors
 /// Every problem found in it.
-pub(super) fn parse(path: &Path, text: &str, handlers: &[&str]) -> Result<JobSpec, Vec<Problem>> {
+pub(super) fn parse(
+    path: &Path,
+    text: &str,
+    handlers: &[&str],
+    code: &[&str],
+) -> Result<JobSpec, Vec<Problem>> {
     let toml = |e: toml::de::Error| vec![Problem::from_toml(path, text, &e)];
     let plain = |message: String| Problem {
         path: path.to_owned(),
@@ -157,25 +174,28 @@ pub(super) fn parse(path: &Path, text: &str, handlers: &[&str]) -> Result<JobSpe
     };
     let mut table = DeTable::parse(text).map_err(toml)?;
     let handler = handler_name(&table);
+    let known = |name: &str| handlers.contains(&name) || code.contains(&name);
     if let Some((name, at)) = &handler
-        && !handlers.contains(&name.as_str())
+        && !known(name)
     {
         return Err(vec![Problem {
             path: path.to_owned(),
             line: Some(line_of(text, *at)),
             message: format!(
                 "handler: {name:?} is not known; there are {}",
-                handlers.join(", ")
+                [handlers, code].concat().join(", ")
             ),
         }]);
     }
     if let Some(section) = handler
         .as_ref()
+        .filter(|(name, _)| handlers.contains(&name.as_str()))
         .and_then(|(name, _)| name.split('.').next())
     {
         table.get_mut().remove(section);
     }
-    let raw = RawSpec::deserialize(Deserializer::from(table)).map_err(toml)?;
+    let mut raw = RawSpec::deserialize(Deserializer::from(table)).map_err(toml)?;
+    raw.typed = code.contains(&raw.handler.as_str());
     raw.check(path.to_owned(), text.into())
         .map_err(|found| found.into_iter().map(plain).collect())
 }
@@ -251,7 +271,7 @@ command = ["/bin/true"]
     }
 
     fn parse_text(text: &str) -> Result<JobSpec, Vec<Problem>> {
-        parse(Path::new("jobs/a.toml"), text, &["exec", "db.purge"])
+        parse(Path::new("jobs/a.toml"), text, &["exec", "db.purge"], &[])
     }
 
     #[test]

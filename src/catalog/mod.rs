@@ -3,16 +3,18 @@
 //! Owns: the form of a definition, its checks, and errors that name file, line and field. Must not know what a handler
 //! does: the list of handler names is handed in, and a handler reads its own section through [`JobSpec::section`].
 
+mod code;
 mod limits;
 mod load;
 mod once;
 pub mod schedules;
 mod spec;
 
+pub use code::CodeDefinition;
 pub use limits::{Concurrency, Rate};
-pub use load::{CatalogError, Problem, load};
+pub use load::{CatalogError, Problem, load, load_with_code};
 pub use once::{DebounceSpec, UniqueSpec};
-pub use spec::{HistorySpec, JobSpec, ScheduleSpec};
+pub use spec::{HistorySpec, JobSpec, ScheduleSpec, TypedArgs};
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

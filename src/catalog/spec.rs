@@ -4,11 +4,12 @@ use super::limits::{Concurrency, Rate, partition};
 use super::load::{Problem, section_value};
 use super::once::{DebounceSpec, RawDebounce, RawUnique, UniqueSpec};
 use crate::config::duration;
-use crate::job::{ArgSpec, KeyExpr, Priority};
+use crate::job::{ArgSpec, KeyExpr, Priority, args};
 use crate::policy::retry::RetryPolicy;
 use crate::policy::schedule::{Misfire, Schedule};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -54,6 +55,8 @@ pub struct JobSpec {
     pub resources: Vec<Arc<str>>,
     /// What enqueuers may pass.
     pub args: BTreeMap<String, ArgSpec>,
+    /// Checks arguments whose form only code knows; what is declared is checked before.
+    pub typed_args: Option<TypedArgs>,
     /// Which of its jobs must not stand beside each other.
     pub unique: Option<UniqueSpec>,
     /// Which of its jobs give way to the last one.
@@ -67,6 +70,9 @@ pub struct JobSpec {
     /// The whole file: a handler's section is read from it with its line numbers.
     pub(super) text: Arc<str>,
 }
+
+/// Checks arguments by the type that code reads them into.
+pub type TypedArgs = fn(&Map<String, Value>) -> Result<(), String>;
 
 /// `[history]`
 #[derive(Debug, Clone, Copy, Default, Deserialize)]
@@ -103,6 +109,18 @@ impl JobSpec {
         })
     }
 
+    /// Checks arguments and fills in defaults.
+    ///
+    /// # Errors
+    /// Names the argument and what is wrong with it.
+    pub fn bind(&self, given: &mut Map<String, Value>) -> Result<(), String> {
+        match self.typed_args {
+            Some(check) if self.args.is_empty() => check(given),
+            Some(check) => args::bind(&self.args, given).and_then(|()| check(given)),
+            None => args::bind(&self.args, given),
+        }
+    }
+
     /// A problem with this definition, found by somebody else.
     #[must_use]
     pub fn problem(&self, message: impl Into<String>) -> Problem {
@@ -120,6 +138,9 @@ impl JobSpec {
 pub(super) struct RawSpec {
     pub kind: String,
     pub handler: String,
+    /// Its handler is code, which knows the arguments if none are declared.
+    #[serde(skip)]
+    pub typed: bool,
     #[serde(default)]
     description: Option<String>,
     #[serde(default)]
@@ -193,7 +214,8 @@ impl RawSpec {
             ));
         }
         let fairness = self.fairness.as_deref();
-        let partition = partition(&self.concurrency, self.rate.as_ref(), fairness, &self.args)
+        let declared = (!self.typed || !self.args.is_empty()).then_some(&self.args);
+        let partition = partition(&self.concurrency, self.rate.as_ref(), fairness, declared)
             .unwrap_or_else(|found| {
                 problems.extend(found);
                 None
@@ -216,6 +238,7 @@ impl RawSpec {
             history: self.history,
             resources: self.resources.iter().map(|r| r.as_str().into()).collect(),
             args: self.args,
+            typed_args: None,
             unique: unique.unwrap_or_default(),
             debounce: debounce.unwrap_or_default(),
             result_ttl: self.result_ttl,

@@ -15,9 +15,11 @@ mod error;
 mod explain;
 mod job;
 mod jobs;
+mod limits;
 mod migrate;
 mod outbox;
 mod output;
+mod pause;
 mod quarantine;
 mod queues;
 mod run;
@@ -77,6 +79,16 @@ enum Command {
     Quarantine(quarantine::Args),
     /// Look whether a queue is whole: every job in exactly one place; --repair puts it right
     Verify(verify::Args),
+    /// Claim nothing from a queue, or nothing of one kind, until it is resumed
+    Pause(pause::PauseArgs),
+    /// Go on with a queue or a kind that was paused
+    Resume(pause::ResumeArgs),
+    /// Pause a queue and wait until nothing of it runs
+    Drain(pause::DrainArgs),
+    /// Show or change limits while daemons run
+    Limits(limits::Args),
+    /// Show who paused what and changed which limits
+    Audit(limits::AuditArgs),
     /// List rows of the outbox, retry or remove those that can't be jobs
     Outbox(outbox::Args),
     /// List, add, run or pause what runs by itself
@@ -102,6 +114,11 @@ impl Command {
             Self::Dead(args) => dead::run(args, global).await,
             Self::Quarantine(args) => quarantine::run(args, global).await,
             Self::Verify(args) => verify::run(args, global).await,
+            Self::Pause(args) => pause::pause(args, global).await,
+            Self::Resume(args) => pause::resume(args, global).await,
+            Self::Drain(args) => pause::drain(args, global).await,
+            Self::Limits(args) => limits::run(args, global).await,
+            Self::Audit(args) => limits::audit(args, global).await,
             Self::Outbox(args) => outbox::run(args, global).await,
             Self::Cron(args) => cron::run(args, global).await,
             Self::Explain(args) => explain::run(args, global).await,

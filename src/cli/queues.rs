@@ -33,21 +33,21 @@ pub async fn run(args: Args, global: &Global) -> Result<Report, CliError> {
         let mut shown = view(&queue.name, &counts);
         shown["memory_bytes"] = memory.into();
         views.push(shown);
-        let mut cells = row(&queue.name, &counts);
-        cells.push(memory.map_or_else(|| "-".to_owned(), bytes));
-        rows.push(cells);
+        rows.push(row(&queue.name, &counts, memory));
     }
     let classes = Priority::ALL.map(Priority::as_str);
     let headings = [
         &["queue", "inbox"][..],
         &classes[..],
         &[
+            "parked",
             "delayed",
             "running",
             "dead",
             "quarantine",
             "oldest",
             "memory",
+            "paused",
         ][..],
     ]
     .concat();
@@ -63,9 +63,10 @@ pub(super) fn view(name: &str, counts: &Counts) -> Value {
     let lanes: Map<String, Value> = lanes.map(|(p, n)| (p.to_string(), n.into())).collect();
     json!({
         "name": name,
-        // Pausing and parking are not there yet; their names are.
-        "paused": false,
-        "parked": 0,
+        "paused": counts.control.paused.is_some(),
+        "pause": counts.control.paused,
+        "paused_kinds": counts.control.paused_kinds,
+        "parked": counts.parked,
         "lanes": lanes,
         "delayed": counts.delayed,
         "running": counts.running,
@@ -84,10 +85,11 @@ pub(super) fn oldest_age(counts: &Counts) -> Option<u64> {
     Some(counts.now_ms.saturating_sub(ready))
 }
 
-fn row(name: &str, counts: &Counts) -> Vec<String> {
+fn row(name: &str, counts: &Counts, memory: Option<u64>) -> Vec<String> {
     let mut row = vec![name.to_owned(), counts.inbox.to_string()];
     row.extend(counts.lanes.iter().map(u64::to_string));
     let others = [
+        counts.parked,
         counts.delayed,
         counts.running,
         counts.dead,
@@ -95,5 +97,12 @@ fn row(name: &str, counts: &Counts) -> Vec<String> {
     ];
     row.extend(others.iter().map(u64::to_string));
     row.push(oldest_age(counts).map_or_else(|| "-".to_owned(), age));
+    row.push(memory.map_or_else(|| "-".to_owned(), bytes));
+    let kinds = counts.control.paused_kinds.keys();
+    row.push(match &counts.control.paused {
+        Some(_) => "yes".to_owned(),
+        None if kinds.len() == 0 => "-".to_owned(),
+        None => kinds.map(String::as_str).collect::<Vec<_>>().join(", "),
+    });
     row
 }

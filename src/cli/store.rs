@@ -25,6 +25,11 @@ pub(super) fn queue_name(given: &str) -> Result<String, String> {
     id::check_queue(given).map(|()| given.to_owned())
 }
 
+/// Reads the name of a kind from the command line.
+pub(super) fn kind_name(given: &str) -> Result<String, String> {
+    id::check_kind(given).map(|()| given.to_owned())
+}
+
 /// The queues, connected.
 pub struct Store {
     /// The configuration.

@@ -3,34 +3,37 @@
 //! Owns: wiring. Everything that runs is built here from a configuration and a catalogue and handed what it needs.
 //! Must not know how any of it works inside.
 
+mod builder;
 mod error;
 mod health;
 pub mod intake;
+mod parts;
 mod reload;
 mod run;
 
+pub use builder::Builder;
 pub use error::DaemonError;
 pub use health::NEVER_SHED;
 pub use run::{Options, run, stop};
 
-use crate::admin::{self, AdminState, QueueReadiness, Readiness};
+use crate::admin::{self, AdminState};
 use crate::cache::Cache;
-use crate::catalog::Catalog;
-use crate::clock::{self, Epoch};
+use crate::catalog::{Catalog, CodeDefinition};
+use crate::client::Client;
 use crate::config::{Config, GateMode};
 use crate::db::Database;
-use crate::handlers::{Deps, HandlerKind};
+use crate::handlers::{Deps, HandlerKind, Handlers};
 use crate::health::HealthView;
 use crate::policy::gate::Transition;
-use crate::queue::connection::{self, Connection};
-use crate::queue::{Queue, board};
-use crate::runner::breakers::Breakers;
+use crate::queue::Queue;
+use crate::queue::connection::Connection;
 use crate::runner::slots::Slots;
 use crate::runner::{QueueContext, Registry, Runner, Shared};
-use crate::services::{auditor, bell, lag, publish, scheduler, server, stuck, upkeep};
-use crate::telemetry::events::{self, BreakerChange};
+use crate::services::{auditor, bell, lag, publish, scheduler, server, upkeep};
+use crate::telemetry::events;
 use crate::telemetry::{Alert, Alerts, Metrics, Successes};
 use arc_swap::ArcSwap;
+use parts::{breakers, connect, inspect};
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -58,10 +61,13 @@ pub struct Daemon {
 /// What the daemon's own files share.
 struct Parts {
     config: ArcSwap<Config>,
-    handlers: Vec<HandlerKind>,
+    handlers: Handlers,
+    /// Kinds that code defines.
+    code: Vec<CodeDefinition>,
     deps: Deps,
     shared: Shared,
     queues: Vec<Arc<QueueContext>>,
+    conn: Connection,
     view: watch::Receiver<Arc<HealthView>>,
     stopping: AtomicBool,
 }
@@ -76,6 +82,43 @@ impl Daemon {
         catalog: Catalog,
         handlers: &[HandlerKind],
     ) -> Result<Self, DaemonError> {
+        Self::launch(config, catalog, Handlers::new(handlers), Vec::new()).await
+    }
+
+    /// A daemon with handlers of your own, to be put together:
+    ///
+    /// ```no_run
+    /// use tidegate::embed::{Daemon, Data};
+    ///
+    /// #[derive(serde::Deserialize)]
+    /// struct Mail { to: String }
+    ///
+    /// async fn send_mail(mail: Mail, sender: Data<String>) -> Result<(), std::io::Error> {
+    ///     println!("{} writes to {}", *sender, mail.to);
+    ///     Ok(())
+    /// }
+    ///
+    /// # async fn start() -> Result<(), Box<dyn std::error::Error>> {
+    /// Daemon::builder()
+    ///     .redis_url("redis://127.0.0.1:6379/0")
+    ///     .data("post@app.example".to_owned())
+    ///     .handler("mail.send", send_mail)
+    ///     .run()
+    ///     .await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+
+    async fn launch(
+        config: Config,
+        catalog: Catalog,
+        handlers: Handlers,
+        code: Vec<CodeDefinition>,
+    ) -> Result<Self, DaemonError> {
+        let catalog = catalog.with_code(&code)?;
         crate::tls::install();
         intake::check(&config)?;
         let conn = connect(&config).await?;
@@ -87,7 +130,7 @@ impl Daemon {
         let (monitor, view) =
             health::monitor(&config, &conn, deps.database.as_ref(), alerts.clone())?;
         let breakers = Arc::new(breakers(&config, alerts.clone()));
-        let registry = Registry::build(catalog, handlers, &deps, &breakers)
+        let registry = Registry::build(catalog, &handlers, &deps, &breakers)
             .map_err(|problems| DaemonError::definitions(&problems))?;
         let shared = Shared {
             registry: Arc::new(ArcSwap::from_pointee(registry)),
@@ -101,7 +144,9 @@ impl Daemon {
         };
         let queues = queues(&config, &conn, &shared);
         let parts = Arc::new(Parts {
-            handlers: handlers.to_vec(),
+            handlers,
+            code,
+            conn: conn.clone(),
             deps,
             shared,
             queues: queues.clone(),
@@ -155,6 +200,19 @@ impl Daemon {
         self.parts.health_json()
     }
 
+    /// The queues it serves.
+    #[must_use]
+    pub fn queues(&self) -> Vec<Queue> {
+        self.parts.queues.iter().map(|c| c.queue.clone()).collect()
+    }
+
+    /// A client that knows to which queue each kind of this daemon goes.
+    #[must_use]
+    pub fn client(&self) -> Client {
+        let catalog = self.parts.shared.registry.load().catalog.clone();
+        Client::of(self.parts.conn.clone(), &self.parts.config.load(), catalog)
+    }
+
     /// Stops claiming new jobs, or goes on with it.
     pub fn set_quiet(&self, quiet: bool) {
         self.runner.set_quiet(quiet);
@@ -200,68 +258,6 @@ impl Daemon {
     }
 }
 
-impl Parts {
-    fn is_live(&self) -> Result<(), String> {
-        let limit = stuck::limit(&self.config.load());
-        stuck::find(&self.queues, clock::monotonic(), limit)
-    }
-
-    fn readiness(&self) -> Readiness {
-        let config = self.config.load();
-        let now = clock::monotonic();
-        let limit = config.daemon.poll * 3 + config.redis.command_timeout;
-        let each = self.queues.iter().map(|context| {
-            let seen = context.progress.seen();
-            QueueReadiness {
-                name: Arc::clone(&context.queue.name),
-                last_look: seen.looked.map(|at| now.saturating_duration_since(at)),
-                oldest_age: (!seen.oldest_age.is_zero()).then_some(seen.oldest_age),
-                objective: lag::objective(&config, &context.queue.name),
-            }
-        });
-        let queues: Vec<QueueReadiness> = each.collect();
-        Readiness {
-            redis_answers: queues
-                .iter()
-                .any(|q| q.last_look.is_some_and(|ago| ago <= limit)),
-            stopping: self.stopping.load(Ordering::Acquire),
-            look_limit: limit,
-            queues,
-        }
-    }
-
-    fn health_json(&self) -> serde_json::Value {
-        publish::json(&self.view.borrow(), &self.shared.breakers)
-    }
-}
-
-async fn connect(config: &Config) -> Result<Connection, DaemonError> {
-    connection::connect(&config.redis)
-        .await
-        .map_err(|e| DaemonError::Redis {
-            url: config.redis.url.redacted_url(),
-            error: e.to_string(),
-        })
-}
-
-/// Refuses a server that can't work, and tells of one that may lose jobs.
-async fn inspect(
-    conn: &Connection,
-    alerts: &Alerts,
-) -> Result<BTreeSet<&'static str>, DaemonError> {
-    let server = board::inspect_server(conn)
-        .await
-        .map_err(|e| DaemonError::Unusable(e.to_string()))?;
-    if let Some(reason) = server.unusable {
-        return Err(DaemonError::Unusable(reason));
-    }
-    for (setting, problem) in &server.unsafe_settings {
-        alerts.raise(events::redis_unsafe(setting, problem));
-    }
-    let settings = server.unsafe_settings.iter();
-    Ok(settings.map(|(setting, _)| *setting).collect())
-}
-
 fn deps(config: &Config, conn: &Connection) -> Result<Deps, DaemonError> {
     let mut deps = Deps::new(Arc::new(config.clone()));
     if !config.database.url.is_empty() {
@@ -275,26 +271,6 @@ fn deps(config: &Config, conn: &Connection) -> Result<Deps, DaemonError> {
         &config.redis.prefix,
     ));
     Ok(deps)
-}
-
-fn breakers(config: &Config, alerts: Alerts) -> Breakers {
-    Breakers::new(
-        config.breaker.clone(),
-        Epoch::start(),
-        move |cell, change| {
-            let reason = change.reason.to_string();
-            let alert = events::breaker(BreakerChange {
-                handler: &cell.handler,
-                resource: &cell.resource,
-                from: change.from.as_str(),
-                to: change.to.as_str(),
-                reason: &reason,
-            });
-            if let Some(alert) = alert {
-                alerts.raise(alert);
-            }
-        },
-    )
 }
 
 /// Every queue that the configuration or a definition names; [`DEFAULT_QUEUE`] when none does.

@@ -33,6 +33,7 @@ pub(super) fn apply(parts: &Parts, config: Config, catalog: Catalog) -> Result<(
     let mut new_deps = parts.deps.clone();
     new_deps.config = Arc::new(config.clone());
     new_deps.http = crate::handlers::SharedClient::default();
+    let catalog = catalog.with_code(&parts.code)?;
     let registry = Registry::build(catalog, &parts.handlers, &new_deps, &parts.shared.breakers)
         .map_err(|problems| DaemonError::definitions(&problems))?;
     let unserved = unserved_queues(parts, &registry.catalog);
@@ -43,6 +44,7 @@ pub(super) fn apply(parts: &Parts, config: Config, catalog: Catalog) -> Result<(
     parts.config.store(Arc::new(config));
     for context in &parts.queues {
         context.request_upkeep();
+        context.request_sweep();
         context.nudge();
     }
     tracing::info!(

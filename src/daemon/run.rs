@@ -58,16 +58,26 @@ pub async fn run(options: Options) -> Result<(), DaemonError> {
         started = Daemon::start(config, catalog, BUILT_IN) => started?,
         () = asked_to_stop(&mut signals) => return Ok(()),
     };
+    serve(daemon, drain, &mut signals, || options.load()).await;
+    Ok(())
+}
+
+/// Serves a started daemon to its end. `load` reads configuration and definitions anew.
+pub(super) async fn serve(
+    daemon: Daemon,
+    drain: Duration,
+    signals: &mut Signals,
+    load: impl Fn() -> Result<(Config, Catalog), DaemonError>,
+) {
     notify::ready();
-    watch(&daemon, &options, &mut signals).await;
+    watch(&daemon, &load, signals).await;
     notify::stopping();
     tracing::info!(
         event = "stopping",
         drain_ms = drain.as_millis() as u64,
         "draining"
     );
-    stop(daemon, drain, &mut signals).await;
-    Ok(())
+    stop(daemon, drain, signals).await;
 }
 
 async fn asked_to_stop(signals: &mut Signals) {
@@ -75,7 +85,11 @@ async fn asked_to_stop(signals: &mut Signals) {
 }
 
 /// Serves signals and the watchdog until it is time to stop.
-async fn watch(daemon: &Daemon, options: &Options, signals: &mut Signals) {
+async fn watch(
+    daemon: &Daemon,
+    load: &impl Fn() -> Result<(Config, Catalog), DaemonError>,
+    signals: &mut Signals,
+) {
     let mut quiet = false;
     // Without a watchdog this never fires before the daemon ends.
     let interval = notify::watchdog_interval();
@@ -83,7 +97,7 @@ async fn watch(daemon: &Daemon, options: &Options, signals: &mut Signals) {
     loop {
         tokio::select! {
             signal = signals.next() => match signal {
-                Some(SIGHUP) => reload(daemon, options),
+                Some(SIGHUP) => reload(daemon, load),
                 Some(SIGTSTP) => {
                     quiet = !quiet;
                     daemon.set_quiet(quiet);
@@ -99,11 +113,9 @@ async fn watch(daemon: &Daemon, options: &Options, signals: &mut Signals) {
     }
 }
 
-fn reload(daemon: &Daemon, options: &Options) {
+fn reload(daemon: &Daemon, load: &impl Fn() -> Result<(Config, Catalog), DaemonError>) {
     notify::reloading();
-    let reloaded = options
-        .load()
-        .and_then(|(config, catalog)| daemon.reload(config, catalog));
+    let reloaded = load().and_then(|(config, catalog)| daemon.reload(config, catalog));
     if let Err(e) = reloaded {
         daemon.reload_failed(events::reload_failed(&e.to_string()));
     }

@@ -5,12 +5,18 @@
 
 mod cache_invalidate;
 mod cache_warm;
+mod code;
 mod db_purge;
 mod exec;
+mod failure;
+mod function;
 mod http;
 pub mod progress;
 mod template;
 
+pub use code::{Handlers, Kind};
+pub use failure::JobError;
+pub use function::{Answers, JobFn};
 pub use http::SharedClient;
 pub use progress::Reporter;
 
@@ -54,6 +60,24 @@ impl Context {
             job,
             stop,
         }
+    }
+
+    /// Which attempt this is, from 1.
+    #[must_use]
+    pub fn attempt(&self) -> u32 {
+        self.job.attempt
+    }
+
+    /// The fencing token: no other delivery of any job ever has the same. Hand it to whatever must refuse a delivery
+    /// that another one has replaced.
+    #[must_use]
+    pub fn fencing_token(&self) -> &str {
+        &self.job.token
+    }
+
+    /// Waits until the job should stop soon: it was cancelled, or the daemon stops.
+    pub async fn stopped(&self) {
+        self.stop.cancelled().await;
     }
 }
 

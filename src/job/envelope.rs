@@ -102,6 +102,16 @@ pub struct Envelope {
     pub workflow: Option<JobId>,
 }
 
+/// What is wrong with a field, its name first: found by a second reading, so that the first one takes no longer for it.
+/// None if it is nothing about one field.
+fn in_field(raw: &[u8]) -> Option<String> {
+    let mut reader = serde_json::Deserializer::from_slice(raw);
+    let read: Result<Envelope, _> = serde_path_to_error::deserialize(&mut reader);
+    let error = read.err()?;
+    let named = error.path().iter().next().is_some();
+    named.then(|| format!("{}: {}", error.path(), error.inner()))
+}
+
 /// An optional field that, when it stands there, must hold a value: `null` is not one.
 pub(super) fn present<'de, D, T>(d: D) -> Result<Option<T>, D::Error>
 where
@@ -203,7 +213,7 @@ impl Envelope {
             if text.starts_with("unknown field") {
                 Reject::new(RejectCode::UnknownField, text)
             } else {
-                malformed(text)
+                malformed(in_field(raw).unwrap_or(text))
             }
         })?;
         if depth > MAX_ARGS_DEPTH + 1 && !strict::within(&envelope.args.0, MAX_ARGS_DEPTH) {

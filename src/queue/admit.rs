@@ -5,7 +5,7 @@ use super::script::{ADMIT, PEEK};
 use super::{Flow, Queue, QueueError, Ties, millis};
 use crate::catalog::{Catalog, JobSpec};
 use crate::job::partition::safe_key;
-use crate::job::{Envelope, JobId, Reject, RejectCode, args, envelope, history};
+use crate::job::{Envelope, JobId, Reject, RejectCode, envelope, history};
 use std::fmt::Write;
 use std::sync::Arc;
 
@@ -176,7 +176,7 @@ fn fits(
     }
     key_of(envelope, spec).map_err(bad)?;
     let mut given = envelope.take_args();
-    args::bind(&spec.args, &mut given).map_err(bad)?;
+    spec.bind(&mut given).map_err(bad)?;
     for (field, next) in envelope.following() {
         let mut next = Envelope::parse(next.get().as_bytes())?;
         fits(&mut next, queue, catalog)

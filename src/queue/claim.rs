@@ -1,21 +1,22 @@
 //! From the flows to a daemon: look, promote what is due, claim under a token, make deliveries of what came.
 
 use super::admit::flow_of;
-use super::limits::Terms;
+use super::control::Control;
+use super::limits::{Gate, Terms};
 use super::reply::Reply;
 use super::script::{CLAIM, LOOK, PROMOTE};
 use super::settle::Ending;
 use super::ties::{Notice, notice_unrun};
 use super::{Flow, Queue, QueueError, millis};
 use crate::catalog::{Catalog, JobSpec};
-use crate::job::{Envelope, History, Job, JobId, Priority, Reject, RejectCode, args, merge};
+use crate::job::{Envelope, History, Job, JobId, Priority, Reject, RejectCode, merge};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 use std::sync::Arc;
 use std::time::Duration;
 
 /// The most flows of one priority a look returns.
-const LOOK_FLOWS: usize = 2_000;
+pub const LOOK_FLOWS: usize = 2_000;
 /// The most due jobs promoted in one step.
 const PROMOTE_MAX: usize = 256;
 
@@ -40,8 +41,15 @@ pub struct Look {
     pub cancels: Vec<String>,
     /// Jobs that are due, not yet in a flow.
     pub due: Vec<Due>,
-    /// Flows that hold jobs, with the ready time of their heads, ms.
+    /// Whether flows are due whose rate made them wait.
+    pub resumes: bool,
+    /// What operators changed live.
+    pub control: Control,
+    /// Flows that hold jobs and may be claimed from, with their places, ms: the ready time of the head, or for one that
+    /// takes turns its place in line. Of each class the first ones alone, if there are thousands.
     pub heads: Vec<(Flow, u64)>,
+    /// Of each class with more flows than that, the place up to which they are all known.
+    pub horizon: [Option<u64>; 5],
 }
 
 /// A delayed job that is due.
@@ -78,14 +86,38 @@ pub struct Claimed {
     pub now_ms: u64,
     /// When the next delayed job is due, ms.
     pub next_due_ms: Option<u64>,
-    /// The ready time of what is now the head of each flow asked for; none where it is empty.
-    pub heads: Vec<Option<u64>>,
+    /// How each flow asked for stands now.
+    pub heads: Vec<Stand>,
     /// The jobs, in the order in which they should start.
     pub jobs: Vec<RawDelivery>,
+    /// Kinds whose limit is reached.
+    pub shut: Vec<Shut>,
+    /// Entries that were taken from flows but were no jobs any more.
+    pub dropped: u64,
+}
+
+/// How a flow stands after a claim.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stand {
+    /// It holds nothing.
+    Empty,
+    /// It holds jobs; its place, ms.
+    Waits(u64),
+    /// It holds jobs, but waits for a slot of its key, or for its rate, and is put in line again by itself.
+    Parked,
+}
+
+/// A kind whose limit across all daemons is reached.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shut {
+    /// The kind.
+    pub kind: Arc<str>,
+    /// When its rate lets it start again, ms; none if a slot must come free, of which the bell tells.
+    pub until_ms: Option<u64>,
 }
 
 /// A claimed job as it is stored.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct RawDelivery {
     /// Number of its flow in the claim, from 0.
     pub flow: usize,
@@ -183,9 +215,7 @@ impl RawDelivery {
             )
         })?;
         let mut given_args = envelope.take_args();
-        let bind = |given: &mut _| {
-            args::bind(&spec.args, given).map_err(|e| reject(RejectCode::BadArgs, e))
-        };
+        let bind = |given: &mut _| spec.bind(given).map_err(|e| reject(RejectCode::BadArgs, e));
         bind(&mut given_args)?;
         if !self.merges.is_empty() {
             let mut later = merged(&self.merges).map_err(Unfit::Rejected)?;
@@ -254,7 +284,7 @@ impl Queue {
     pub async fn look(&self) -> Result<Look, QueueError> {
         let k = &self.keys;
         let fixed = [
-            &k.jobs, &k.delayed, &k.inbox, &k.cancels, &k.running, &k.stats,
+            &k.jobs, &k.delayed, &k.inbox, &k.cancels, &k.running, &k.stats, &k.resume, &k.control,
         ];
         let keys: Vec<&String> = fixed.into_iter().chain(&k.ready).collect();
         let mut cmd = LOOK.call(keys.into_iter());
@@ -267,7 +297,10 @@ impl Queue {
             running: reply.count()?,
             cancels: Vec::new(),
             due: Vec::new(),
+            resumes: false,
+            control: Control::default(),
             heads: Vec::new(),
+            horizon: [None; 5],
         };
         let mut cancels = reply.array()?;
         while !cancels.is_empty() {
@@ -282,17 +315,54 @@ impl Queue {
                 raw: due.bytes()?,
             });
         }
+        look.resumes = reply.count()? > 0;
+        let mut control = reply.array()?;
+        let mut fields = Vec::new();
+        while !control.is_empty() {
+            fields.push((control.lossy()?, control.lossy()?));
+        }
+        look.control = Control::read(&fields);
         for priority in Priority::ALL {
             let mut flows = reply.array()?;
+            let cut = flows.len() >= LOOK_FLOWS * 2;
             while !flows.is_empty() {
                 let flow = Flow::of(priority, &flows.lossy()?);
                 look.heads.push((flow, flows.count()?));
+            }
+            if cut {
+                look.horizon[priority.index()] = look.heads.last().map(|(_, place)| *place);
             }
         }
         Ok(look)
     }
 
-    /// Moves due jobs to their flows; returns the flows they went to with their ready times.
+    /// The next flows of a class from a place on, as many as a look returns.
+    ///
+    /// # Errors
+    /// Redis failed, or a key has the wrong type.
+    pub async fn look_further(
+        &self,
+        class: Priority,
+        from_ms: u64,
+    ) -> Result<Vec<(Flow, u64)>, QueueError> {
+        let mut conn = self.conn.clone();
+        let found: Vec<(Vec<u8>, f64)> = redis::cmd("ZRANGE")
+            .arg(&self.keys.ready[class.index()])
+            .arg(from_ms)
+            .arg("+inf")
+            .arg(&["BYSCORE", "LIMIT", "0"])
+            .arg(LOOK_FLOWS)
+            .arg("WITHSCORES")
+            .query_async(&mut conn)
+            .await?;
+        let flow = |(member, place): (Vec<u8>, f64)| {
+            let flow = Flow::of(class, &String::from_utf8_lossy(&member));
+            (flow, place as u64)
+        };
+        Ok(found.into_iter().map(flow).collect())
+    }
+
+    /// Moves due jobs to their flows, and lets flows go on whose rate made them wait; returns the flows they went to with their ready times.
     ///
     /// # Errors
     /// The lease is lost, Redis failed, or a key has the wrong type.
@@ -329,6 +399,7 @@ impl Queue {
             &k.tomb,
             &k.archive,
             &k.archived,
+            &k.resume,
         ];
         let keys: Vec<&String> = k
             .of_ties()
@@ -369,43 +440,95 @@ impl Queue {
         limit: usize,
         flows: &[FlowAllowance],
     ) -> Result<Claimed, QueueError> {
-        let k = &self.keys;
-        let flow_keys: Vec<String> = flows.iter().map(|f| k.flow(&f.flow)).collect();
-        let fixed = [
-            &k.workers, &k.running, &k.jobs, &k.meta, &k.tomb, &k.delayed, &k.ties, &k.locks,
-            &k.merges,
-        ];
-        let keys: Vec<&String> = fixed
-            .into_iter()
-            .chain(&k.ready)
-            .chain(&flow_keys)
-            .collect();
         let number = claim_number(number);
-        let mut cmd = CLAIM.call(keys.into_iter());
-        cmd.arg(incarnation)
-            .arg(&number)
-            .arg(limit)
-            .arg(millis(self.bounds.aging_after).max(1));
-        for f in flows {
-            cmd.arg(f.flow.priority.index() + 1)
-                .arg(&*f.flow.member())
-                .arg(f.allowance);
-        }
+        let gates = distinct_gates(flows);
+        let cmd = self.claim_cmd(incarnation, &number, limit, flows, &gates);
         let mut reply = Reply::new(CLAIM.send(self, &cmd).await?)?;
         let now_ms = reply.count()?;
         let next_due_ms = reply.maybe()?;
         let mut heads = Vec::with_capacity(flows.len());
         let mut stand = reply.array()?;
         while !stand.is_empty() {
-            heads.push(stand.maybe()?);
+            heads.push(match stand.int()? {
+                -2 => Stand::Parked,
+                place => u64::try_from(place).map_or(Stand::Empty, Stand::Waits),
+            });
+        }
+        let jobs = read_jobs(&mut reply, flows, &format!("{incarnation}:{number}:"))?;
+        let mut shut = Vec::new();
+        let mut told = reply.array()?;
+        while !told.is_empty() {
+            // Lua counts from 1.
+            let gate = usize::try_from(told.int()? - 1).ok();
+            let until_ms = told.maybe()?;
+            if let Some(gate) = gate.and_then(|g| gates.get(g)) {
+                let kind = Arc::clone(gate.name());
+                shut.push(Shut { kind, until_ms });
+            }
         }
         Ok(Claimed {
             now_ms,
             next_due_ms,
             heads,
-            jobs: read_jobs(&mut reply, flows, &format!("{incarnation}:{number}:"))?,
+            jobs,
+            shut,
+            dropped: reply.count()?,
         })
     }
+
+    fn claim_cmd(
+        &self,
+        incarnation: &str,
+        number: &str,
+        limit: usize,
+        flows: &[FlowAllowance],
+        gates: &[&Gate],
+    ) -> redis::Cmd {
+        let k = &self.keys;
+        let flow_keys: Vec<String> = flows.iter().map(|f| k.flow(&f.flow)).collect();
+        let slot_keys: Vec<String> = gates
+            .iter()
+            .filter(|gate| matches!(gate, Gate::Slots { .. }))
+            .map(|gate| k.slots(gate.name()))
+            .collect();
+        let fixed = [
+            &k.workers, &k.running, &k.jobs, &k.meta, &k.tomb, &k.delayed, &k.resume, &k.rates,
+            &k.holds, &k.parked, &k.ties, &k.locks, &k.merges,
+        ];
+        let keys: Vec<&String> = fixed
+            .into_iter()
+            .chain(&k.ready)
+            .chain(&flow_keys)
+            .chain(&slot_keys)
+            .collect();
+        let mut cmd = CLAIM.call(keys.into_iter());
+        cmd.arg(incarnation)
+            .arg(number)
+            .arg(limit)
+            .arg(millis(self.bounds.aging_after).max(1))
+            .arg(gates.len());
+        for f in flows {
+            cmd.arg(f.flow.priority.index() + 1)
+                .arg(&*f.flow.member())
+                .arg(f.allowance)
+                .arg(f.terms.numbers(gates));
+        }
+        for gate in gates {
+            gate.write(&mut cmd);
+        }
+        cmd
+    }
+}
+
+/// The limits of some flows, each once.
+fn distinct_gates(flows: &[FlowAllowance]) -> Vec<&Gate> {
+    let mut gates: Vec<&Gate> = Vec::new();
+    for gate in flows.iter().flat_map(|f| f.terms.gates()) {
+        if !gates.contains(&gate) {
+            gates.push(gate);
+        }
+    }
+    gates
 }
 
 /// A claim's number as tokens hold it. So long that a token has more than 64 bytes: Redis then keeps the running jobs in

@@ -1,15 +1,23 @@
 //! What operators changed while daemons run: pauses, and limits in place of the definitions'. One hash per queue that
 //! every look brings along.
 
+use super::reply::Reply;
+use super::script::CONTROL;
+use super::{Queue, QueueError};
 use crate::catalog::{Concurrency, JobSpec, Rate};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::Duration;
 
+/// Changes kept for the record.
+const AUDIT_MAX: usize = 10_000;
+/// Pauses and limits of one queue at most.
+const FIELDS_MAX: usize = 2_000;
 /// The field that pauses the whole queue, and the first part of one that pauses a kind.
-pub(super) const PAUSE: &str = "pause";
+const PAUSE: &str = "pause";
 /// The field of the queue's own limit, and the first part of one with a kind's limits.
-pub(super) const LIMIT: &str = "limit";
+const LIMIT: &str = "limit";
 
 /// Who paused what, when and why.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -66,6 +74,17 @@ impl RateChange {
 }
 
 impl LimitChange {
+    /// This change upon an earlier one: what it does not name stays.
+    #[must_use]
+    pub fn over(self, earlier: Self) -> Self {
+        Self {
+            limit: self.limit.or(earlier.limit),
+            total: self.total.or(earlier.total),
+            per_daemon: self.per_daemon.or(earlier.per_daemon),
+            rate: self.rate.or(earlier.rate),
+        }
+    }
+
     /// What is wrong with its numbers, each naming its field.
     #[must_use]
     pub fn problems(&self) -> Vec<String> {
@@ -159,6 +178,113 @@ impl Control {
             ),
             rate: rate.or_else(|| spec.rate.clone()),
         }
+    }
+}
+
+/// What can be changed: of the whole queue, or of one kind.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Field {
+    /// Whether it is paused.
+    Pause(Option<String>),
+    /// How much may run: a number for a queue, a [`LimitChange`] for a kind.
+    Limit(Option<String>),
+}
+
+impl fmt::Display for Field {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Pause(None) => f.write_str(PAUSE),
+            Self::Pause(Some(kind)) => write!(f, "{PAUSE}:{kind}"),
+            Self::Limit(None) => f.write_str(LIMIT),
+            Self::Limit(Some(kind)) => write!(f, "{LIMIT}:{kind}"),
+        }
+    }
+}
+
+/// One change, for the record.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Change {
+    /// When, ms.
+    pub at: u64,
+    /// Who, as user@host.
+    pub who: String,
+    /// What: `pause`, `pause:<kind>`, `limit`, `limit:<kind>`.
+    pub field: String,
+    /// The value before; empty if there was none.
+    pub old: String,
+    /// The value since; empty if it was cleared.
+    pub new: String,
+}
+
+impl Queue {
+    /// What operators changed in this queue.
+    ///
+    /// # Errors
+    /// Redis failed, or a key has the wrong type.
+    pub async fn control(&self) -> Result<Control, QueueError> {
+        let mut conn = self.conn.clone();
+        let fields: Vec<(String, String)> = redis::cmd("HGETALL")
+            .arg(&self.keys.control)
+            .query_async(&mut conn)
+            .await?;
+        Ok(Control::read(&fields))
+    }
+
+    /// Changes a field to what `new` makes of its value, none to clear it, for every daemon at once; `who` goes on record.
+    /// Returns the value it had, if any. Who changes the same field meanwhile is not overwritten: `new` is asked again.
+    ///
+    /// # Errors
+    /// Redis failed, a key has the wrong type, or there are too many pauses and limits already.
+    pub async fn change(
+        &self,
+        field: &Field,
+        who: &str,
+        new: impl Fn(Option<&str>) -> Option<String>,
+    ) -> Result<Option<String>, QueueError> {
+        let k = &self.keys;
+        let mut known = String::new();
+        loop {
+            let value = new(Some(known.as_str()).filter(|known| !known.is_empty()));
+            let mut cmd = CONTROL.call([&k.control, &k.audit, &k.bell].into_iter());
+            cmd.arg(field.to_string())
+                .arg(value.unwrap_or_default())
+                .arg(who)
+                .arg(AUDIT_MAX)
+                .arg(FIELDS_MAX)
+                .arg(&known);
+            let mut reply = Reply::new(CONTROL.send(self, &cmd).await?)?;
+            let (word, old) = (reply.text()?, reply.lossy()?);
+            if word == "ok" {
+                return Ok(Some(old).filter(|old| !old.is_empty()));
+            }
+            known = old;
+        }
+    }
+
+    /// The latest changes, the last one first.
+    ///
+    /// # Errors
+    /// Redis failed, or a key has the wrong type.
+    pub async fn changes(&self, count: usize) -> Result<Vec<Change>, QueueError> {
+        let mut conn = self.conn.clone();
+        type Entry = (String, BTreeMap<String, String>);
+        let found: Vec<Entry> = redis::cmd("XREVRANGE")
+            .arg(&self.keys.audit)
+            .arg(&["+", "-", "COUNT"])
+            .arg(count)
+            .query_async(&mut conn)
+            .await?;
+        let change = |(_, mut fields): Entry| {
+            let mut take = |name: &str| fields.remove(name).unwrap_or_default();
+            Change {
+                at: take("at").parse().unwrap_or(0),
+                who: take("who"),
+                field: take("field"),
+                old: take("old"),
+                new: take("new"),
+            }
+        };
+        Ok(found.into_iter().map(change).collect())
     }
 }
 

@@ -1,8 +1,9 @@
 //! Reading a queue for people: counts, one job, the dead, the quarantined.
 
-use super::{Flow, Queue, QueueError};
+use super::claim::{LOOK_FLOWS, Look};
+use super::{Control, Flow, Queue, QueueError};
 use crate::job::{History, Priority, Progress};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Records of finished jobs read per step when one is looked for.
 const RING_STEP: isize = 1_000;
@@ -10,14 +11,20 @@ const RING_STEP: isize = 1_000;
 /// Entries of a flow read per step, and in all, when the place of a job is looked for.
 const FLOW_STEP: usize = 1_000;
 const FLOW_MAX: usize = 100_000;
+/// Looks further down a class when its flows are counted: beyond that, what is counted is less than there is.
+const FLOW_PAGES: usize = 25;
 
 /// A queue in numbers.
 #[derive(Debug, Clone, Default)]
 pub struct Counts {
     /// Entries not yet admitted.
     pub inbox: u64,
-    /// Waiting jobs per class.
+    /// Waiting jobs per class, the parked ones among them.
     pub lanes: [u64; 5],
+    /// Jobs that wait for a slot or the rate of their key.
+    pub parked: u64,
+    /// What operators changed live.
+    pub control: Control,
     /// Jobs that wait for their time.
     pub delayed: u64,
     /// Jobs that run.
@@ -131,7 +138,7 @@ impl Queue {
             .into_iter()
             .filter_map(|(name, n)| Some((name, n.parse().ok()?)))
             .collect();
-        let look = self.look().await?;
+        let mut look = self.look().await?;
         let mut counts = Counts {
             inbox,
             delayed,
@@ -143,19 +150,73 @@ impl Queue {
             stats,
             now_ms: time.0 * 1_000 + time.1 / 1_000,
             oldest_ready_ms: look.heads.iter().map(|(_, ready)| *ready).min(),
+            control: std::mem::take(&mut look.control),
             ..Counts::default()
         };
-        if !look.heads.is_empty() {
-            let mut pipe = redis::pipe();
-            for (flow, _) in &look.heads {
-                pipe.cmd("LLEN").arg(k.flow(flow));
-            }
-            let lengths: Vec<u64> = pipe.query_async(&mut conn).await?;
-            for ((flow, _), length) in look.heads.iter().zip(lengths) {
-                counts.lanes[flow.priority.index()] += length;
-            }
+        let waiting = self.flows_in_line(look).await?;
+        let parked = self.parked_flows().await?;
+        let others: Vec<Flow> = parked.difference(&waiting).cloned().collect();
+        for (flow, length) in self.lengths(waiting.into_iter().collect()).await? {
+            counts.lanes[flow.priority.index()] += length;
+        }
+        for (flow, length) in self.lengths(others).await? {
+            counts.lanes[flow.priority.index()] += length;
+            counts.parked += length;
         }
         Ok(counts)
+    }
+
+    /// All flows that may be claimed from, of a look and beyond it.
+    async fn flows_in_line(&self, look: Look) -> Result<BTreeSet<Flow>, QueueError> {
+        let mut flows: BTreeSet<Flow> = look.heads.into_iter().map(|(flow, _)| flow).collect();
+        for class in Priority::ALL {
+            let mut horizon = look.horizon[class.index()];
+            for _ in 0..FLOW_PAGES {
+                let Some(from) = horizon else { break };
+                let next = self.look_further(class, from).await?;
+                let last = next.last().map(|(_, place)| *place);
+                horizon = last
+                    .filter(|_| next.len() >= LOOK_FLOWS)
+                    .map(|last| last.max(from + 1));
+                flows.extend(next.into_iter().map(|(flow, _)| flow));
+            }
+        }
+        Ok(flows)
+    }
+
+    /// Flows that wait for a slot or the rate of their key.
+    pub(super) async fn parked_flows(&self) -> Result<BTreeSet<Flow>, QueueError> {
+        let mut flows = BTreeSet::new();
+        let mut cursor = Some(0);
+        while let Some(from) = cursor {
+            let (next, page) = self.page(&self.keys.parked, from).await?;
+            let lines = page.iter().flat_map(|(_, lines)| lines.lines());
+            flows.extend(lines.filter_map(|line| Flow::named(line.rsplit_once(':')?.0)));
+            cursor = next;
+        }
+        let mut conn = self.conn.clone();
+        let resumes: Vec<Vec<u8>> = redis::cmd("ZRANGE")
+            .arg(&self.keys.resume)
+            .arg(0)
+            .arg(FLOW_PAGES * LOOK_FLOWS)
+            .query_async(&mut conn)
+            .await?;
+        let named = |bytes: &Vec<u8>| Flow::named(&String::from_utf8_lossy(bytes));
+        flows.extend(resumes.iter().filter_map(named));
+        Ok(flows)
+    }
+
+    async fn lengths(&self, flows: Vec<Flow>) -> Result<Vec<(Flow, u64)>, QueueError> {
+        let mut conn = self.conn.clone();
+        let mut lengths: Vec<u64> = Vec::with_capacity(flows.len());
+        for step in flows.chunks(FLOW_STEP) {
+            let mut pipe = redis::pipe();
+            for flow in step {
+                pipe.cmd("LLEN").arg(self.keys.flow(flow));
+            }
+            lengths.extend(pipe.query_async::<Vec<u64>>(&mut conn).await?);
+        }
+        Ok(flows.into_iter().zip(lengths).collect())
     }
 
     /// Finds a job by id, finished ones included as long as the archive or the ring holds them.

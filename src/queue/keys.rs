@@ -25,6 +25,15 @@ impl Flow {
         }
     }
 
+    /// A flow by the number of its class, from 1, and its name, like `3:<kind>@<key>`: as scripts list it.
+    #[must_use]
+    pub fn named(text: &str) -> Option<Self> {
+        let (class, member) = text.split_once(':')?;
+        let class: usize = class.parse().ok()?;
+        let priority = Priority::ALL.get(class.checked_sub(1)?)?;
+        Some(Self::of(*priority, member))
+    }
+
     /// The reverse of [`Flow::member`].
     #[must_use]
     pub fn of(priority: Priority, member: &str) -> Self {
@@ -80,6 +89,18 @@ pub struct Keys {
     pub cancels: String,
     /// id → how far a running job has come (hash).
     pub progress: String,
+    /// id → the slots it holds, one a line (hash).
+    pub holds: String,
+    /// slot → the flows that wait for it, one a line: class, name, place (hash). Empty: somebody waits for a whole kind's.
+    pub parked: String,
+    /// Flows whose rate makes them wait, as class and name, by the time they may start (zset).
+    pub resume: String,
+    /// Rates by the time up to which they are used up, ms (zset).
+    pub rates: String,
+    /// What operators changed live: pauses and limits (hash).
+    pub control: String,
+    /// Who changed what (stream).
+    pub audit: String,
     /// Where daemons are told to look at this queue (a pub/sub channel, no key).
     pub bell: String,
     /// incarnation → its last settlement, so that a repeated one is known (hash).
@@ -139,6 +160,12 @@ impl Keys {
             tomb: key("tomb"),
             cancels: key("cancels"),
             progress: key("progress"),
+            holds: key("holds"),
+            parked: key("parked"),
+            resume: key("resume"),
+            rates: key("rates"),
+            control: key("control"),
+            audit: key("audit"),
             bell: key("bell"),
             settled: key("settled"),
             ties: key("ties"),
@@ -163,6 +190,12 @@ impl Keys {
     #[must_use]
     pub fn flow(&self, flow: &Flow) -> String {
         format!("{}flow:{}:{}", self.base, flow.priority, flow.member())
+    }
+
+    /// Who holds the slots of a name (set of ids).
+    #[must_use]
+    pub fn slots(&self, name: &str) -> String {
+        format!("{}slots:{name}", self.base)
     }
 
     /// What the scripts that tie and untie jobs have as their first keys.
@@ -214,6 +247,12 @@ impl Keys {
             (&self.cancels, "hash"),
             (&self.progress, "hash"),
             (&self.settled, "hash"),
+            (&self.holds, "hash"),
+            (&self.parked, "hash"),
+            (&self.resume, "zset"),
+            (&self.rates, "zset"),
+            (&self.control, "hash"),
+            (&self.audit, "stream"),
             (&self.ties, "hash"),
             (&self.locks, "hash"),
             (&self.lock_ends, "zset"),

@@ -36,6 +36,25 @@ impl Gate {
         }
     }
 
+    /// As the claim script reads it.
+    pub(super) fn write(&self, cmd: &mut redis::Cmd) {
+        let letter = |wide, keyed| if self.is_wide() { wide } else { keyed };
+        match self {
+            Self::Slots { name, limit } => {
+                cmd.arg(letter("S", "s")).arg(&**name).arg(*limit).arg(0)
+            }
+            Self::Rate {
+                name,
+                every_ms,
+                burst,
+            } => cmd
+                .arg(letter("R", "r"))
+                .arg(&**name)
+                .arg(*every_ms)
+                .arg(*burst),
+        };
+    }
+
     /// Whether it holds for a whole kind.
     #[must_use]
     pub fn is_wide(&self) -> bool {
@@ -85,10 +104,33 @@ impl Terms {
         Arc::clone(&self.slots)
     }
 
+    /// Its limits by their numbers in `gates`, from 1, as the claim script reads them.
+    pub(super) fn numbers(&self, gates: &[&Gate]) -> String {
+        let own = self.gates.iter();
+        let numbers: Vec<String> = own
+            .filter_map(|gate| gates.iter().position(|g| *g == gate))
+            .map(|at| (at + 1).to_string())
+            .collect();
+        let turns = if self.fair { "f" } else { "" };
+        format!("{turns}{}", numbers.join(","))
+    }
+
     /// Whether the flow takes turns with the others of its kind.
     #[must_use]
     pub const fn fair(&self) -> bool {
         self.fair
+    }
+}
+
+/// How many slots of a name there are by now; none if nothing limits them. `name` is of the kind of `spec`.
+#[must_use]
+pub fn slot_limit(name: &str, spec: &JobSpec, control: &Control) -> Option<usize> {
+    let limits = control.limits_of(spec);
+    let keyed = spec.concurrency.key.is_some();
+    match (name.contains('@'), keyed) {
+        (false, false) | (true, true) => limits.limit,
+        (false, true) => limits.total,
+        (true, false) => None,
     }
 }
 

@@ -21,11 +21,13 @@ pub mod limits;
 mod memory;
 pub mod operate;
 pub mod progress;
+mod rehearse;
 mod reply;
 pub mod scan;
 pub mod schedules;
 mod script;
 pub mod settle;
+pub mod slots;
 pub mod ties;
 pub mod wake;
 

@@ -3,8 +3,9 @@
 use super::reply::Reply;
 use super::script::SETTLE;
 use super::ties::Notice;
-use super::{Flow, Queue, QueueError, millis};
+use super::{Flow, Keys, Queue, QueueError, millis};
 use crate::job::{History, Priority, Reject};
+use std::collections::HashMap;
 use std::fmt::Write;
 use std::sync::Arc;
 use std::time::Duration;
@@ -81,6 +82,8 @@ pub struct Settled {
     pub now_ms: u64,
     /// Indices of endings that were refused: the job was not under that token any more.
     pub stale: Vec<usize>,
+    /// Slots came free that others wait for.
+    pub woke: bool,
 }
 
 /// A finished job as the ring keeps it.
@@ -148,7 +151,11 @@ impl Queue {
         if word == "old" {
             stale = (0..settlements.len()).collect();
         }
-        Ok(Settled { now_ms, stale })
+        Ok(Settled {
+            now_ms,
+            stale,
+            woke: word == "woke",
+        })
     }
 
     fn settle_cmd(&self, incarnation: &str, batch: u64, settlements: &[Settlement]) -> redis::Cmd {
@@ -185,6 +192,8 @@ impl Queue {
             &k.archive,
             &k.archived,
         ];
+        let slots = Slots::of(settlements);
+        let slot_keys = slots.keys(k);
         let keys: Vec<&String> = k
             .of_ties()
             .into_iter()
@@ -192,6 +201,7 @@ impl Queue {
             .chain(&k.ready)
             .chain(&flow_keys)
             .chain(&results)
+            .chain(&slot_keys)
             .collect();
         let mut cmd = SETTLE.call(keys.into_iter());
         cmd.arg(incarnation)
@@ -207,6 +217,7 @@ impl Queue {
             .arg(settlements.len())
             .arg(u8::from(settlements.iter().any(|s| s.told)))
             .arg(results.len())
+            .arg(slots.names.len())
             .arg(counters.len())
             .arg(&counters);
         for flow in &flows {
@@ -228,7 +239,49 @@ impl Queue {
                 cmd.arg(follow);
             }
         }
+        slots.write(&mut cmd);
         cmd
+    }
+}
+
+/// The slots that a batch of settlements gives back.
+struct Slots<'a> {
+    names: Vec<&'a str>,
+    /// Item and slot, counted from 1.
+    held: Vec<(usize, usize)>,
+}
+
+impl<'a> Slots<'a> {
+    fn of(settlements: &'a [Settlement]) -> Self {
+        let (mut names, mut held) = (Vec::new(), Vec::new());
+        let mut numbers: HashMap<&str, usize> = HashMap::new();
+        for (item, settlement) in settlements.iter().enumerate() {
+            for name in settlement.slots.iter() {
+                let number = *numbers.entry(name).or_insert_with(|| {
+                    names.push(&**name);
+                    names.len()
+                });
+                held.push((item + 1, number));
+            }
+        }
+        Self { names, held }
+    }
+
+    /// What the script needs of them; nothing if there are none.
+    fn keys(&self, k: &Keys) -> Vec<String> {
+        if self.names.is_empty() {
+            return Vec::new();
+        }
+        let fixed = [&k.holds, &k.parked, &k.bell].map(Clone::clone);
+        let own = self.names.iter().map(|name| k.slots(name));
+        fixed.into_iter().chain(own).collect()
+    }
+
+    fn write(&self, cmd: &mut redis::Cmd) {
+        cmd.arg(&self.names);
+        for (item, slot) in &self.held {
+            cmd.arg(*item).arg(*slot);
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use super::slots::Slots;
 use crate::catalog::JobSpec;
 use crate::handlers::progress::Board;
 use crate::job::Priority;
-use crate::queue::Queue;
+use crate::queue::{Control, Queue};
 use crate::telemetry::{Alerts, KindMetrics, KindSuccesses, Metrics, Successes};
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
@@ -59,12 +59,15 @@ pub struct QueueContext {
     pub inflight: InFlight,
     /// What its running jobs have told.
     pub told: Arc<Board>,
+    /// What operators changed live, as last seen.
+    pub control: ArcSwap<Control>,
     /// How it gets on.
     pub progress: Progress,
     /// The last claim whose answer, or failure, is known.
     pub resolved_claim: AtomicU64,
     nudge: Nudge,
     upkeep: Notify,
+    sweep: Notify,
     kinds: Mutex<HashMap<Arc<str>, Arc<KindTelemetry>>>,
 }
 
@@ -95,10 +98,12 @@ impl QueueContext {
             shared,
             inflight: InFlight::default(),
             told: Arc::default(),
+            control: ArcSwap::default(),
             progress: Progress::default(),
             resolved_claim: AtomicU64::new(0),
             nudge: Nudge::default(),
             upkeep: Notify::new(),
+            sweep: Notify::new(),
             kinds: Mutex::default(),
         }
     }
@@ -106,7 +111,9 @@ impl QueueContext {
     /// How many of its jobs may run at once here.
     #[must_use]
     pub fn limit(&self) -> usize {
-        self.own_limit.unwrap_or_else(|| self.shared.slots.total())
+        let live = self.control.load().concurrency;
+        live.or(self.own_limit)
+            .unwrap_or_else(|| self.shared.slots.total())
     }
 
     /// Where the reports of a kind go.
@@ -143,6 +150,16 @@ impl QueueContext {
     /// Waits until tidying is asked for.
     pub async fn upkeep_requested(&self) {
         self.upkeep.notified().await;
+    }
+
+    /// Asks for slots to be looked through soon: limits were changed, and who is parked may have room.
+    pub fn request_sweep(&self) {
+        self.sweep.notify_one();
+    }
+
+    /// Waits until such a look is asked for.
+    pub async fn sweep_requested(&self) {
+        self.sweep.notified().await;
     }
 
     /// Tells the feeder that a job is due at a time it may not know of, Redis ms.

@@ -8,6 +8,7 @@ use crate::clock;
 use crate::job::{Envelope, Event, History, What};
 use crate::queue::admit::flow_of;
 use crate::queue::lease::{Heartbeat, RunningEntry, Watch};
+use crate::queue::limits::slot_limit;
 use crate::queue::settle::Ending;
 use crate::queue::ties::notice_unrun;
 use crate::queue::{QueueError, Settlement};
@@ -40,6 +41,7 @@ pub async fn run(context: Arc<QueueContext>, stop: CancellationToken) {
         tokio::select! {
             () = stop.cancelled() => break,
             () = tokio::time::sleep(beat) => {}
+            () = keeper.context.sweep_requested() => keeper.next_sweep = clock::monotonic(),
         }
     }
     keeper.leave().await;
@@ -140,6 +142,40 @@ impl Keeper {
         for step in orphaned.chunks(RESCUE_STEP) {
             self.give_back(incarnation, step, true).await?;
         }
+        self.look_through_slots(incarnation).await
+    }
+
+    /// Slots that nobody holds any more come free, and flows that are parked where there is room by now go on. Releases
+    /// do that by themselves: this is for limits that were raised, and for what others did to private storage.
+    async fn look_through_slots(&self, incarnation: &str) -> Result<(), QueueError> {
+        let queue = &self.context.queue;
+        let registry = self.context.shared.registry.load_full();
+        let control = self.context.control.load_full();
+        let limit_of = |name: &str| {
+            let kind = name.split('@').next().unwrap_or_default();
+            match registry.catalog.get(kind) {
+                Some(spec) => slot_limit(name, spec, &control),
+                // Its limits are for those to know who run it.
+                None => Some(0),
+            }
+        };
+        let doubtful = queue.doubtful_slots().await?;
+        let slots: Vec<_> = doubtful
+            .into_iter()
+            .map(|name| (limit_of(&name), name))
+            .map(|(limit, name)| (name, limit))
+            .collect();
+        let put_right = queue.unpark(incarnation, &slots).await?;
+        if put_right.removed > 0 {
+            let what = "slots were held by jobs that do not run";
+            let alert = events::audit_repair(&queue.name, what, put_right.removed);
+            self.context.shared.alerts.raise(alert);
+            let metrics = &self.context.shared.metrics;
+            metrics.audit_repairs(&queue.name, put_right.removed);
+        }
+        if put_right.woken > 0 {
+            self.context.nudge();
+        }
         Ok(())
     }
 
@@ -158,14 +194,16 @@ impl Keeper {
     ) -> Result<(), QueueError> {
         let ids: Vec<&str> = entries.iter().map(|e| e.id.as_str()).collect();
         let stored = self.context.queue.stored(&ids).await?;
+        let held = self.context.queue.held_by(&ids).await?;
         let ties = self.context.queue.ties_of(&ids).await?;
         let registry = self.context.shared.registry.load_full();
         let now_ms = clock::unix_ms();
         let (kinds, settlements): (Vec<Arc<str>>, Vec<Settlement>) = entries
             .iter()
             .zip(stored)
+            .zip(held)
             .zip(ties)
-            .map(|((entry, (raw, meta)), ties)| {
+            .map(|(((entry, (raw, meta)), slots), ties)| {
                 let crash = crashed.then_some(Crash { entry, now_ms });
                 let (kind, ending) = rescued(&registry.catalog, &raw, &meta, crash);
                 let settlement = Settlement {
@@ -173,7 +211,7 @@ impl Keeper {
                     token: entry.token.as_str().into(),
                     notice: notice_unrun(&entry.id, &kind, &ties, &ending, now_ms),
                     ending,
-                    slots: Arc::default(),
+                    slots,
                     // Nobody knows what it told before its daemon died.
                     told: true,
                 };

@@ -2,7 +2,7 @@
 
 use super::breakers::{BreakerCell, Breakers};
 use crate::catalog::{Catalog, JobSpec, Problem};
-use crate::handlers::{Deps, Handler, HandlerKind};
+use crate::handlers::{Deps, Handler, Handlers};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -30,14 +30,14 @@ impl Registry {
     /// Every definition whose handler can't be built.
     pub fn build(
         catalog: Catalog,
-        handlers: &[HandlerKind],
+        handlers: &Handlers,
         deps: &Deps,
         breakers: &Breakers,
     ) -> Result<Self, Vec<Problem>> {
         let mut kinds = HashMap::new();
         let mut problems = Vec::new();
         for spec in catalog.iter() {
-            match build(spec, handlers, deps) {
+            match handlers.build(spec, deps) {
                 Ok(handler) => {
                     let kind = Kind {
                         spec: Arc::clone(spec),
@@ -61,16 +61,4 @@ impl Registry {
     pub fn get(&self, kind: &str) -> Option<&Arc<Kind>> {
         self.kinds.get(kind)
     }
-}
-
-fn build(
-    spec: &JobSpec,
-    handlers: &[HandlerKind],
-    deps: &Deps,
-) -> Result<Arc<dyn Handler>, Problem> {
-    let kind = handlers.iter().find(|h| h.name == spec.handler);
-    let kind =
-        kind.ok_or_else(|| spec.problem(format!("handler {:?} is not known", spec.handler)))?;
-    (kind.check)(spec, &deps.config)?;
-    (kind.build)(spec, deps)
 }

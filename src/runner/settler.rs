@@ -149,6 +149,9 @@ async fn settle_batch(context: &QueueContext, batch: u64, ended: Vec<Ended>) {
     let stale = match settle(context, batch, &settlements).await {
         Some(settled) => {
             hint_due(context, settled.now_ms, &settlements);
+            if settled.woke {
+                context.nudge();
+            }
             settled.stale
         }
         None => (0..settlements.len()).collect(),

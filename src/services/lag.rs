@@ -36,7 +36,8 @@ pub async fn run(context: Arc<QueueContext>, objective: Duration, stop: Cancella
         let name = &context.queue.name;
         let metrics = &context.shared.metrics;
         for (state, jobs) in [
-            ("waiting", counts.lanes.iter().sum()),
+            ("waiting", counts.lanes.iter().sum::<u64>() - counts.parked),
+            ("parked", counts.parked),
             ("inbox", counts.inbox),
             ("delayed", counts.delayed),
             ("running", counts.running),
@@ -50,8 +51,7 @@ pub async fn run(context: Arc<QueueContext>, objective: Duration, stop: Cancella
             .map_or(0, |ready| counts.now_ms.saturating_sub(ready));
         let age = Duration::from_millis(oldest);
         metrics.queue_oldest_age(name, age);
-        // Nothing can pause a queue yet.
-        metrics.queue_paused(name, false);
+        metrics.queue_paused(name, counts.control.paused.is_some());
         metrics.workers(name, context.shared.slots.busy_in(name), context.limit());
         if age <= objective {
             told = None;

@@ -53,9 +53,18 @@ const ROOMS: &[(&str, &[&str])] = &[
         ],
     ),
     ("admin", &["config", "telemetry"]),
+    ("client", &["job", "config", "catalog", "clock", "queue"]),
+    ("embed", &["job", "config", "client", "daemon", "handlers"]),
+    (
+        "testing",
+        &[
+            "job", "config", "catalog", "clock", "stack", "queue", "handlers", "client", "daemon",
+        ],
+    ),
     (
         "daemon",
         &[
+            "client",
             "config",
             "policy",
             "catalog",
@@ -108,6 +117,7 @@ const WORDS: &[(&str, &[&str])] = &[
             "admin",
             "telemetry",
             "daemon",
+            "testing",
             "cli",
             "main",
         ],

@@ -10,6 +10,7 @@ mod clients;
 mod daemon;
 mod database;
 mod dev;
+mod embed;
 mod exec;
 mod failures;
 mod handler;

@@ -6,6 +6,7 @@ mod cost;
 mod hostile;
 mod kept;
 mod lease;
+mod limits;
 pub mod model;
 mod operators;
 mod order;

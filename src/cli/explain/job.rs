@@ -4,7 +4,7 @@ use super::super::job::{view, view_text, when};
 use super::super::store::Store;
 use super::super::{CliError, Report};
 use super::gate::Health;
-use super::{Reason, Workers, bullets, slots, whereabouts};
+use super::{Reason, Workers, bullets, limits, slots, whereabouts};
 use crate::daemon::NEVER_SHED;
 use crate::job::{Envelope, Priority};
 use crate::queue::Queue;
@@ -63,6 +63,12 @@ impl Scene<'_> {
         let mut reasons: Vec<Reason> = self.workers.missing(&self.queue.name).into_iter().collect();
         let envelope = Envelope::parse(&self.found.raw).unwrap_or_default();
         let flow = flow_of(&envelope, &self.store.catalog);
+        let control = &self.counts.control;
+        reasons.extend(limits::pauses(
+            control,
+            Some(&envelope.kind),
+            self.counts.now_ms,
+        ));
         match self.store.catalog.get(&envelope.kind) {
             None => reasons.push(Reason::new(
                 "unknown_kind",
@@ -77,14 +83,9 @@ impl Scene<'_> {
                     reasons.extend(health.gates(&resources, Some(flow.priority)));
                 }
                 reasons.extend(health.breakers(&spec.handler, &spec.resources));
-                reasons.extend(spec.concurrency.limit.map(|limit| Reason {
-                    code: "kind_limit",
-                    message: format!(
-                        "at most {limit} of {} run at once in one daemon",
-                        envelope.kind
-                    ),
-                    details: json!({"limit": limit}),
-                }));
+                let control = &self.counts.control;
+                let found = limits::of_flow(&self.queue, &flow, spec, control).await?;
+                reasons.extend(found);
             }
         }
         reasons.extend(slots(

@@ -5,6 +5,7 @@
 
 mod gate;
 mod job;
+mod limits;
 mod schedules;
 
 use super::output::age;
@@ -128,6 +129,8 @@ fn queue_reasons(
     health: &Health,
 ) -> Vec<Reason> {
     let mut reasons: Vec<Reason> = workers.missing(name).into_iter().collect();
+    reasons.extend(limits::pauses(&counts.control, None, counts.now_ms));
+    reasons.extend(limits::parked(counts));
     let specs: Vec<_> = store.catalog.iter().filter(|s| &*s.queue == name).collect();
     let mut resources: Vec<&str> = specs
         .iter()
@@ -151,8 +154,9 @@ fn queue_reasons(
 /// Whether all slots for this queue are taken, as far as can be told from outside.
 fn slots(store: &Store, name: &str, counts: &Counts, workers: &Workers) -> Option<Reason> {
     let own = store.config.queue.iter().find(|q| q.name == name);
-    let limit = own
-        .and_then(|q| q.concurrency)
+    let live = counts.control.concurrency;
+    let limit = live
+        .or(own.and_then(|q| q.concurrency))
         .unwrap_or(store.config.daemon.concurrency);
     let limit = (limit as u64).saturating_mul(workers.alive.len() as u64);
     let full = limit > 0 && counts.running >= limit;

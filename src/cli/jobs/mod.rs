@@ -5,6 +5,7 @@
 
 mod act;
 mod filter;
+mod moving;
 mod walk;
 
 use super::output::{age, brief, progress, table};

@@ -225,9 +225,8 @@ impl Queue {
     async fn ask_tally(&self, flows: &[&Flow]) -> Result<Reply, QueueError> {
         let k = &self.keys;
         let flow_keys: Vec<String> = flows.iter().map(|f| k.flow(f)).collect();
-        let (parked, resume) = (k.named("parked"), k.named("resume"));
         let fixed = [
-            &k.jobs, &k.delayed, &k.running, &k.dead, &k.tomb, &parked, &resume,
+            &k.jobs, &k.delayed, &k.running, &k.dead, &k.tomb, &k.parked, &k.resume,
         ];
         let keys: Vec<&String> = fixed
             .into_iter()

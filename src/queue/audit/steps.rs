@@ -2,7 +2,7 @@
 
 use super::super::reply::Reply;
 use super::super::script::{
-    HOLE, ORPHANS, PENDING, REENTER, RELIST, UNRESERVE, UNSTONE, WHEREABOUTS,
+    HOLE, LOOSE_LOCKS, ORPHANS, PENDING, REENTER, RELIST, UNRESERVE, UNSTONE, WHEREABOUTS,
 };
 use super::super::{Flow, Queue, QueueError};
 use super::KnownFlows;
@@ -76,54 +76,8 @@ impl Queue {
                 }
             }
         }
-        flows.extend(self.set_aside_flows().await?);
+        flows.extend(self.parked_flows().await?);
         Ok(flows.into_iter().collect())
-    }
-
-    /// Flows that wait for a slot, or for their rate: they are not listed as ready.
-    async fn set_aside_flows(&self) -> Result<Vec<Flow>, QueueError> {
-        let mut conn = self.conn.clone();
-        let (mut names, mut cursor) = (Vec::new(), 0_u64);
-        loop {
-            type Pairs = Vec<(Vec<u8>, Vec<u8>)>;
-            let (next, pairs): (u64, Pairs) = redis::cmd("HSCAN")
-                .arg(self.keys.named("parked"))
-                .arg(cursor)
-                .arg("COUNT")
-                .arg(ASK)
-                .query_async(&mut conn)
-                .await?;
-            for (_, flows) in pairs {
-                let flows = String::from_utf8_lossy(&flows).into_owned();
-                let parked = flows.lines().filter_map(|line| line.rsplit_once(':'));
-                names.extend(parked.map(|(name, _)| name.to_owned()));
-            }
-            if next == 0 {
-                break;
-            }
-            cursor = next;
-        }
-        for from in (0..).step_by(PAGE) {
-            let page: Vec<Vec<u8>> = redis::cmd("ZRANGE")
-                .arg(self.keys.named("resume"))
-                .arg(from)
-                .arg(from + PAGE - 1)
-                .query_async(&mut conn)
-                .await?;
-            names.extend(
-                page.iter()
-                    .map(|name| String::from_utf8_lossy(name).into_owned()),
-            );
-            if page.len() < PAGE {
-                break;
-            }
-        }
-        let flow = |name: &String| {
-            let (class, member) = name.split_once(':')?;
-            let index = class.parse::<usize>().ok()?.checked_sub(1)?;
-            Some(Flow::of(*Priority::ALL.get(index)?, member))
-        };
-        Ok(names.iter().filter_map(flow).collect())
     }
 
     /// Entries of a flow from a distance to its tail on, going towards its head: the last comes first. Entries move away
@@ -184,6 +138,18 @@ impl Queue {
         read_step(ORPHANS.send(self, &cmd).await?)
     }
 
+    /// One step through the locks, for those whose jobs are gone.
+    pub(super) async fn loose_locks(
+        &self,
+        cursor: &str,
+        repair: bool,
+    ) -> Result<(String, Vec<Vec<u8>>), QueueError> {
+        let k = &self.keys;
+        let mut cmd = LOOSE_LOCKS.call([&k.locks, &k.jobs, &k.lock_ends].into_iter());
+        cmd.arg(cursor).arg(SCAN).arg(u8::from(repair));
+        read_step(LOOSE_LOCKS.send(self, &cmd).await?)
+    }
+
     /// Ids that are reserved though the inbox is empty.
     pub(super) async fn unreserve(&self, repair: bool) -> Result<Vec<Vec<u8>>, QueueError> {
         let k = &self.keys;
@@ -196,8 +162,7 @@ impl Queue {
     pub(super) async fn relist(&self, flow: &Flow, repair: bool) -> Result<bool, QueueError> {
         let k = &self.keys;
         let ready = &k.ready[flow.priority.index()];
-        let (parked, resume) = (k.named("parked"), k.named("resume"));
-        let mut cmd = RELIST.call([ready, &k.flow(flow), &parked, &resume].into_iter());
+        let mut cmd = RELIST.call([ready, &k.flow(flow), &k.parked, &k.resume].into_iter());
         cmd.arg(&*flow.member())
             .arg(flow.priority.index() + 1)
             .arg(u8::from(repair));

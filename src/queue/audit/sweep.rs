@@ -103,6 +103,8 @@ impl<'a> Sweep<'a> {
             (&k.meta, &k.jobs, Damage::Orphan),
             (&k.progress, &k.jobs, Damage::Orphan),
             (&k.cancels, &k.jobs, Damage::Orphan),
+            (&k.ties, &k.jobs, Damage::Orphan),
+            (&k.merges, &k.jobs, Damage::Orphan),
             (&k.archive, &k.archived, Damage::Orphan),
             (&k.archived, &k.archive, Damage::Orphan),
         ] {
@@ -117,6 +119,17 @@ impl<'a> Sweep<'a> {
                 }
                 cursor = next;
             }
+        }
+        let mut cursor = "0".to_owned();
+        loop {
+            let step = self.queue.loose_locks(&cursor, self.options.repair);
+            let (next, gone) = step.await?;
+            gone.iter().for_each(|lock| self.note(Damage::Orphan, lock));
+            self.pause().await;
+            if next == "0" {
+                break;
+            }
+            cursor = next;
         }
         for id in self.queue.unreserve(self.options.repair).await? {
             self.note(Damage::Reservation, &id);

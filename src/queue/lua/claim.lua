@@ -1,14 +1,24 @@
 #!lua flags=allow-oom
--- Takes jobs from the given flows in the order of effective class, then ready time, and puts them under a token.
--- KEYS: workers, running, jobs, meta, tomb, delayed, ties, locks, merges, ready x5, flow...
--- ARGV: incarnation, claim number, limit, ageing ms, then for each flow: priority number (1..5), kind, allowance
--- Out:  {now_ms, next due ms or -1, {head ready ms of each flow or -1...}, {flow number, jobs of it in a row, ...},
+-- Takes jobs from the given flows in the order of effective class, then place, and puts them under a token. A flow's place
+-- is the ready time of its head; one that takes turns keeps its place in line, and is taken from once per turn.
+-- KEYS: workers, running, jobs, meta, tomb, delayed, resume, rates, holds, parked, ties, locks, merges,
+--       ready x5, flow..., slots...
+-- ARGV: incarnation, claim number, limit, ageing ms, number of gates,
+--       then for each flow: priority number (1..5), how lists name it, allowance, its gates by number ('f' first: it
+--         takes turns), like 'f1,3'
+--       then for each gate: letter, name, two numbers
+--         's' slots of one key, 'S' of a whole kind: how many, 0; their keys come in the same order
+--         'r' rate of one key, 'R' of a whole kind: ms used up by a start, starts at once
+-- Out:  {now_ms, next due ms or -1, {place of each flow; -1 empty, -2 parked...}, {flow number, jobs of it in a row, ...},
 --       {entry, envelope, ... for each job}, {job number, history, ... where it has one},
---       {job number, its ties, envelopes to be united with its own or '', ... where it has ties}};
+--       {job number, its ties, envelopes to be united with its own or '', ... where it has ties},
+--       {number of a gate of a whole kind that is shut, until ms or -1, ...}, entries dropped};
 --       error LEASE if not registered
-local workers, running, jobs, meta, tomb, delayed, ties, locks, merges = unpack(KEYS, 1, 9)
-local FIRST_READY, FIRST_FLOW = 10, 15
-local limit, aging = tonumber(ARGV[3]), tonumber(ARGV[4])
+local workers, running, jobs, meta, tomb, delayed, resume, rates, holds, parked, ties, locks,
+  merges = unpack(KEYS, 1, 13)
+local FIRST_READY, FIRST_FLOW, FIRST_ARG = 14, 19, 5
+local limit, aging, gate_count = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
+local flow_count = (#ARGV - FIRST_ARG - 4 * gate_count) / 4
 if not redis.call('ZSCORE', workers, ARGV[1]) then return redis.error_reply('LEASE lost') end
 -- Redis does not roll back: a key of the wrong type must show before the first write.
 for _, key in ipairs({running, jobs, meta}) do redis.call('HLEN', key) end
@@ -19,9 +29,38 @@ local bound = redis.call('HLEN', ties) > 0
 if bound then
   for _, key in ipairs({locks, merges}) do redis.call('HLEN', key) end
 end
-local due = redis.call('ZRANGE', delayed, 0, 0, 'WITHSCORES')
+local next_due = tonumber(redis.call('ZRANGE', delayed, 0, 0, 'WITHSCORES')[2] or 1e13)
+if redis.call('ZCARD', resume) > 0 then
+  next_due = math.min(next_due, tonumber(redis.call('ZRANGE', resume, 0, 0, 'WITHSCORES')[2]))
+end
 local t = redis.call('TIME')
-local now = t[1] * 1000 + math.floor(t[2] / 1000)
+local exact = t[1] * 1000 + t[2] / 1000
+local now = math.floor(exact)
+
+-- What holds for several flows alike, with the room it leaves now.
+local gates, slot_key = {}, FIRST_FLOW + flow_count
+if gate_count > 0 then
+  for _, key in ipairs({holds, parked}) do redis.call('HLEN', key) end
+  redis.call('ZCARD', rates)
+end
+for g = 1, gate_count do
+  local at = FIRST_ARG + 4 * flow_count + 4 * (g - 1)
+  local letter, first, second = ARGV[at + 1], tonumber(ARGV[at + 3]), tonumber(ARGV[at + 4])
+  local gate = {number = g, name = ARGV[at + 2], wide = letter == string.upper(letter), ids = {}}
+  if string.lower(letter) == 's' then
+    gate.key = KEYS[slot_key]
+    slot_key = slot_key + 1
+    gate.room = first - redis.call('SCARD', gate.key)
+  else
+    -- What is used up of the time ahead; a rate that was made faster is not held to its past.
+    gate.every, gate.burst = first, second
+    gate.used = math.max(tonumber(redis.call('ZSCORE', rates, gate.name) or 0), exact)
+    gate.used = math.min(gate.used, exact + first * second)
+    gate.room = math.floor(second - (gate.used - exact) / first + 1e-6)
+  end
+  gate.left = gate.room
+  gates[g] = gate
+end
 
 -- The ready time of an entry; 0 for one that nobody of us wrote, so that it is taken, found to be no job, and dropped.
 local function ready_of(entry)
@@ -34,25 +73,36 @@ local function head_of(key)
 end
 
 local flows = {}
-for f = 1, #KEYS - FIRST_FLOW + 1 do
-  local at = 4 + (f - 1) * 3
-  flows[f] = {key = KEYS[FIRST_FLOW + f - 1], class = tonumber(ARGV[at + 1]), kind = ARGV[at + 2],
-    allow = tonumber(ARGV[at + 3]), head = head_of(KEYS[FIRST_FLOW + f - 1])}
+for f = 1, flow_count do
+  local at, terms = FIRST_ARG + (f - 1) * 4, nil
+  local flow = {key = KEYS[FIRST_FLOW + f - 1], class = tonumber(ARGV[at + 1]), member = ARGV[at + 2],
+    allow = tonumber(ARGV[at + 3]), gates = {}}
+  terms = ARGV[at + 4]
+  flow.number, flow.ready = f, KEYS[FIRST_READY + flow.class - 1]
+  flow.place = head_of(flow.key)
+  if terms ~= '' then
+    for g in string.gmatch(terms, '%d+') do flow.gates[#flow.gates + 1] = gates[tonumber(g)] end
+    flow.fair = string.sub(terms, 1, 1) == 'f'
+    if flow.fair and flow.place then
+      flow.place = tonumber(redis.call('ZSCORE', flow.ready, flow.member) or flow.place)
+    end
+  end
+  flows[f] = flow
 end
 
-local function rank(flow, ready)
-  return math.max(1, flow.class - math.floor(math.max(0, now - ready) / aging))
+local function rank(flow, place)
+  return math.max(1, flow.class - math.floor(math.max(0, now - place) / aging))
 end
 
--- The flow whose head is first in the order, and the one after it.
+-- The flow that is first in the order, and the one after it.
 local function first_two()
   local best, second
   for _, flow in ipairs(flows) do
-    if flow.head and flow.allow > 0 then
-      flow.rank = rank(flow, flow.head)
-      if not best or flow.rank < best.rank or (flow.rank == best.rank and flow.head < best.head) then
+    if flow.place and flow.allow > 0 and not flow.shut then
+      flow.rank = rank(flow, flow.place)
+      if not best or flow.rank < best.rank or (flow.rank == best.rank and flow.place < best.place) then
         best, second = flow, best
-      elseif not second or flow.rank < second.rank or (flow.rank == second.rank and flow.head < second.head) then
+      elseif not second or flow.rank < second.rank or (flow.rank == second.rank and flow.place < second.place) then
         second = flow
       end
     end
@@ -60,53 +110,18 @@ local function first_two()
   return best, second
 end
 
--- How many of a flow's first entries come before the head of `second`: at least one.
+-- How many of a flow's first entries come before the place of `second`: at least one.
 local function run_length(flow, second, most)
+  if flow.fair then return 1 end
   if not second then return most end
   local chunk = redis.call('LRANGE', flow.key, 1, math.min(most, 64) - 1)
   for i, entry in ipairs(chunk) do
     local ready = ready_of(entry)
     local class = rank(flow, ready)
-    if class > second.rank or (class == second.rank and ready > second.head) then return i end
+    if class > second.rank or (class == second.rank and ready > second.place) then return i end
   end
   return #chunk + 1
 end
-
-local picked, origin = {}, {}
-while #picked < limit do
-  local best, second = first_two()
-  if not best then break end
-  local count = run_length(best, second, math.min(limit - #picked, best.allow))
-  local entries = redis.call('LPOP', best.key, count)
-  for _, entry in ipairs(entries) do
-    picked[#picked + 1] = entry
-    origin[#picked] = best
-  end
-  best.allow = best.allow - #entries
-  best.touched = true
-  best.head = head_of(best.key)
-end
-
-local next_due = tonumber(due[2] or -1)
-local heads, rows, taken, histories, tied = {}, {}, {}, {}, {}
-local out = {now, next_due < 1e13 and math.floor(math.max(next_due, -1)) or -1, heads, rows, taken, histories, tied}
-for f, flow in ipairs(flows) do
-  local ready = KEYS[FIRST_READY + flow.class - 1]
-  if not flow.head then
-    redis.call('ZREM', ready, flow.kind)
-  elseif flow.touched then
-    redis.call('ZADD', ready, flow.head, flow.kind)
-  end
-  flow.number = f
-  heads[f] = flow.head or -1
-end
-if #picked == 0 then return out end
-
-local ids = {}
-for i, entry in ipairs(picked) do ids[i] = string.sub(entry, 15) end
-local raws = redis.call('HMGET', jobs, unpack(ids))
-local metas = troubled and redis.call('HMGET', meta, unpack(ids)) or {}
-local bonds = bound and redis.call('HMGET', ties, unpack(ids)) or {}
 
 -- Whether a cancelled job left this entry behind.
 local function left_behind(entry, id)
@@ -120,30 +135,154 @@ local function left_behind(entry, id)
   return true
 end
 
+-- Of entries just taken from flows: those that are jobs, and the envelopes of these.
+local function living(entries)
+  local ids, kept, raws = {}, {}, {}
+  for i, entry in ipairs(entries) do ids[i] = string.sub(entry, 15) end
+  for i, raw in ipairs(redis.call('HMGET', jobs, unpack(ids))) do
+    if not (stoned and left_behind(entries[i], ids[i])) and raw then
+      kept[#kept + 1] = i
+      raws[#kept] = raw
+    end
+  end
+  return kept, raws
+end
+
+local picked, origin, raws, popped, turn = {}, {}, {}, 0, 0
+-- What was dropped under a limit is made up for, a few hundred at most.
+while #picked < limit and popped < limit + 256 do
+  local best, second = first_two()
+  if not best then break end
+  local most = math.min(limit - #picked, best.allow)
+  for _, gate in ipairs(best.gates) do
+    most = math.min(most, gate.left)
+    if gate.left < 1 then best.shut = best.shut or gate end
+  end
+  if not best.shut then
+    local entries = redis.call('LPOP', best.key, run_length(best, second, most))
+    popped = popped + #entries
+    best.touched = true
+    local kept, found = nil, nil
+    if best.gates[1] then
+      kept, found = living(entries)
+      for _, gate in ipairs(best.gates) do gate.left = gate.left - #kept end
+    end
+    for i = 1, kept and #kept or #entries do
+      picked[#picked + 1] = entries[kept and kept[i] or i]
+      origin[#picked] = best
+      raws[#picked] = found and found[i]
+    end
+    best.allow = best.allow - (kept and #kept or #entries)
+    best.place = head_of(best.key)
+    if best.fair and best.place then
+      turn = turn + 1
+      best.place = exact + turn / 1000
+    end
+  end
+end
+
+-- What came of flows without limits is looked at in one go.
+local unread = {}
+for i, entry in ipairs(picked) do
+  if not raws[i] then unread[#unread + 1] = i end
+end
+if #unread > 0 then
+  local entries = {}
+  for n, i in ipairs(unread) do entries[n] = picked[i] end
+  local kept, found = living(entries)
+  for n, k in ipairs(kept) do raws[unread[k]] = found[n] end
+end
+
+-- Takes a flow out of line until somebody gives back a slot of its key, or until its rate lets it start again.
+local function park(flow, gate)
+  redis.call('ZREM', flow.ready, flow.member)
+  local line = flow.class .. ':' .. flow.member .. ':'
+  if gate.key then
+    local listed = redis.call('HGET', parked, gate.name) or ''
+    if not string.find('\n' .. listed, '\n' .. line, 1, true) then
+      local before = listed == '' and '' or listed .. '\n'
+      redis.call('HSET', parked, gate.name, before .. line .. string.format('%.3f', flow.place))
+    end
+  else
+    redis.call('ZADD', resume, gate.next, flow.class .. ':' .. flow.member)
+    next_due = math.min(next_due, gate.next)
+  end
+end
+
+local heads, rows, taken, histories, tied, shut = {}, {}, {}, {}, {}, {}
+for _, gate in ipairs(gates) do
+  if gate.every then gate.next = math.ceil(gate.used + (gate.room - gate.left) * gate.every - (gate.burst - 1) * gate.every) end
+end
+for f, flow in ipairs(flows) do
+  heads[f] = flow.place and math.floor(flow.place) or -1
+  if not flow.place then
+    redis.call('ZREM', flow.ready, flow.member)
+  elseif flow.shut and not flow.shut.wide then
+    park(flow, flow.shut)
+    heads[f] = -2
+  elseif flow.touched then
+    redis.call('ZADD', flow.ready, flow.place, flow.member)
+  end
+  if flow.place and flow.shut and flow.shut.wide and not flow.shut.told then
+    local gate = flow.shut
+    gate.told = true
+    if gate.key then redis.call('HSETNX', parked, gate.name, '') end
+    shut[#shut + 1], shut[#shut + 2] = gate.number, gate.next or -1
+  end
+end
+
+local ids, at = {}, {}
+for i = 1, #picked do
+  if raws[i] then
+    ids[#ids + 1] = string.sub(picked[i], 15)
+    at[#ids] = i
+  end
+end
+local metas = troubled and #ids > 0 and redis.call('HMGET', meta, unpack(ids)) or {}
+local bonds = bound and #ids > 0 and redis.call('HMGET', ties, unpack(ids)) or {}
+
 -- A lock that is held until the claim is given up; what waits to be united with the job is told.
 local function tell_ties(id, number, bond)
   for lock in string.gmatch('\n' .. bond, '\nc([^\n]+)') do
-    local held = redis.call('HGET', locks, lock)
-    if held and string.sub(held, 1, #id + 1) == id .. '|' then redis.call('HDEL', locks, lock) end
+    local holder = redis.call('HGET', locks, lock)
+    if holder and string.sub(holder, 1, #id + 1) == id .. '|' then redis.call('HDEL', locks, lock) end
   end
   tied[#tied + 1], tied[#tied + 2], tied[#tied + 3] = number, bond, redis.call('HGET', merges, id) or ''
 end
 
-local prefix, tokens, n, flow = ARGV[1] .. ':' .. ARGV[2] .. ':', {}, 0, nil
-for i, entry in ipairs(picked) do
-  local id, raw = ids[i], raws[i]
-  if not (stoned and left_behind(entry, id)) and raw then
-    tokens[n + 1], tokens[n + 2] = id, prefix .. string.sub(entry, 1, 13)
-    taken[n + 1], taken[n + 2] = entry, raw
-    n = n + 2
-    if origin[i] ~= flow then
-      flow = origin[i]
-      rows[#rows + 1], rows[#rows + 2] = flow.number, 0
-    end
-    rows[#rows] = rows[#rows] + 1
-    if metas[i] then histories[#histories + 1], histories[#histories + 2] = n / 2, metas[i] end
-    if bonds[i] then tell_ties(id, n / 2, bonds[i]) end
+local prefix, tokens, held, n, flow = ARGV[1] .. ':' .. ARGV[2] .. ':', {}, {}, 0, nil
+for j, id in ipairs(ids) do
+  local i = at[j]
+  tokens[n + 1], tokens[n + 2] = id, prefix .. string.sub(picked[i], 1, 13)
+  taken[n + 1], taken[n + 2] = picked[i], raws[i]
+  n = n + 2
+  if origin[i] ~= flow then
+    flow = origin[i]
+    rows[#rows + 1], rows[#rows + 2] = flow.number, 0
   end
+  rows[#rows] = rows[#rows] + 1
+  if metas[j] then histories[#histories + 1], histories[#histories + 2] = j, metas[j] end
+  if bonds[j] then tell_ties(id, j, bonds[j]) end
+  local names = {}
+  for _, gate in ipairs(flow.gates) do
+    if gate.key then
+      gate.ids[#gate.ids + 1] = id
+      names[#names + 1] = gate.name
+    end
+  end
+  if names[1] then held[#held + 1], held[#held + 2] = id, table.concat(names, '\n') end
 end
 if n > 0 then redis.call('HSET', running, unpack(tokens)) end
-return out
+if #held > 0 then redis.call('HSET', holds, unpack(held)) end
+for _, gate in ipairs(gates) do
+  if gate.ids[1] then redis.call('SADD', gate.key, unpack(gate.ids)) end
+  if gate.every and gate.left < gate.room then
+    redis.call('ZADD', rates, gate.used + (gate.room - gate.left) * gate.every, gate.name)
+    -- A rate of which nothing is used up needs no memory.
+    local idle = redis.call('ZRANGE', rates, '-inf', now, 'BYSCORE', 'LIMIT', 0, 4)
+    if #idle > 0 then redis.call('ZREM', rates, unpack(idle)) end
+  end
+end
+
+return {now, next_due < 1e13 and math.floor(math.max(next_due, -1)) or -1, heads, rows, taken, histories, tied,
+  shut, popped - #ids}

@@ -1,12 +1,14 @@
 #!lua flags=allow-oom
--- Moves due jobs from the delayed set to the tails of their flows. Who comes second changes nothing.
--- KEYS: those of lib/ties.lua, workers, delayed, jobs, meta, quarantine, stats, tomb, archive, archived, ready x5, flow...
+-- Moves due jobs from the delayed set to the tails of their flows, and puts flows in line again whose rate lets them start.
+-- Who comes second changes nothing.
+-- KEYS: those of lib/ties.lua, workers, delayed, jobs, meta, quarantine, stats, tomb, archive, archived, resume,
+--       ready x5, flow...
 -- ARGV: incarnation, quarantine max, quarantine bytes, history max, history bytes, items,
 --       then for each: id, score as read, flow number, priority number; then the kind of each flow.
 --       Flow number 0: it is no job, or its time is none, and goes to quarantine
 -- Out:  number moved; error LEASE if not registered
-local workers, delayed, jobs, meta, quarantine, stats, tomb, archive, archived = unpack(KEYS, 10, 18)
-local FIRST_READY, FIRST_FLOW, HEAD = 19, 24, 6
+local workers, delayed, jobs, meta, quarantine, stats, tomb, archive, archived, resume = unpack(KEYS, 10, 19)
+local FIRST_READY, FIRST_FLOW, HEAD, RESUMED = 20, 25, 6, 256
 local n, moved = tonumber(ARGV[6]), 0
 if not redis.call('ZSCORE', workers, ARGV[1]) then return redis.error_reply('LEASE lost') end
 -- Redis does not roll back: a key of the wrong type must show before the first write.
@@ -16,6 +18,7 @@ for k = FIRST_FLOW, #KEYS do redis.call('LLEN', KEYS[k]) end
 redis.call('XLEN', quarantine)
 redis.call('HLEN', archive)
 redis.call('ZCARD', archived)
+redis.call('ZCARD', resume)
 local stones = redis.call('HLEN', tomb) > 0
 local bound = redis.call('HLEN', TIES) > 0
 if bound then check_ties() end
@@ -64,4 +67,10 @@ for i = 1, n do
 end
 keep_groups(now)
 archiving.keep(archive, archived, stats, now, tonumber(ARGV[4]), tonumber(ARGV[5]))
+local resumed = redis.call('ZRANGE', resume, '-inf', now, 'BYSCORE', 'LIMIT', 0, RESUMED, 'WITHSCORES')
+for i = 1, #resumed, 2 do
+  local class, member = string.match(resumed[i], '^([1-5]):(.*)$')
+  if class then redis.call('ZADD', KEYS[FIRST_READY + class - 1], 'LT', resumed[i + 1], member) end
+  redis.call('ZREM', resume, resumed[i])
+end
 return moved

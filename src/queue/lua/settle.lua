@@ -1,11 +1,12 @@
 #!lua flags=allow-oom
 -- Ends deliveries, each only if its token is still the one under which the job runs.
 -- KEYS: those of lib/ties.lua, workers, running, jobs, meta, delayed, dead, recent, stats, ids, settled, quarantine,
---       cancels, progress, archive, archived, ready x5, flow..., result list...
+--       cancels, progress, archive, archived, ready x5, flow..., result list...; if slots come free: holds, parked,
+--       bell, slots...
 -- ARGV: incarnation, batch number (0: not replayed), dead max, dead bytes, recent max, id window ms, quarantine max,
 --       quarantine bytes, history max, history bytes, items, '1' if one of them may have told how far it has come,
---       number of result lists, number of counters, counter..., kind of each flow..., then for each item: id, token,
---       verb, arguments
+--       number of result lists, number of slots, number of counters, counter..., how lists name each flow...,
+--       then for each item: id, token, verb, arguments
 --         a verb is a letter, the number of a counter as a character from '1' on, and perhaps flags
 --         'd' finished: record for the ring; flag 'c': cancelled, 'e': expired, else done
 --         'e' the same, for a job that had some trouble: record, history
@@ -15,18 +16,23 @@
 --         'q' quarantine: code, reason
 --         flag 'g' of 'd', 'e' and 'x': the id is to be remembered; flag 't' of 'd', 'e', 'x' and 'q': what is told of
 --         it, number of its result list or 0; flag 'n' of 'd' and 'e': the envelope that follows
--- Out:  {'ok' | 'applied' | 'old', now_ms, number of each stale item...}; error LEASE if not registered
+--       then the names of the slots, then pairs: an item, a slot it holds, by number
+-- Out:  {'ok' | 'woke' (ok, and who was parked may run) | 'applied' | 'old', now_ms, number of each stale item...};
+--       error LEASE if not registered
 local workers, running, jobs, meta, delayed, dead, recent, stats, ids, settled, quarantine, cancels,
   progress, archive, archived = unpack(KEYS, 10, 24)
-local FIRST_READY, FIRST_FLOW, FIRST_COUNTER = 25, 30, 15
+local FIRST_READY, FIRST_FLOW, FIRST_COUNTER = 25, 30, 16
 local WITH_HISTORY = string.byte('e')
 local ARGUMENTS = {d = 1, e = 2, r = 2, x = 1, h = 3, q = 2}
 local incarnation, batch, n = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[11])
 local dead_max, dead_bytes, recent_max, id_window = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
 local quarantine_max, quarantine_bytes = tonumber(ARGV[7]), tonumber(ARGV[8])
 local history_max, history_bytes = tonumber(ARGV[9]), tonumber(ARGV[10])
-local told, first_kind = ARGV[12] == '1', FIRST_COUNTER + tonumber(ARGV[14])
-local flows = #KEYS - FIRST_FLOW + 1 - ARGV[13]
+local told, slots, first_kind = ARGV[12] == '1', tonumber(ARGV[14]), FIRST_COUNTER + tonumber(ARGV[15])
+local first_slot = #KEYS - slots + 1
+local before_slots = slots > 0 and first_slot - 4 or #KEYS
+local holds, parked, bell = KEYS[before_slots + 1], KEYS[before_slots + 2], KEYS[before_slots + 3]
+local flows = before_slots - FIRST_FLOW + 1 - ARGV[13]
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 if not redis.call('ZSCORE', workers, incarnation) then return redis.error_reply('LEASE lost') end
@@ -47,6 +53,10 @@ end
 for _, key in ipairs({jobs, meta, stats, settled}) do redis.call('HLEN', key) end
 for _, key in ipairs({delayed, dead, ids, unpack(KEYS, FIRST_READY, FIRST_FLOW - 1)}) do redis.call('ZCARD', key) end
 for k = FIRST_FLOW, FIRST_FLOW + flows - 1 do redis.call('LLEN', KEYS[k]) end
+for k = first_slot, #KEYS do redis.call('SCARD', KEYS[k]) end
+if slots > 0 then
+  for _, key in ipairs({holds, parked}) do redis.call('HLEN', key) end
+end
 redis.call('LLEN', recent)
 redis.call('XLEN', quarantine)
 if told then redis.call('HLEN', progress) end
@@ -75,7 +85,7 @@ if asked or letters.e or letters.x or letters.q then
 end
 local held = redis.call('HMGET', running, unpack(wanted))
 local stale, ended, over_now, finished, with_meta, records, counts = {}, {}, {}, {}, {}, {}, {}
-local handed_back, remembered, not_again, lost, died, over, follow = {}, {}, {}, {}, 0, {}, {}
+local handed_back, remembered, not_again, lost, ended_item, died, over, follow = {}, {}, {}, {}, {}, 0, {}, {}
 
 -- The event of an operator's wish to end this job, if there was one.
 local function wish(id)
@@ -152,7 +162,7 @@ for i = 1, n do
     if not held[i] then lost[#lost + 1] = id end
   else
     ended[#ended + 1] = id
-    over_now[id] = true
+    over_now[id], ended_item[i] = true, true
     local letter = string.sub(verb, 1, 1)
     act[letter](id, at + 3, verb, token)
     if asked and letter ~= 'r' and letter ~= 'h' then not_again[#not_again + 1] = id end
@@ -239,5 +249,21 @@ if bound and #over > 0 then
   keep_groups(now)
 end
 for _, envelope in ipairs(follow) do redis.call('RPUSH', INBOX, envelope) end
+-- The slots of what ended come free.
+local freed, woke = {}, false
+for at = start + slots, #ARGV, 2 do
+  local item, slot = tonumber(ARGV[at]), tonumber(ARGV[at + 1])
+  if ended_item[item] then
+    freed[slot] = freed[slot] or {}
+    freed[slot][#freed[slot] + 1] = wanted[item]
+  end
+end
+for slot, holders in pairs(freed) do
+  redis.call('SREM', KEYS[first_slot + slot - 1], unpack(holders))
+  redis.call('HDEL', holds, unpack(holders))
+  woke = wake(parked, ARGV[start + slot - 1], FIRST_READY) or woke
+end
+-- Not every user may publish; looks find the same.
+if woke then redis.pcall('PUBLISH', bell, 'look') end
 if batch > 0 then redis.call('HSET', settled, incarnation, batch .. '|' .. table.concat(stale, ',')) end
-return {'ok', now, unpack(stale)}
+return {woke and 'woke' or 'ok', now, unpack(stale)}

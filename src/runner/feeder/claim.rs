@@ -2,9 +2,10 @@
 
 use super::Feeder;
 use crate::clock;
+use crate::queue::claim::{LOOK_FLOWS, RawDelivery, Stand};
 use crate::queue::settle::Ending;
 use crate::queue::ties::Notice;
-use crate::queue::{Claimed, Flow, FlowAllowance, QueueError, Settlement, Terms};
+use crate::queue::{Claimed, Control, Flow, FlowAllowance, QueueError, Settlement, Terms};
 use crate::runner::feeder::Phase;
 use crate::runner::pipeline::Run;
 use crate::runner::registry::Registry;
@@ -19,6 +20,8 @@ use tokio::sync::mpsc::error::SendError;
 const CLAIM_MAX: usize = 256;
 /// The most flows of one claim.
 const CLAIM_FLOWS: usize = 32;
+/// How often a plan looks further down a class whose first flows are closed.
+const LOOKS_FURTHER: usize = 25;
 
 impl Feeder {
     /// Claims what may run now; true if something came.
@@ -27,20 +30,13 @@ impl Feeder {
         if self.phase() != Phase::Running || self.heads.is_empty() {
             return Ok(false);
         }
-        let (flows, asks) = self.plan();
+        let plan = self.complete_plan().await?;
+        let asks: Vec<Ask> = plan.iter().map(|(_, ask)| ask.clone()).collect();
         let reserved = self.reserve(&asks);
         if reserved.limit == 0 {
             return Ok(false);
         }
-        let allowed: Vec<FlowAllowance> = flows
-            .into_iter()
-            .zip(&reserved.allowances)
-            .map(|(flow, allowance)| FlowAllowance {
-                flow,
-                allowance: *allowance,
-                terms: Terms::default(),
-            })
-            .collect();
+        let allowed = self.allow(plan, &reserved);
         self.claim_number += 1;
         let number = self.claim_number;
         let context = Arc::clone(&self.context);
@@ -48,7 +44,8 @@ impl Feeder {
             .queue
             .claim(incarnation, number, reserved.limit, &allowed)
             .await;
-        let taken = count_by_flow(answer.as_ref().ok(), allowed.len());
+        let jobs = answer.as_ref().map_or(&[][..], |claimed| &claimed.jobs);
+        let taken = count_by_flow(jobs, allowed.len());
         let slots = &context.shared.slots;
         slots.settle_claim(&context.queue.name, &reserved, &asks, &taken);
         let came = match answer {
@@ -60,42 +57,101 @@ impl Feeder {
         came
     }
 
+    /// The plan of what may be claimed. Where only the first flows of a class are known and most of these are closed,
+    /// more of them are looked at.
+    async fn complete_plan(&mut self) -> Result<Vec<(Flow, Ask)>, QueueError> {
+        for _ in 0..LOOKS_FURTHER {
+            let plan = self.plan();
+            let Some((class, horizon)) = self.heads.cut().filter(|_| plan.len() < CLAIM_FLOWS)
+            else {
+                return Ok(plan);
+            };
+            let next = self.context.queue.look_further(class, horizon).await?;
+            let last = next.last().map(|(_, place)| *place);
+            let more = next.len() >= LOOK_FLOWS;
+            // Thousands of one millisecond: what stands behind them is found in any case.
+            let horizon = last.filter(|_| more).map(|last| last.max(horizon + 1));
+            self.heads.extend(class, next, horizon);
+        }
+        Ok(self.plan())
+    }
+
     /// The flows that may be claimed from, in order, with what each may take.
-    fn plan(&self) -> (Vec<Flow>, Vec<Ask>) {
+    fn plan(&self) -> Vec<(Flow, Ask)> {
         let registry = self.context.shared.registry.load();
-        let mut asks = HashMap::new();
+        let control = self.context.control.load();
+        let mut asks: HashMap<Arc<str>, [Option<Option<Ask>>; 5]> = HashMap::new();
+        let mut open = 0;
         let flows = self.heads.first(
             CLAIM_FLOWS,
             self.redis_clock.now_ms(),
             self.context.queue.aging_after(),
             |flow| {
-                let ask = self.ask(&registry, flow);
-                let open = ask.is_some();
-                asks.extend(ask.map(|ask| (flow.clone(), ask)));
-                open
+                let class = flow.priority.index();
+                let known = asks.get(&*flow.kind).and_then(|by| by[class].as_ref());
+                let is_open = known.map(Option::is_some).unwrap_or_else(|| {
+                    let ask = self.ask(&registry, &control, flow);
+                    let is_open = ask.is_some();
+                    asks.entry(Arc::clone(&flow.kind)).or_default()[class] = Some(ask);
+                    is_open
+                });
+                open += usize::from(is_open);
+                is_open
             },
         );
-        let asks = flows.iter().filter_map(|flow| asks.remove(flow)).collect();
-        (flows, asks)
+        // Who takes turns may take several in one claim only if nobody is left out of it.
+        let left_out = open > flows.len() || self.heads.cut().is_some();
+        let slots = &self.context.shared.slots;
+        let free = slots.total().saturating_sub(slots.busy());
+        let others = flows.len();
+        let with_ask = |flow: Flow| {
+            let mut ask = asks.get(&*flow.kind)?[flow.priority.index()].clone()??;
+            if registry.get(&flow.kind)?.spec.fair {
+                let room = free.min(ask.kind_limit).min(ask.class_limit);
+                let share = if left_out { 1 } else { (room / others).max(1) };
+                ask.flow_limit = ask.flow_limit.min(share);
+            }
+            Some((flow, ask))
+        };
+        flows.into_iter().filter_map(with_ask).collect()
     }
 
-    /// What may be asked for from a flow; none if its kind is not known here, or gate, breakers or its own limit close
-    /// it.
-    fn ask(&self, registry: &Registry, flow: &Flow) -> Option<Ask> {
+    /// What may be asked for from a flow; none if its kind is not known here, or paused, or its limit, gate or breakers
+    /// close it.
+    fn ask(&self, registry: &Registry, control: &Control, flow: &Flow) -> Option<Ask> {
         let shared = &self.context.shared;
         let kind = registry.get(&flow.kind)?;
+        if control.is_paused(&flow.kind) || self.shut.contains_key(&flow.kind) {
+            return None;
+        }
         let slots = shared.slots.total();
+        let per_daemon = control.limits_of(&kind.spec).per_daemon;
         let ask = Ask {
-            kind: Arc::clone(&flow.kind),
+            kind: Arc::clone(&kind.spec.kind),
             class: flow.priority,
-            kind_limit: {
-                let c = &kind.spec.concurrency;
-                c.per_daemon.or(c.limit).unwrap_or(usize::MAX)
-            },
+            kind_limit: per_daemon.unwrap_or(usize::MAX),
             class_limit: (shared.gate)(&kind.spec, flow.priority, slots),
             flow_limit: shared.breakers.outlook(&kind.breakers, slots),
         };
         shared.slots.has_room(&ask).then_some(ask)
+    }
+
+    /// The flows of a plan with what was reserved for each, and what else holds for their jobs.
+    fn allow(&self, plan: Vec<(Flow, Ask)>, reserved: &Reserved) -> Vec<FlowAllowance> {
+        let registry = self.context.shared.registry.load();
+        let control = self.context.control.load();
+        let allowance = |((flow, _), allowance): ((Flow, Ask), &usize)| FlowAllowance {
+            terms: registry
+                .get(&flow.kind)
+                .map(|kind| Terms::of(&flow, &kind.spec, &control))
+                .unwrap_or_default(),
+            flow,
+            allowance: *allowance,
+        };
+        plan.into_iter()
+            .zip(&reserved.allowances)
+            .map(allowance)
+            .collect()
     }
 
     /// Takes slots for a claim. Deliveries whose settlement Redis has not confirmed yet count against new ones, so that
@@ -117,16 +173,23 @@ impl Feeder {
         claimed: Claimed,
     ) -> bool {
         self.redis_clock.set(claimed.now_ms);
-        self.next_due_ms = claimed.next_due_ms;
-        let taken = count_by_flow(Some(&claimed), allowed.len());
-        for ((f, head), taken) in allowed.iter().zip(&claimed.heads).zip(taken) {
-            self.heads.seen(&f.flow, *head);
-            if head.is_none() && taken == 0 {
+        for shut in claimed.shut {
+            self.shut.insert(shut.kind, shut.until_ms);
+        }
+        self.next_due_ms = self.with_shut(claimed.next_due_ms);
+        let taken = count_by_flow(&claimed.jobs, allowed.len());
+        for ((f, stand), taken) in allowed.iter().zip(&claimed.heads).zip(taken) {
+            let place = match stand {
+                Stand::Waits(place) => Some(*place),
+                Stand::Empty | Stand::Parked => None,
+            };
+            self.heads.seen(&f.flow, place);
+            if *stand == Stand::Empty && taken == 0 {
                 self.found_empty.push(f.flow.clone());
             }
         }
         self.context.progress.look(clock::monotonic(), None);
-        let came = !claimed.jobs.is_empty();
+        let came = !claimed.jobs.is_empty() || claimed.dropped > 0;
         let mut runs = Vec::with_capacity(claimed.jobs.len());
         for raw in claimed.jobs {
             let Some(flow) = allowed.get(raw.flow).map(|f| &f.flow) else {
@@ -183,9 +246,9 @@ impl Feeder {
     }
 }
 
-fn count_by_flow(claimed: Option<&Claimed>, flows: usize) -> Vec<usize> {
+fn count_by_flow(jobs: &[RawDelivery], flows: usize) -> Vec<usize> {
     let mut taken = vec![0; flows];
-    for job in claimed.iter().flat_map(|c| &c.jobs) {
+    for job in jobs {
         if let Some(count) = taken.get_mut(job.flow) {
             *count += 1;
         }

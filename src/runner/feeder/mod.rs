@@ -14,7 +14,8 @@ use super::stop::StopReason;
 use crate::clock;
 use crate::config::RedisConfig;
 use crate::queue::wake::Waker;
-use crate::queue::{Flow, Peeked, QueueError};
+use crate::queue::{Control, Flow, Peeked, QueueError};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, mpsc, watch};
@@ -44,6 +45,8 @@ pub struct Feeder {
     phase: watch::Receiver<Phase>,
     slots_freed: Arc<Notify>,
     heads: Heads,
+    /// Kinds whose limit across all daemons is reached: until when, or until the next look.
+    shut: HashMap<Arc<str>, Option<u64>>,
     /// Flows in which the last claim found nothing.
     found_empty: Vec<Flow>,
     inbox: Option<Peeked>,
@@ -94,6 +97,7 @@ impl Feeder {
             settler,
             phase,
             heads: Heads::default(),
+            shut: HashMap::new(),
             found_empty: Vec::new(),
             inbox: None,
             waiting: None,
@@ -193,12 +197,15 @@ impl Feeder {
         let now = clock::monotonic();
         self.redis_clock.set(look.now_ms);
         self.next_look = now + self.context.poll;
-        self.next_due_ms = look.next_due_ms;
+        self.shut
+            .retain(|_, until| until.is_some_and(|until| until > look.now_ms));
+        self.next_due_ms = self.with_shut(look.next_due_ms);
+        self.take_over(look.control);
         for id in &look.cancels {
             self.context.inflight.stop_one(id, StopReason::Cancelled);
         }
-        self.heads.replace(look.heads);
-        if !look.due.is_empty() {
+        self.heads.replace(look.heads, look.horizon);
+        if !look.due.is_empty() || look.resumes {
             let registry = self.context.shared.registry.load_full();
             let promoted = self
                 .context
@@ -217,5 +224,19 @@ impl Feeder {
             .progress
             .look(now, Some(Duration::from_millis(age)));
         Ok(())
+    }
+
+    /// The earliest of a due time and the times when shut kinds may start again.
+    fn with_shut(&self, due_ms: Option<u64>) -> Option<u64> {
+        self.shut.values().copied().flatten().chain(due_ms).min()
+    }
+
+    /// What operators changed holds from now on; limits that were raised may leave room for who is parked.
+    fn take_over(&self, control: Control) {
+        let known = &self.context.control;
+        if **known.load() != control {
+            known.store(Arc::new(control));
+            self.context.request_sweep();
+        }
     }
 }

@@ -206,11 +206,9 @@ async fn chosen_jobs_are_deleted_and_leave_nothing() {
         .await
         .unwrap();
     assert_eq!(left, 0);
-    assert_eq!(
-        queue.counts().await.unwrap().stats.get("completed"),
-        None,
-        "none of them ran"
-    );
+    let stats = queue.counts().await.unwrap().stats;
+    assert_eq!(stats.get("completed"), None, "none of them ran");
+    assert_eq!(stats["dead_bytes"], 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -288,6 +286,8 @@ async fn chosen_jobs_are_moved_and_run_in_the_other_queue() {
     assert_eq!(ids(&site, &["--queue", "default"]), ["twin"]);
     admit_all(&site, &slow).await;
     assert_eq!(slow.counts().await.unwrap().quarantine, 0);
+    let stats = queue.counts().await.unwrap().stats;
+    assert_eq!(stats["dead_bytes"], 0, "what was on its way is gone");
     let moved = slow.find("d1").await.unwrap().unwrap();
     assert_eq!(
         (moved.state.as_str(), moved.at_ms),

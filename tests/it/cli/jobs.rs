@@ -155,7 +155,9 @@ async fn queues_are_told_in_the_promised_shape() {
         "name",
         "oldest_age_ms",
         "parked",
+        "pause",
         "paused",
+        "paused_kinds",
         "quarantine",
         "running",
     ];

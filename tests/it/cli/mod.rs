@@ -5,6 +5,7 @@ mod check;
 mod cron;
 mod jobs;
 mod kept;
+mod steer;
 mod usage;
 
 use crate::daemon::process::Site;

@@ -5,6 +5,7 @@ mod bell;
 mod crash;
 mod cron;
 mod embedded;
+mod fleet;
 mod gate;
 mod kept;
 mod life;

@@ -225,7 +225,22 @@ async fn what_is_kept_for_jobs_that_are_gone_is_removed() {
     }
     rig.redis::<()>("ZADD", &[&keys.archived, "1700000000000", "other"])
         .await;
-    repaired(&rig, Damage::Orphan, 5).await;
+    for key in [&keys.ties, &keys.merges] {
+        rig.redis::<()>("HSET", &[key, "gone", "flock"]).await;
+    }
+    // Locks: of a job that is gone, of one that is there, reserved for one that comes, one that outlives its job.
+    let locks = [
+        ["a", "gone|f|0|1"],
+        ["b", "x1|f|0|1"],
+        ["c", "soon|f|9000000000000|1"],
+        ["d", "gone|t|9000000000000|1"],
+    ];
+    for [name, lock] in locks {
+        rig.redis::<()>("HSET", &[&keys.locks, name, lock]).await;
+    }
+    repaired(&rig, Damage::Orphan, 8).await;
+    let left: u64 = rig.redis("HLEN", &[&keys.locks]).await;
+    assert_eq!(left, 3);
     let left: u64 = rig
         .redis(
             "EXISTS",

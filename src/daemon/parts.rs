@@ -1,0 +1,97 @@
+//! What a daemon is made of before it runs, and what it says of itself.
+
+use super::{DaemonError, Parts};
+use crate::admin::{QueueReadiness, Readiness};
+use crate::clock::{self, Epoch};
+use crate::config::Config;
+use crate::queue::board;
+use crate::queue::connection::{self, Connection};
+use crate::runner::breakers::Breakers;
+use crate::services::{lag, publish, stuck};
+use crate::telemetry::Alerts;
+use crate::telemetry::events::{self, BreakerChange};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+impl Parts {
+    pub(super) fn is_live(&self) -> Result<(), String> {
+        let limit = stuck::limit(&self.config.load());
+        stuck::find(&self.queues, clock::monotonic(), limit)
+    }
+
+    pub(super) fn readiness(&self) -> Readiness {
+        let config = self.config.load();
+        let now = clock::monotonic();
+        let limit = config.daemon.poll * 3 + config.redis.command_timeout;
+        let each = self.queues.iter().map(|context| {
+            let seen = context.progress.seen();
+            QueueReadiness {
+                name: Arc::clone(&context.queue.name),
+                last_look: seen.looked.map(|at| now.saturating_duration_since(at)),
+                oldest_age: (!seen.oldest_age.is_zero()).then_some(seen.oldest_age),
+                objective: lag::objective(&config, &context.queue.name),
+            }
+        });
+        let queues: Vec<QueueReadiness> = each.collect();
+        Readiness {
+            redis_answers: queues
+                .iter()
+                .any(|q| q.last_look.is_some_and(|ago| ago <= limit)),
+            stopping: self.stopping.load(Ordering::Acquire),
+            look_limit: limit,
+            queues,
+        }
+    }
+
+    pub(super) fn health_json(&self) -> serde_json::Value {
+        publish::json(&self.view.borrow(), &self.shared.breakers)
+    }
+}
+
+pub(super) async fn connect(config: &Config) -> Result<Connection, DaemonError> {
+    connection::connect(&config.redis)
+        .await
+        .map_err(|e| DaemonError::Redis {
+            url: config.redis.url.redacted_url(),
+            error: e.to_string(),
+        })
+}
+
+/// Refuses a server that can't work, and tells of one that may lose jobs.
+pub(super) async fn inspect(
+    conn: &Connection,
+    alerts: &Alerts,
+) -> Result<BTreeSet<&'static str>, DaemonError> {
+    let server = board::inspect_server(conn)
+        .await
+        .map_err(|e| DaemonError::Unusable(e.to_string()))?;
+    if let Some(reason) = server.unusable {
+        return Err(DaemonError::Unusable(reason));
+    }
+    for (setting, problem) in &server.unsafe_settings {
+        alerts.raise(events::redis_unsafe(setting, problem));
+    }
+    let settings = server.unsafe_settings.iter();
+    Ok(settings.map(|(setting, _)| *setting).collect())
+}
+
+pub(super) fn breakers(config: &Config, alerts: Alerts) -> Breakers {
+    Breakers::new(
+        config.breaker.clone(),
+        Epoch::start(),
+        move |cell, change| {
+            let reason = change.reason.to_string();
+            let alert = events::breaker(BreakerChange {
+                handler: &cell.handler,
+                resource: &cell.resource,
+                from: change.from.as_str(),
+                to: change.to.as_str(),
+                reason: &reason,
+            });
+            if let Some(alert) = alert {
+                alerts.raise(alert);
+            }
+        },
+    )
+}
