@@ -5,7 +5,7 @@ use crate::cli;
 use crate::support::{DEADLINE, wait_until};
 use futures::future::BoxFuture;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tidegate::catalog;
 use tidegate::daemon::Daemon;
 use tidegate::handlers::{Context, Handler, HandlerKind};
@@ -61,6 +61,7 @@ async fn reports_are_written_twice_a_second_at_most_whatever_the_number_of_jobs(
     let jobs: Vec<String> = (0..8)
         .map(|n| format!(r#"{{"kind":"app.talk","id":"t{n}"}}"#))
         .collect();
+    let began = Instant::now();
     site.push(&jobs).await;
     let queue = site.queue("default").await;
     wait_until("all tell", DEADLINE, || async {
@@ -75,7 +76,12 @@ async fn reports_are_written_twice_a_second_at_most_whatever_the_number_of_jobs(
     site.wait_for_stat("completed", 8, DEADLINE).await;
     let written = calls(&daemon, "progress");
     daemon.stop(Duration::ZERO, CancellationToken::new()).await;
-    assert!((1..=6).contains(&written), "{written} calls for 8 jobs");
+    // A busy machine makes the jobs start, and end, one after the other.
+    let most = 2.0 * began.elapsed().as_secs_f64() + 2.0;
+    assert!(
+        (1.0..=most).contains(&(written as f64)),
+        "{written} calls for 8 jobs, at most {most}"
+    );
     let left: u64 = redis::cmd("EXISTS")
         .arg(&queue.keys().progress)
         .query_async(&mut site.redis().await)
