@@ -3,6 +3,7 @@
 use super::output::{age, pairs, table};
 use super::store::{OnQueue, Store};
 use super::who::who;
+use super::workflow::cancel_whole;
 use super::{CliError, Global, Report};
 use crate::clock;
 use crate::config::duration;
@@ -26,6 +27,8 @@ Examples:
   tidegate job show mail-7 --payload --json
   tidegate job retry mail-7
   tidegate job cancel mail-7 --queue mail
+  tidegate job cancel order-7 --workflow
+  tidegate job result mail-7 --json
   tidegate job cancel report-3 --wait --wait-timeout 30s";
 
 /// `tidegate job …`
@@ -52,6 +55,9 @@ enum Command {
     Cancel {
         #[command(flatten)]
         job: OneJob,
+        /// End what belongs to it as well: the chain it is a step of
+        #[arg(long, conflicts_with = "wait")]
+        workflow: bool,
         /// Wait until one that runs has ended; exit code 1 if it has not
         #[arg(long)]
         wait: bool,
@@ -59,6 +65,8 @@ enum Command {
         #[arg(long, value_name = "DURATION", default_value = "1m", value_parser = wait_limit, requires = "wait")]
         wait_timeout: Duration,
     },
+    /// Tell how a job ended, with its result, as long as that is kept
+    Result(OneJob),
 }
 
 #[derive(Debug, clap::Args)]
@@ -74,13 +82,24 @@ struct OneJob {
 /// # Errors
 /// The job is not known or in a state that does not allow it, or configuration or Redis.
 pub async fn run(args: Args, global: &Global) -> Result<Report, CliError> {
-    let (Command::Show { job, .. } | Command::Retry(job) | Command::Cancel { job, .. }) =
-        &args.command;
+    let (Command::Show { job, .. }
+    | Command::Retry(job)
+    | Command::Cancel { job, .. }
+    | Command::Result(job)) = &args.command;
     let store = Store::open(global, job.on.queue.as_deref()).await?;
+    match &args.command {
+        Command::Result(_) => return result(&store, &job.id).await,
+        Command::Cancel { workflow: true, .. } => return cancel_workflow(&store, &job.id).await,
+        _ => {}
+    }
     let (queue, found) = store.find(&job.id).await?;
     match &args.command {
         Command::Show { payload, .. } => {
-            let json = view(&store, &queue, &job.id, &found, *payload);
+            let mut json = view(&store, &queue, &job.id, &found, *payload);
+            if let Some(told) = queue.result(&job.id).await? {
+                let told: Value = serde_json::from_str(&told).unwrap_or_default();
+                json["result"] = told["result"].clone();
+            }
             let text = view_text(&json);
             Ok(Report::new(json, text))
         }
@@ -99,6 +118,7 @@ pub async fn run(args: Args, global: &Global) -> Result<Report, CliError> {
                 "runs as soon as there is a slot",
             ))
         }
+        Command::Result(_) => result(&store, &job.id).await,
         Command::Cancel {
             wait, wait_timeout, ..
         } => {
@@ -124,13 +144,57 @@ pub(super) async fn requeue(
         .await?)
 }
 
-async fn cancel(
+/// How a job ended.
+async fn result(store: &Store, id: &str) -> Result<Report, CliError> {
+    for queue in store.queues() {
+        if let Some(text) = queue.result(id).await? {
+            let told: Value = serde_json::from_str(&text).unwrap_or_default();
+            let shown = match (&told["result"], &told["error"]) {
+                (Value::Null, Value::String(error)) => error.clone(),
+                (result, _) => result.to_string(),
+            };
+            let state = told["state"].as_str().unwrap_or_default();
+            let text = format!("{id}  {state}  {shown}\n");
+            return Ok(Report::new(told, text));
+        }
+    }
+    Err(CliError::NotFound(format!(
+        "no result of {id:?} is kept: it has not ended, its time is over, or nobody asked for it \
+         (--result-ttl, result_ttl_ms, or result_ttl of its definition)"
+    )))
+}
+
+/// Cancels a chain, wherever it has got to.
+async fn cancel_workflow(store: &Store, id: &str) -> Result<Report, CliError> {
+    let (queue, root) = match store.find(id).await {
+        Ok((queue, found)) => {
+            let envelope = Envelope::parse(&found.raw).unwrap_or_default();
+            let root = envelope
+                .workflow
+                .map_or_else(|| id.to_owned(), |w| w.to_string());
+            (queue, root)
+        }
+        // What began it may be forgotten: then the queue must be named, or be the only one.
+        Err(CliError::NotFound(message)) => match &store.names[..] {
+            [only] => (store.queue(only), id.to_owned()),
+            _ => {
+                let hint = "name its queue with --queue to cancel what came of it";
+                return Err(CliError::NotFound(format!("{message}; {hint}")));
+            }
+        },
+        Err(other) => return Err(other),
+    };
+    let ended = cancel_whole(store, &queue, &root).await?;
+    Ok(ended.report(&queue, &root))
+}
+
+/// Cancels one job that was found.
+pub(super) async fn cancel_found(
     store: &Store,
     queue: &Queue,
     id: &str,
     found: &Found,
-    wait: Option<Duration>,
-) -> Result<Report, CliError> {
+) -> Result<Cancelled, CliError> {
     let envelope = Envelope::parse(&found.raw).unwrap_or_default();
     let flow = flow_of(&envelope, &store.catalog);
     let record = Record {
@@ -142,13 +206,22 @@ async fn cancel(
         at_ms: clock::unix_ms(),
         duration_ms: 0,
     };
+    let given = envelope.id.is_some();
+    Ok(queue
+        .cancel(&record, given, envelope.enqueued_at, &who())
+        .await?)
+}
+
+async fn cancel(
+    store: &Store,
+    queue: &Queue,
+    id: &str,
+    found: &Found,
+    wait: Option<Duration>,
+) -> Result<Report, CliError> {
     let over =
         |state: &str| CliError::failed("not_cancellable", format!("{id} is {state} already"));
-    let given = envelope.id.is_some();
-    match queue
-        .cancel(&record, given, envelope.enqueued_at, &who())
-        .await?
-    {
+    match cancel_found(store, queue, id, found).await? {
         Cancelled::Done => Ok(done(queue, id, "cancelled", "cancelled")),
         Cancelled::Asked if wait.is_some() => ended(queue, id, wait.unwrap_or_default()).await,
         Cancelled::Asked => Ok(done(
@@ -251,10 +324,36 @@ pub(super) fn view(store: &Store, queue: &Queue, id: &str, found: &Found, payloa
     view["max_attempts"] = attempts.or(spec.map(|s| s.retry.max_attempts)).into();
     view["enqueued_at"] = envelope.enqueued_at.into();
     view["meta"] = json!(envelope.meta);
+    view_ties(&mut view, &envelope, &found.ties);
     if payload {
         view["args"] = Value::Object(envelope.args().clone());
     }
     view
+}
+
+/// What a job has to do with others.
+fn view_ties(view: &mut Value, envelope: &Envelope, ties: &str) {
+    let tied = |letters: &[char]| ties.lines().find_map(|line| line.strip_prefix(letters));
+    let kept_ms = tied(&['r']).and_then(|ms| ms.parse::<u64>().ok());
+    let next: Vec<String> = envelope
+        .following()
+        .filter_map(|(_, next)| Envelope::parse(next.get().as_bytes()).ok())
+        .map(|next| next.kind)
+        .collect();
+    let parents: Vec<&str> = envelope.parents.iter().map(|p| p.id.as_str()).collect();
+    let some = [
+        ("lock", tied(&['f', 'c', 't']).map(Value::from)),
+        ("group", tied(&['g']).map(Value::from)),
+        ("workflow", tied(&['w']).map(Value::from)),
+        ("result_ttl_ms", kept_ms.map(Value::from)),
+        ("then", (!next.is_empty()).then(|| json!(next))),
+        ("parents", (!parents.is_empty()).then(|| json!(parents))),
+    ];
+    for (name, value) in some {
+        if let Some(value) = value {
+            view[name] = value;
+        }
+    }
 }
 
 /// What the time of a state is called.
@@ -268,7 +367,7 @@ fn at_name(state: &str) -> &'static str {
 
 /// A job for people, from its view.
 pub(super) fn view_text(view: &Value) -> String {
-    const NAMES: [&str; 19] = [
+    const NAMES: [&str; 26] = [
         "id",
         "status",
         "kind",
@@ -286,6 +385,13 @@ pub(super) fn view_text(view: &Value) -> String {
         "duration_ms",
         "worker",
         "progress",
+        "lock",
+        "group",
+        "workflow",
+        "parents",
+        "then",
+        "result_ttl_ms",
+        "result",
         "meta",
         "args",
     ];

@@ -13,6 +13,7 @@ mod dev;
 mod enqueue;
 mod error;
 mod explain;
+mod group;
 mod job;
 mod jobs;
 mod limits;
@@ -27,6 +28,7 @@ mod setup;
 mod store;
 mod verify;
 mod who;
+mod workflow;
 
 pub use error::{CliError, exit};
 pub use output::Report;
@@ -66,11 +68,13 @@ enum Command {
     /// Bring the schema `tidegate` of the database up to date
     Migrate(migrate::Args),
     /// Put a job into its queue
-    Enqueue(enqueue::Args),
+    Enqueue(Box<enqueue::Args>),
     /// Show every queue in numbers
     Queues(queues::Args),
-    /// Show, retry or cancel one job
+    /// Show, retry or cancel one job, or tell its result
     Job(job::Args),
+    /// Show or cancel a group of jobs
+    Group(group::Args),
     /// Count, list, retry, delete or move many jobs by what they have in common
     Jobs(jobs::Args),
     /// List, retry or remove dead jobs
@@ -107,9 +111,10 @@ impl Command {
             Self::Run(args) => run::run(args, global).await,
             Self::Check(args) => check::run(args, global).await,
             Self::Migrate(args) => migrate::run(args, global).await,
-            Self::Enqueue(args) => enqueue::run(args, global).await,
+            Self::Enqueue(args) => enqueue::run(*args, global).await,
             Self::Queues(args) => queues::run(args, global).await,
             Self::Job(args) => job::run(args, global).await,
+            Self::Group(args) => group::run(args, global).await,
             Self::Jobs(args) => jobs::run(args, global).await,
             Self::Dead(args) => dead::run(args, global).await,
             Self::Quarantine(args) => quarantine::run(args, global).await,

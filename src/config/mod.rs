@@ -187,6 +187,11 @@ pub struct RetentionConfig {
     pub history_age: Duration,
     /// Remembered ids of a queue beyond which there is an alert.
     pub ids_max: u64,
+    /// Groups kept per queue.
+    pub groups_max: usize,
+    /// How long a group is kept after its last change.
+    #[serde(with = "duration")]
+    pub groups_age: Duration,
 }
 
 /// `[audit]`

@@ -173,6 +173,13 @@ impl Problems {
         self.within("retention.quarantine_max", r.quarantine_max, 1, 100_000);
         self.within("retention.recent_max", r.recent_max, 0, 1_000_000);
         self.within("retention.history_max", r.history_max, 0, 1_000_000);
+        self.within("retention.groups_max", r.groups_max, 1, 10_000_000);
+        self.lasting(
+            "retention.groups_age",
+            r.groups_age,
+            3_600 * SECOND,
+            365 * DAY,
+        );
         self.within("retention.ids_max", r.ids_max, 1_000, 1_000_000_000);
         for (key, bytes) in [
             ("retention.dead_bytes", r.dead_bytes),

@@ -146,3 +146,57 @@ impl Reporter {
 pub(super) fn saturating(count: u64) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::job::{JobId, Priority};
+
+    fn reporter(board: &Arc<Board>, token: &str) -> Reporter {
+        let job = Job {
+            id: JobId::parse("x").unwrap(),
+            kind: "app.x".into(),
+            queue: "default".into(),
+            priority: Priority::Normal,
+            args: serde_json::Map::new(),
+            attempt: 1,
+            max_attempts: 1,
+            traceparent: None,
+            token: token.into(),
+            parents: Vec::new(),
+        };
+        Reporter::new(Arc::clone(board), Arc::new(job))
+    }
+
+    #[test]
+    fn the_last_report_is_news_once_and_again_if_it_could_not_be_passed_on() {
+        let board = Arc::new(Board::default());
+        let first = reporter(&board, "a:1");
+        first.percent(10.0);
+        first.count("rows", 3);
+        let news = board.take_news();
+        assert_eq!((news.len(), news[0].progress.percent), (1, Some(10.0)));
+        assert_eq!(news[0].progress.counters["rows"], 3);
+        assert!(board.take_news().is_empty());
+        board.put_back(&news);
+        first.percent(20.0);
+        let news = board.take_news();
+        assert_eq!((news.len(), news[0].progress.percent), (1, Some(20.0)));
+    }
+
+    #[test]
+    fn a_new_delivery_begins_from_nothing_and_is_not_forgotten_with_the_old_one() {
+        let board = Arc::new(Board::default());
+        reporter(&board, "a:1").percent(90.0);
+        let old = board.take_news();
+        reporter(&board, "a:2").message("again");
+        let new = board.take_news().remove(0);
+        assert_eq!((&*new.token, new.progress.percent), ("a:2", None));
+        board.put_back(&old);
+        assert!(board.take_news().is_empty(), "there is a newer delivery");
+        assert!(!board.forget("x", "a:1"));
+        assert!(board.forget("x", "a:2"));
+        assert!(!board.forget("x", "a:2"), "it is gone");
+    }
+}

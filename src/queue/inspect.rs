@@ -59,6 +59,8 @@ pub struct Found {
     pub token: Option<String>,
     /// How far it says it has come, while it runs.
     pub progress: Option<Progress>,
+    /// What it is tied to besides its flow, as it is stored; empty for most.
+    pub ties: String,
     /// When it is due (delayed), died, or finished, ms.
     pub at_ms: Option<u64>,
     /// Of a finished job: kind, class, attempts made and run time in ms.
@@ -234,8 +236,9 @@ impl Queue {
             Option<f64>,
             Option<Vec<u8>>,
             Option<Vec<u8>>,
+            Option<String>,
         );
-        let (raw, meta, token, due, died, progress, archived): Places = redis::pipe()
+        let (raw, meta, token, due, died, progress, archived, ties): Places = redis::pipe()
             .atomic()
             .cmd("HGET")
             .arg(&k.jobs)
@@ -257,6 +260,9 @@ impl Queue {
             .arg(id)
             .cmd("HGET")
             .arg(&k.archive)
+            .arg(id)
+            .cmd("HGET")
+            .arg(&k.ties)
             .arg(id)
             .query_async(&mut conn)
             .await?;
@@ -281,6 +287,7 @@ impl Queue {
             history: meta.and_then(|m| History::parse(&m)).unwrap_or_default(),
             token,
             progress: progress.and_then(|p| serde_json::from_slice(&p).ok()),
+            ties: ties.unwrap_or_default(),
             at_ms: at.map(|score| score as u64),
             finished: None,
         }))
@@ -442,6 +449,7 @@ fn decode(kept: &[u8]) -> Option<Found> {
         raw: Vec::new(),
         token: None,
         progress: None,
+        ties: String::new(),
         at_ms: Some(at_ms.parse().ok()?),
         finished: Some(Finished {
             kind,

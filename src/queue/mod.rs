@@ -29,7 +29,9 @@ mod script;
 pub mod settle;
 pub mod slots;
 pub mod ties;
+pub mod wait;
 pub mod wake;
+pub mod workflow;
 
 pub use admit::{Admission, Peeked, Verdict};
 pub use claim::{Claimed, Delivery, FlowAllowance, Look};

@@ -63,6 +63,17 @@ pub struct Seen {
     pub at_ms: Option<u64>,
 }
 
+/// What became of a job that was to be put among the dead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shelved {
+    /// It is there.
+    Taken,
+    /// It is in another state by now.
+    Changed,
+    /// It belongs to a group or workflow, or others were merged into it: it stays as it was.
+    Bound,
+}
+
 /// A step of a walk through the stored jobs.
 #[derive(Debug)]
 pub struct Step {
@@ -223,9 +234,8 @@ impl Queue {
         Ok(ids)
     }
 
-    /// Puts jobs among the dead, each with an event, if they are still in `state`; tells of which that is so. At most
-    /// [`SCAN_STEP`]: id, the history of a job that has none, event. They keep all they hold: what becomes of them is
-    /// decided there.
+    /// Puts jobs among the dead, each with an event, if they are still in `state` and nobody depends on them; tells what
+    /// became of each. At most [`SCAN_STEP`]: id, the history of a job that has none, event.
     ///
     /// # Errors
     /// Redis failed, or a key has the wrong type.
@@ -233,12 +243,13 @@ impl Queue {
         &self,
         state: State,
         jobs: &[(&str, History, Event)],
-    ) -> Result<Vec<bool>, QueueError> {
+    ) -> Result<Vec<Shelved>, QueueError> {
         debug_assert!(jobs.len() <= SCAN_STEP);
         let k = &self.keys;
-        let keys = [
+        let own = [
             &k.jobs, &k.running, &k.delayed, &k.dead, &k.tomb, &k.meta, &k.stats,
         ];
+        let keys: Vec<&String> = k.of_ties().into_iter().chain(own).collect();
         let mut cmd = SHELVE.call(keys.into_iter());
         cmd.arg(state.as_str());
         for (id, fresh, event) in jobs {
@@ -247,7 +258,11 @@ impl Queue {
         let mut reply = Reply::new(SHELVE.send(self, &cmd).await?)?;
         let mut shelved = Vec::with_capacity(jobs.len());
         while !reply.is_empty() {
-            shelved.push(reply.int()? == 1);
+            shelved.push(match reply.int()? {
+                1 => Shelved::Taken,
+                2 => Shelved::Bound,
+                _ => Shelved::Changed,
+            });
         }
         Ok(shelved)
     }

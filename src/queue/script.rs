@@ -64,11 +64,14 @@ scripts! {
     ORPHANS = "orphans",
     UNRESERVE = "unreserve",
     LOOSE_LOCKS = "loose_locks",
+    STOP = "stop",
+    PRUNE = "prune",
+    ASK = "ask",
     RELEASE = "release" + "sizes" + "quarantine",
     DISCARD = "discard" + "sizes" + "quarantine",
     TICK = "tick",
     RESUME = "resume",
-    SHELVE = "shelve" + "sizes",
+    SHELVE = "shelve" + "sizes" + "tomb" + "ties",
 }
 
 impl Source {

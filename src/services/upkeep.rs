@@ -6,6 +6,7 @@ use crate::queue::QueueError;
 use crate::queue::admit::{Verdict, judge};
 use crate::queue::inspect::Quarantined;
 use crate::queue::operate::{BURY_MAX, FORGET_MAX, RELEASE_MAX};
+use crate::queue::workflow::Pruned;
 use crate::runner::QueueContext;
 use crate::telemetry::events;
 use std::sync::Arc;
@@ -86,6 +87,12 @@ async fn tidy(context: &QueueContext, keep: &RetentionConfig) -> Result<(), Queu
     for _ in 0..STEPS {
         let (histories, ids) = queue.forget_before(before(keep.history_age)).await?;
         if histories < FORGET_MAX as u64 && ids < FORGET_MAX as u64 {
+            break;
+        }
+    }
+    for _ in 0..STEPS {
+        let pruned = queue.prune_ties(keep.groups_age, keep.groups_max).await?;
+        if pruned == Pruned::default() {
             break;
         }
     }

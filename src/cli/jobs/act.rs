@@ -39,8 +39,8 @@ pub(super) struct Tally {
     pub changed: u64,
     /// Jobs whose id the other queue knows.
     pub known_there: u64,
-    /// Jobs that stay because they belong to a group.
-    pub in_group: u64,
+    /// Jobs that stay because others depend on them.
+    pub bound: u64,
     /// Jobs that were left out because nobody knows their age.
     pub age_unknown: u64,
 }
@@ -51,7 +51,7 @@ impl Tally {
         self.done += more.done;
         self.changed += more.changed;
         self.known_there += more.known_there;
-        self.in_group += more.in_group;
+        self.bound += more.bound;
         self.age_unknown += more.age_unknown;
     }
 
@@ -77,7 +77,7 @@ impl Tally {
         if let Act::Move { to } = act {
             json["to"] = to.as_str().into();
             json["known_there"] = self.known_there.into();
-            json["in_group"] = self.in_group.into();
+            json["bound"] = self.bound.into();
         }
         for (count, why) in [
             (
@@ -88,7 +88,10 @@ impl Tally {
                 self.known_there,
                 "left alone: the other queue knows a job of that id",
             ),
-            (self.in_group, "left alone: they belong to a group"),
+            (
+                self.bound,
+                "left alone: they belong to a group or workflow, or others were merged into them",
+            ),
             (self.age_unknown, "left out: nobody knows their age"),
         ] {
             if count > 0 {

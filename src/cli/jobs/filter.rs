@@ -22,7 +22,6 @@ pub(super) struct Matched {
     pub kind: String,
     /// By its envelope or its minted id, ms.
     pub enqueued_ms: Option<u64>,
-    pub in_group: bool,
 }
 
 impl Matched {
@@ -47,8 +46,6 @@ struct Head {
     id: Option<IgnoredAny>,
     #[serde(default)]
     enqueued_at: Option<u64>,
-    #[serde(default)]
-    group: Option<IgnoredAny>,
 }
 
 impl Filter {
@@ -79,7 +76,6 @@ impl Filter {
         let job = Matched {
             enqueued_ms: head.enqueued_at.or_else(|| minted_at(&head, &seen.id)),
             kind: head.kind,
-            in_group: head.group.is_some(),
             seen,
         };
         match (self.older_ms, job.since_ms()) {

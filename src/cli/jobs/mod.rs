@@ -37,8 +37,8 @@ by an id that was minted. A job whose age nobody knows is left out, and counted.
 
 move: a job is first put among the dead of its queue, with a word of where it goes, then pushed to the other queue's inbox
 under the same id, then removed. So a crash in between neither loses it nor runs it twice: the same command again
-finishes what was begun. Its attempts start afresh, and its `ttl_ms` counts anew. A job whose id the other queue knows,
-and members of a group, stay where they are.";
+finishes what was begun. Its attempts start afresh, and its `ttl_ms` counts anew. What it is to tell is told
+there. A job whose id the other queue knows, one of a group or workflow, and one that others were merged into, stay.";
 
 /// How often work that takes long tells how far it is.
 const TELL: Duration = Duration::from_secs(2);

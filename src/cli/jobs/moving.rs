@@ -8,7 +8,7 @@ use super::filter::Matched;
 use crate::clock;
 use crate::job::{Envelope, Event, History, What};
 use crate::queue::admit::flow_of;
-use crate::queue::scan::State;
+use crate::queue::scan::{Shelved, State};
 use crate::queue::{Queue, QueueError};
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;
@@ -51,50 +51,56 @@ impl<'a> Moving<'a> {
     pub(super) async fn start(&self, jobs: &[Matched]) -> Result<Tally, CliError> {
         let mut tally = Tally::default();
         // What was begun before was finished first.
-        let jobs = jobs.iter().filter(|job| self.begun(job).is_none());
-        let (grouped, jobs): (Vec<&Matched>, Vec<&Matched>) = jobs.partition(|job| job.in_group);
-        tally.in_group = grouped.len() as u64;
+        let jobs: Vec<&Matched> = jobs
+            .iter()
+            .filter(|job| self.begun(job).is_none())
+            .collect();
         let ids: Vec<&str> = jobs.iter().map(|job| job.seen.id.as_str()).collect();
         let known = self.to.knows(&ids).await?;
         let free = jobs.into_iter().zip(known);
         let (known, free): (Vec<_>, Vec<_>) = free.partition(|(_, known)| *known);
-        tally.known_there = known.len() as u64;
-        tally.chosen = tally.in_group + tally.known_there;
-        let free: Vec<&Matched> = free.into_iter().map(|(job, _)| job).collect();
+        (tally.known_there, tally.chosen) = (known.len() as u64, known.len() as u64);
         for state in [State::Pending, State::Delayed, State::Dead] {
-            let here: Vec<&Matched> = free
-                .iter()
-                .copied()
-                .filter(|j| j.seen.state == state)
-                .collect();
+            let here = free.iter().map(|(job, _)| *job);
+            let here: Vec<&Matched> = here.filter(|job| job.seen.state == state).collect();
             if here.is_empty() {
                 continue;
             }
-            let taken = self.shelve(state, &here).await?;
-            tally.add(Tally::of(here.len() - taken.len(), 0));
+            let shelved = self.shelve(state, &here).await?;
+            let of = |wanted| move |(_, what): &(&Matched, Shelved)| *what == wanted;
+            let (taken, others): (Vec<_>, Vec<_>) =
+                here.into_iter().zip(shelved).partition(of(Shelved::Taken));
+            let bound = others.iter().filter(|job| of(Shelved::Bound)(job)).count() as u64;
+            tally.add(Tally {
+                chosen: others.len() as u64,
+                changed: others.len() as u64 - bound,
+                bound,
+                ..Tally::default()
+            });
+            let taken: Vec<&Matched> = taken.into_iter().map(|(job, _)| job).collect();
             tally.add(self.finish(&taken).await?);
         }
         Ok(tally)
     }
 
-    /// Puts jobs among the dead, with a word of where they go; returns those that were still as they were.
-    async fn shelve<'j>(
-        &self,
-        state: State,
-        jobs: &[&'j Matched],
-    ) -> Result<Vec<&'j Matched>, CliError> {
-        let begin = |job: &&'j Matched| {
+    /// Puts jobs among the dead, with a word of where they go.
+    async fn shelve(&self, state: State, jobs: &[&Matched]) -> Result<Vec<Shelved>, CliError> {
+        let begin = |job: &&Matched| {
             let envelope = Envelope::parse(&job.seen.raw).unwrap_or_default();
             let flow = flow_of(&envelope, &self.store.catalog);
             let mut event = Event::new(clock::unix_ms(), What::Moving).by(&self.by);
             event.due = self.due_ms(job);
             let fresh = History::of(&job.kind.as_str().into(), flow.priority);
-            (job.seen.id.as_str(), fresh, event.note(&self.to.name))
+            (fresh, event.note(&self.to.name))
         };
-        let begun: Vec<_> = jobs.iter().map(begin).collect();
-        let shelved = self.from.shelve(state, &begun).await?;
-        let taken = jobs.iter().zip(shelved).filter(|(_, taken)| *taken);
-        Ok(taken.map(|(job, _)| *job).collect())
+        let begun: Vec<(&str, History, Event)> = jobs
+            .iter()
+            .map(|job| {
+                let (fresh, event) = begin(job);
+                (job.seen.id.as_str(), fresh, event)
+            })
+            .collect();
+        Ok(self.from.shelve(state, &begun).await?)
     }
 
     /// Pushes jobs that are on their way, then removes them here. A repetition is no second job: the other queue knows

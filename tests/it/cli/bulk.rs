@@ -6,7 +6,7 @@ use crate::support::{DEADLINE, wait_until};
 use serde_json::{Value, json};
 use tidegate::job::{Event, History, What};
 use tidegate::queue::Queue;
-use tidegate::queue::scan::State;
+use tidegate::queue::scan::{Shelved, State};
 
 /// Pending a1, a2 and b1, delayed d1, dead x1 ("Connection refused", an hour ago) and x2 ("bad input", now).
 async fn site() -> (Site, Queue) {
@@ -34,7 +34,10 @@ async fn site() -> (Site, Queue) {
         let mut history = History::default();
         history.fail(1, error);
         let dead = (id, history, Event::new(1, What::Dead));
-        assert_eq!(queue.shelve(State::Pending, &[dead]).await.unwrap(), [true]);
+        assert_eq!(
+            queue.shelve(State::Pending, &[dead]).await.unwrap(),
+            [Shelved::Taken]
+        );
     }
     let hour_ago = queue.stored_count().await.unwrap().1 - 3_600_001;
     redis::cmd("ZADD")
@@ -157,12 +160,11 @@ async fn chosen_jobs_are_retried() {
     );
     // What was shelved and comes back at once is not dropped with its old entry.
     let _daemon = site.start("a");
-    wait_until("all have run", DEADLINE, || async {
-        let counts = queue.counts().await.unwrap();
-        counts.running == 0 && counts.lanes.iter().sum::<u64>() == 0
+    wait_until("both have run", DEADLINE, || async {
+        let states = [state(&queue, "d1").await, state(&queue, "x1").await];
+        states == ["done", "dead"].map(|s| Some(s.to_owned()))
     })
     .await;
-    assert_eq!(state(&queue, "d1").await.as_deref(), Some("done"));
     let died_again = queue.find("x1").await.unwrap().unwrap();
     assert_eq!(
         (died_again.state.as_str(), died_again.history.attempts),
@@ -224,7 +226,7 @@ async fn jobs_that_changed_meanwhile_are_left_alone() {
     ] {
         assert_eq!(
             queue.shelve(state, &[job(id)]).await.unwrap(),
-            [false],
+            [Shelved::Changed],
             "{id}"
         );
     }
@@ -339,7 +341,7 @@ async fn a_move_that_was_cut_short_is_finished_by_the_next_one() {
         (State::Delayed, delayed),
         (State::Pending, begun("a2")),
     ] {
-        assert_eq!(queue.shelve(state, &[job]).await.unwrap(), [true]);
+        assert_eq!(queue.shelve(state, &[job]).await.unwrap(), [Shelved::Taken]);
     }
     slow.enqueue(&[("a2", br#"{"kind":"app.ok","id":"a2"}"#.to_vec())])
         .await
@@ -424,4 +426,55 @@ async fn many_jobs_are_changed_in_bounded_steps_while_a_daemon_works() {
             && here.dead + there.dead == 0
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_others_depend_on_stays_and_a_lock_is_given_up_by_a_move() {
+    let site = Site::new("[[queue]]\nname = \"slow\"\n", &JOBS);
+    let queue = site.queue("default").await;
+    site.push(&[
+        r#"{"kind":"app.ok","id":"g1","group":{"id":"g","size":2}}"#.to_owned(),
+        r#"{"kind":"app.ok","id":"u1","unique":{"key":"k"}}"#.to_owned(),
+    ])
+    .await;
+    admit_all(&site, &queue).await;
+    assert_eq!(queue.counts().await.unwrap().quarantine, 0);
+    let keys = queue.keys();
+    let held = || async {
+        let mut redis = site.redis().await;
+        let locks: u64 = redis::cmd("HLEN")
+            .arg(&keys.locks)
+            .query_async(&mut redis)
+            .await
+            .unwrap();
+        let ties: Vec<String> = redis::cmd("HKEYS")
+            .arg(&keys.ties)
+            .query_async(&mut redis)
+            .await
+            .unwrap();
+        (
+            locks,
+            ties.contains(&"g1".to_owned()),
+            ties.contains(&"u1".to_owned()),
+        )
+    };
+    assert_eq!(held().await, (1, true, true));
+    let done = jobs(
+        &site,
+        &["move", "--state", "pending", "--to", "slow", "--yes"],
+    );
+    assert_eq!(
+        (&done["moved"], &done["bound"]),
+        (&json!(1), &json!(1)),
+        "{done}"
+    );
+    assert_eq!(held().await, (0, true, false));
+    assert_eq!(ids(&site, &["--queue", "default"]), ["g1"]);
+    let done = jobs(&site, &["delete", "--state", "pending", "--yes"]);
+    assert_eq!(done["deleted"], 1);
+    assert_eq!(
+        held().await,
+        (0, false, false),
+        "a member that is deleted counts as over"
+    );
 }

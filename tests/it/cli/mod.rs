@@ -6,6 +6,7 @@ mod cron;
 mod jobs;
 mod kept;
 mod steer;
+mod tied;
 mod usage;
 
 use crate::daemon::process::Site;

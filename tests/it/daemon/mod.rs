@@ -13,3 +13,4 @@ pub mod process;
 mod progress;
 mod purge;
 mod reload;
+mod workflows;

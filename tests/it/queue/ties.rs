@@ -1,6 +1,9 @@
 //! What jobs are tied to besides their flows: locks, results, chains, groups. Whatever ends a job lets go of it.
 
+mod chains;
+mod groups;
 mod once;
+mod results;
 mod waiting;
 
 use super::rig::{Rig, catalog_of, envelope, failures, record, settlement};
@@ -80,11 +83,14 @@ impl Rig {
                 );
             }
             "dead and crowded out" => {
-                self.settle_one(dead()).await;
                 // The queue of this test keeps one dead job: a younger one takes its place.
                 self.put(&[envelope("app.b", 0, r#","id":"younger""#)])
                     .await;
-                self.settle_one(dead()).await;
+                let jobs = self.claim(9).await;
+                for name in [id, "younger"] {
+                    let job = jobs.iter().find(|job| job.id == name).unwrap();
+                    self.settle(&[settlement(job, dead())]).await;
+                }
                 assert_eq!(self.state(id).await.as_deref(), Some("dropped"));
                 assert_eq!(
                     self.queue

@@ -1,6 +1,8 @@
 //! `tidegate enqueue`: one job, through the same script as any client, but checked before it is sent.
 
-use super::job::{view, view_text};
+mod ties;
+mod wait;
+
 use super::store::{Store, queue_name};
 use super::{CliError, Global, Report};
 use crate::clock;
@@ -8,25 +10,27 @@ use crate::config::duration;
 use crate::daemon::DEFAULT_QUEUE;
 use crate::job::envelope::MAX_ENTRY_BYTES;
 use crate::job::{Envelope, JobId, Priority, RejectCode};
-use crate::queue::inspect::Found;
-use crate::queue::operate::Enqueued;
-use crate::queue::{Queue, QueueError, Verdict, admit};
+use crate::queue::operate::{Enqueued, NewJob};
+use crate::queue::{QueueError, Verdict, admit};
 use serde::Serialize;
 use serde_json::json;
 use serde_json::value::RawValue;
+use serde_json::{Map, Value};
 use std::io::Read;
 use std::path::PathBuf;
 use std::time::Duration;
+use ties::TieArgs;
+use wait::{Awaited, SPARE};
 
 const EXAMPLES: &str = "\
 Examples:
   tidegate enqueue mail.send --args '{\"to\":7}'
   tidegate enqueue mail.send --args @mail.json --priority high --delay 15m
-  echo '{\"to\":7}' | tidegate enqueue mail.send --args - --id mail-7 --wait --wait-timeout 2m";
-
-/// First and longest pause between looks at a job that is waited for.
-const WAIT_MIN: Duration = Duration::from_millis(5);
-const WAIT_MAX: Duration = Duration::from_millis(100);
+  echo '{\"to\":7}' | tidegate enqueue mail.send --args - --id mail-7 --wait --wait-timeout 2m
+  tidegate enqueue report.build --unique-key daily --on-conflict replace
+  tidegate enqueue search.index --debounce-key user-7 --debounce-wait 5s
+  tidegate enqueue order.pack --then '{\"kind\":\"order.ship\"}' --then '{\"kind\":\"mail.send\"}'
+  tidegate enqueue page.render --group site-4 --group-size 3 --group-then @publish.json";
 
 /// Flags of `tidegate enqueue`.
 #[derive(Debug, clap::Args)]
@@ -61,6 +65,8 @@ pub struct Args {
     /// How long one attempt may take [default: the definition's]
     #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
     job_timeout: Option<Duration>,
+    #[command(flatten)]
+    ties: TieArgs,
     /// Send it even if its kind is not defined here
     #[arg(long)]
     force: bool,
@@ -91,6 +97,8 @@ struct Outgoing<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     timeout_ms: Option<u64>,
     enqueued_at: u64,
+    #[serde(flatten)]
+    ties: Map<String, Value>,
 }
 
 /// Checks, sends and, if asked, waits.
@@ -106,48 +114,65 @@ pub async fn run(args: Args, global: &Global) -> Result<Report, CliError> {
     let queue = store.queue(&target(&args, &store)?);
     let envelope = envelope(&args, &id, &given, now_ms)?;
     check(&envelope, &queue.name, &store, args.force, now_ms)?;
-    let answers = queue.enqueue(&[(id.as_str(), envelope)]).await?;
-    let answer = answers.into_iter().next();
-    let (status, state) = match answer {
-        Some(Enqueued::Created) => ("created", "pending".to_owned()),
-        Some(Enqueued::Duplicate(state) | Enqueued::Held { state, .. }) => ("duplicate", state),
+    let job = NewJob {
+        id: id.as_str(),
+        lock: &args.ties.lock(&args.kind),
+        envelope: &envelope,
+    };
+    let answer = queue.enqueue_all(&[job]).await?.into_iter().next();
+    let (status, state, id) = match answer {
+        Some(Enqueued::Created) => ("created", "pending".to_owned(), id.to_string()),
+        Some(Enqueued::Duplicate(state)) => ("duplicate", state, id.to_string()),
+        Some(Enqueued::Held { state, id }) => ("duplicate", state, id),
         None => return Err(QueueError::Reply("nothing".to_owned()).into()),
     };
     if args.wait {
-        return wait(&store, &queue, &id, status, &state, args.wait_timeout).await;
+        let awaited = Awaited {
+            store: &store,
+            queue: &queue,
+            id,
+            status,
+            state,
+        };
+        return awaited.end(args.wait_timeout).await;
     }
     let text = format!("{id}  {status}  {state}\n");
     Ok(Report::new(
-        json!({"id": id.as_str(), "status": status, "state": state}),
+        json!({"id": id, "status": status, "state": state}),
         text,
     ))
 }
 
 /// The arguments as text that is JSON of some form.
 fn read_args(given: &str) -> Result<Box<RawValue>, CliError> {
-    let text = match given.strip_prefix('@') {
-        _ if given == "-" => read_bounded(std::io::stdin().lock(), "standard input")?,
+    let text = read_text("--args", given)?;
+    serde_json::from_str(&text).map_err(|e| CliError::Usage(format!("--args: not JSON: {e}")))
+}
+
+/// What a flag says: itself, `@FILE`, or `-` for standard input.
+fn read_text(flag: &str, given: &str) -> Result<String, CliError> {
+    match given.strip_prefix('@') {
+        _ if given == "-" => read_bounded(flag, std::io::stdin().lock(), "standard input"),
         Some(path) => {
             let path = PathBuf::from(path);
             let name = path.display().to_string();
             let file = std::fs::File::open(&path)
-                .map_err(|e| CliError::Usage(format!("--args: {name}: {e}")))?;
-            read_bounded(file, &name)?
+                .map_err(|e| CliError::Usage(format!("{flag}: {name}: {e}")))?;
+            read_bounded(flag, file, &name)
         }
-        None => given.to_owned(),
-    };
-    serde_json::from_str(&text).map_err(|e| CliError::Usage(format!("--args: not JSON: {e}")))
+        None => Ok(given.to_owned()),
+    }
 }
 
-fn read_bounded(from: impl Read, name: &str) -> Result<String, CliError> {
+fn read_bounded(flag: &str, from: impl Read, name: &str) -> Result<String, CliError> {
     let mut text = String::new();
     let limit = MAX_ENTRY_BYTES as u64;
     // One more than allowed, so that the check of the envelope sees that it is too large.
     from.take(limit + 1)
         .read_to_string(&mut text)
-        .map_err(|e| CliError::Usage(format!("--args: {name}: {e}")))?;
+        .map_err(|e| CliError::Usage(format!("{flag}: {name}: {e}")))?;
     if text.len() > MAX_ENTRY_BYTES {
-        let message = format!("--args: {name}: more than {MAX_ENTRY_BYTES} bytes");
+        let message = format!("{flag}: {name}: more than {MAX_ENTRY_BYTES} bytes");
         return Err(CliError::failed(RejectCode::TooLarge.as_str(), message));
     }
     Ok(text)
@@ -184,6 +209,9 @@ fn envelope(args: &Args, id: &JobId, given: &RawValue, now_ms: u64) -> Result<Ve
         max_attempts: args.max_attempts,
         timeout_ms: args.job_timeout.map(millis),
         enqueued_at: now_ms,
+        ties: args
+            .ties
+            .fields(args.wait.then_some(args.wait_timeout + SPARE))?,
     };
     serde_json::to_vec(&outgoing).map_err(|e| CliError::failed("malformed", e.to_string()))
 }
@@ -212,62 +240,6 @@ fn check(
         )),
         Some(reject) => Err(CliError::failed(reject.code.as_str(), reject.message)),
         None => Ok(()),
-    }
-}
-
-/// Waits for the end of the job and reports it.
-async fn wait(
-    store: &Store,
-    queue: &Queue,
-    id: &JobId,
-    status: &str,
-    state: &str,
-    limit: Duration,
-) -> Result<Report, CliError> {
-    let mut last = None;
-    let ended = tokio::time::timeout(limit, watch(queue, id, &mut last)).await;
-    let timed_out = match ended {
-        Ok(result) => {
-            result?;
-            false
-        }
-        Err(_) => true,
-    };
-    let mut json = match &last {
-        Some(found) => view(store, queue, id.as_str(), found, false),
-        None => json!({"id": id.as_str(), "queue": &*queue.name, "state": state}),
-    };
-    let reached = json["state"].as_str().unwrap_or_default().to_owned();
-    json["status"] = status.into();
-    let failure = if timed_out {
-        json["error"] = "timeout".into();
-        Some(format!(
-            "{id} has not ended within {}; it is {reached}: `tidegate explain {id}` says why",
-            duration::format(limit)
-        ))
-    } else {
-        (reached != "done").then(|| format!("{id} ended {reached}"))
-    };
-    let text = view_text(&json);
-    Ok(Report::new(json, text).failing(failure))
-}
-
-/// Looks until the job has ended. `last` is what was seen last, if it was seen at all.
-async fn watch(queue: &Queue, id: &JobId, last: &mut Option<Found>) -> Result<(), QueueError> {
-    let mut pause = WAIT_MIN;
-    loop {
-        if let Some(found) = queue.find(id.as_str()).await? {
-            let ended = matches!(
-                found.state.as_str(),
-                "done" | "dead" | "expired" | "cancelled"
-            );
-            *last = Some(found);
-            if ended {
-                return Ok(());
-            }
-        }
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(WAIT_MAX);
     }
 }
 

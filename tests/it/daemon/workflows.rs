@@ -1,0 +1,68 @@
+//! Chains and groups while daemons die: neither a step nor the end of a group is lost or doubled.
+
+use super::process::{Site, append_to};
+use crate::support::{DEADLINE, wait_until};
+use std::collections::BTreeSet;
+use std::fs;
+use std::time::Duration;
+
+const CHAINS: u64 = 40;
+const MEMBERS: u64 = 60;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_again_and_again_each_step_and_each_group_comes_once() {
+    let out = tempfile::NamedTempFile::new().unwrap();
+    let settings = "[daemon]\nlease = \"1s\"\nconcurrency = 8\n";
+    let site = Site::new(settings, &[&append_to(out.path(), "")]);
+    let job = |id: String, more: String| {
+        format!(r#"{{"kind":"app.append","id":"{id}","args":{{"n":1}}{more}}}"#)
+    };
+    let step = r#"{"kind":"app.append","args":{"n":1}"#;
+    let chain = |n| {
+        job(
+            format!("c{n}"),
+            format!(r#","then":{step},"then":{step}}}}}"#),
+        )
+    };
+    let group = |n| {
+        let group = format!(r#"{{"id":"g","size":{MEMBERS},"then":{step}}}}}"#);
+        job(format!("m{n}"), format!(r#","group":{group}"#))
+    };
+    let jobs: Vec<String> = (0..CHAINS)
+        .map(chain)
+        .chain((0..MEMBERS).map(group))
+        .collect();
+    site.push(&jobs).await;
+    let lines = || fs::read_to_string(out.path()).unwrap().lines().count();
+    let total = CHAINS * 3 + MEMBERS + 1;
+    let queue = site.queue("default").await;
+    for round in 1..=3_usize {
+        let daemon = site.start(&format!("daemon-{round}"));
+        wait_until("some jobs ran", DEADLINE, || async {
+            lines() >= round * 40
+        })
+        .await;
+        daemon.kill9();
+    }
+    let _last = site.start("last");
+    site.wait_for_stat("completed", total, Duration::from_secs(60))
+        .await;
+    let counts = queue.counts().await.unwrap();
+    assert_eq!(
+        (counts.stats["admitted"], counts.stats["completed"]),
+        (total, total)
+    );
+    assert_eq!(
+        counts.inbox + counts.running + counts.delayed + counts.dead + counts.quarantine,
+        0
+    );
+    let ran: BTreeSet<String> = fs::read_to_string(out.path())
+        .unwrap()
+        .lines()
+        .map(|line| line.split_once(' ').unwrap().0.to_owned())
+        .collect();
+    assert_eq!(ran.len() as u64, total, "every step ran");
+    assert!(ran.contains("g-then") && ran.contains("c0-t1") && ran.contains("c0-t2"));
+    let group = queue.group("g").await.unwrap().unwrap();
+    assert_eq!((group.state, u64::from(group.done)), ("done", MEMBERS));
+}
