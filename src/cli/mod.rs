@@ -6,6 +6,7 @@
 
 mod act;
 mod bench;
+mod bridges;
 mod check;
 mod cron;
 mod dead;
@@ -95,6 +96,8 @@ enum Command {
     Audit(limits::AuditArgs),
     /// List rows of the outbox, retry or remove those that can't be jobs
     Outbox(outbox::Args),
+    /// Show what waits in bridged namespaces of apalis-redis
+    Bridges(bridges::Args),
     /// List, add, run or pause what runs by itself
     Cron(cron::Args),
     /// Say what holds a queue or a job back
@@ -119,6 +122,7 @@ impl Command {
             Self::Dead(args) => dead::run(args, global).await,
             Self::Quarantine(args) => quarantine::run(args, global).await,
             Self::Verify(args) => verify::run(args, global).await,
+            Self::Bridges(args) => bridges::run(args, global).await,
             Self::Pause(args) => pause::pause(args, global).await,
             Self::Resume(args) => pause::resume(args, global).await,
             Self::Drain(args) => pause::drain(args, global).await,

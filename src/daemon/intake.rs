@@ -2,6 +2,7 @@
 
 use super::DEFAULT_QUEUE;
 use super::{DaemonError, Parts};
+use crate::catalog::Catalog;
 use crate::config::{BridgeConfig, Config};
 use crate::queue::Queue;
 use crate::queue::connection::Connection;
@@ -49,11 +50,17 @@ pub(super) fn start(
     }
 }
 
+/// The queue of a bridge: the one it names, or that of its kind's definition.
+#[must_use]
+pub fn bridge_queue<'a>(own: &'a BridgeConfig, catalog: &'a Catalog) -> &'a str {
+    let spec = catalog.get(&own.kind);
+    let defined = spec.map_or(DEFAULT_QUEUE, |spec| &*spec.queue);
+    own.queue.as_deref().unwrap_or(defined)
+}
+
 fn build(own: &BridgeConfig, parts: &Parts, config: &Config, conn: &Connection) -> Bridge {
     let registry = parts.shared.registry.load();
-    let spec = registry.catalog.get(&own.kind);
-    let defined = spec.map_or(DEFAULT_QUEUE, |spec| &*spec.queue);
-    let queue = own.queue.as_deref().unwrap_or(defined);
+    let queue = bridge_queue(own, &registry.catalog);
     let elsewhere = own
         .redis_url
         .as_ref()

@@ -16,6 +16,17 @@ const TAKE_BYTES: usize = 1 << 20;
 /// Tasks that are due later than this stay where they are for now: no job may be put off for more than a year.
 const AHEAD_SECONDS: u64 = 364 * 86_400;
 
+/// Redis time; lengths of the line, of `active`, `scheduled` and `dead`; the head of the line; the first of `scheduled`.
+type Counted = (
+    (u64, u64),
+    u64,
+    u64,
+    u64,
+    u64,
+    Option<Vec<u8>>,
+    Vec<(Vec<u8>, f64)>,
+);
+
 /// A namespace of apalis-redis.
 #[derive(Debug, Clone)]
 pub struct Namespace {
@@ -32,6 +43,17 @@ pub struct Taken {
     pub waiting: u64,
     /// The tasks, the next one first.
     pub tasks: Vec<Task>,
+}
+
+/// A namespace in numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Standing {
+    /// Tasks that wait in it, those that are due later included.
+    pub waiting: u64,
+    /// Tasks among its dead: set aside by a bridge, or given up by a stock worker.
+    pub set_aside: u64,
+    /// How long the next task has been due, ms; 0 if none is, or if it is not known since when.
+    pub lag_ms: u64,
 }
 
 /// A task as apalis-redis stored it.
@@ -111,6 +133,32 @@ impl Namespace {
             now_ms,
             waiting,
             tasks,
+        })
+    }
+
+    /// Counts the namespace.
+    ///
+    /// # Errors
+    /// Redis failed, or a key has the wrong type.
+    pub async fn standing(&self) -> Result<Standing, QueueError> {
+        let mut conn = self.conn.clone();
+        let (now, line, active, scheduled, dead, head, next): Counted = redis::pipe()
+            .cmd("TIME")
+            .llen(self.key("tidegate"))
+            .llen(self.key("active"))
+            .zcard(self.key("scheduled"))
+            .scard(self.key("dead"))
+            .lindex(self.key("tidegate"), 0)
+            .zrange_withscores(self.key("scheduled"), 0, 0)
+            .query_async(&mut conn)
+            .await?;
+        let in_line = head.map(|entry| Task::from_parts(entry, Payload::Missing).due_s);
+        let due_s = in_line.unwrap_or_else(|| next.first().map(|(_, score)| *score as u64));
+        let due_ms = due_s.map_or(u64::MAX, |s| s.saturating_mul(1_000));
+        Ok(Standing {
+            waiting: line + active + scheduled,
+            set_aside: dead,
+            lag_ms: (now.0 * 1_000 + now.1 / 1_000).saturating_sub(due_ms),
         })
     }
 

@@ -1,7 +1,8 @@
 //! What the outbox relay and the bridges have in common: how they bear with servers that fail, and how it is told.
 
 use crate::db::DbError;
-use crate::queue::QueueError;
+use crate::queue::operate::{Enqueued, NewJob};
+use crate::queue::{Queue, QueueError};
 use crate::telemetry::{Alerts, events};
 use std::fmt::Display;
 use std::time::{Duration, Instant};
@@ -24,6 +25,20 @@ pub enum IntakeError {
     Queue(#[from] QueueError),
 }
 
+/// Hands jobs to a queue, pairs of id and envelope, in order.
+///
+/// # Errors
+/// Redis failed: then it is not known whether they arrived, and handing them over again tells.
+pub async fn push(queue: &Queue, jobs: &[(String, Vec<u8>)]) -> Result<Vec<Enqueued>, QueueError> {
+    let each = jobs.iter().map(|(id, envelope)| NewJob {
+        id,
+        // Unique jobs are for admission to sort out: nobody waits for an answer here.
+        lock: "",
+        envelope,
+    });
+    queue.enqueue_all(&each.collect::<Vec<_>>()).await
+}
+
 /// What steps brought.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Moved {
@@ -33,6 +48,16 @@ pub struct Moved {
     pub duplicates: u64,
     /// Those that can't be jobs.
     pub rejected: u64,
+}
+
+impl Moved {
+    /// Adds the answers of the enqueue script.
+    pub fn count(&mut self, answers: &[Enqueued]) {
+        let created = answers.iter().filter(|a| matches!(a, Enqueued::Created));
+        let created = created.count() as u64;
+        self.created += created;
+        self.duplicates += answers.len() as u64 - created;
+    }
 }
 
 /// How long a source has been failing, how long to leave it alone, and who was told.

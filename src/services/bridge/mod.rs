@@ -6,7 +6,7 @@
 
 pub mod translate;
 
-use super::intake::{IntakeError, Moved, Trouble};
+use super::intake::{IntakeError, Moved, Trouble, push};
 use crate::clock;
 use crate::config::RedisConfig;
 use crate::job::envelope::MAX_ENTRY_BYTES;
@@ -124,7 +124,7 @@ impl Bridge {
             return Ok(false);
         }
         let sorted = self.sort(taken);
-        let answers = self.push(&sorted.jobs).await?;
+        let answers = push(&self.queue, &sorted.jobs).await?;
         namespace.done(&sorted.fates).await?;
         self.report(&answers, &sorted.fates);
         Ok(more)
@@ -157,18 +157,6 @@ impl Bridge {
             sorted.fates.push((task, fate));
         }
         sorted
-    }
-
-    /// Pushes jobs, in order.
-    ///
-    /// # Errors
-    /// Redis failed: then it is not known whether they arrived, and pushing them again tells.
-    pub async fn push(&self, jobs: &[(String, Vec<u8>)]) -> Result<Vec<Enqueued>, QueueError> {
-        let jobs: Vec<(&str, Vec<u8>)> = jobs
-            .iter()
-            .map(|(id, envelope)| (id.as_str(), envelope.clone()))
-            .collect();
-        self.queue.enqueue(&jobs).await
     }
 
     fn gauge(&self, taken: &Taken) {

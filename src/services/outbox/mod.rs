@@ -6,7 +6,7 @@
 
 pub mod letter;
 
-use super::intake::{IntakeError, Moved, Trouble};
+use super::intake::{IntakeError, Moved, Trouble, push};
 use crate::clock;
 use crate::config::Config;
 use crate::db::outbox::{self, Batch, Bounds, Row};
@@ -192,12 +192,7 @@ impl Relay {
     /// Redis failed: then it is not known whether they arrived, and sending them again tells.
     pub async fn send(&self, parcel: &Parcel) -> Result<Vec<Enqueued>, QueueError> {
         let queue = Queue::new(&parcel.queue, self.conn.clone(), &self.config);
-        let jobs: Vec<(&str, Vec<u8>)> = parcel
-            .jobs
-            .iter()
-            .map(|(id, envelope)| (id.as_str(), envelope.clone()))
-            .collect();
-        queue.enqueue(&jobs).await
+        push(&queue, &parcel.jobs).await
     }
 
     fn report(&self, moved: Moved, rejected: &[(i64, String)]) {
@@ -217,16 +212,6 @@ impl Relay {
             self.alerts
                 .raise(events::intake_rejected(SOURCE, moved.rejected, &what));
         }
-    }
-}
-
-impl Moved {
-    /// Adds the answers of the enqueue script.
-    pub fn count(&mut self, answers: &[Enqueued]) {
-        let created = answers.iter().filter(|a| matches!(a, Enqueued::Created));
-        let created = created.count() as u64;
-        self.created += created;
-        self.duplicates += answers.len() as u64 - created;
     }
 }
 

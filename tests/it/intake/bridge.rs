@@ -18,6 +18,7 @@ use tidegate::config::{self, Secret, Sources};
 use tidegate::queue::{Queue, connection};
 use tidegate::services::bridge::translate::Rules;
 use tidegate::services::bridge::{Bridge, From};
+use tidegate::services::intake::push;
 use tidegate::telemetry::{Alerts, Metrics};
 
 /// What an app of that crate calls a job.
@@ -369,7 +370,7 @@ async fn bridge_in_a_child() {
     let taken = bridge.take(&namespace).await.unwrap();
     fuse.step();
     let sorted = bridge.sort(taken);
-    bridge.push(&sorted.jobs).await.unwrap();
+    push(&bridge.queue, &sorted.jobs).await.unwrap();
     fuse.step();
     namespace.done(&sorted.fates).await.unwrap();
     fuse.step();

@@ -111,6 +111,34 @@ async fn without_a_database_it_says_so() {
     assert!(ran.err.contains("database.url"), "{ran:?}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn bridges_are_shown_with_what_waits_in_them() {
+    let namespace = format!("{}::Email", crate::support::fresh_prefix());
+    let bridge =
+        format!("[[bridge]]\nname = \"mail\"\nnamespace = \"{namespace}\"\nkind = \"app.ok\"\n");
+    let site = Site::new(
+        &bridge,
+        &[&OK.replace("handler", "queue = \"post\"\nhandler")],
+    );
+    let conn = apalis_redis::connect(crate::support::redis_url())
+        .await
+        .unwrap();
+    let config = apalis_redis::Config::default().queue(&namespace);
+    let mut storage = apalis_redis::RedisStorage::<u64>::new(conn).with_config(config);
+    apalis_core::backend::TaskSink::push(&mut storage, 7)
+        .await
+        .unwrap();
+    let shown = &json_at(&site, &["bridges"]).ok()["bridges"][0];
+    assert_eq!(
+        (&shown["waiting"], &shown["set_aside"]),
+        (&1.into(), &0.into())
+    );
+    assert_eq!(shown["queue"], "post");
+    assert!(shown["lag_ms"].as_u64().unwrap() < 60_000, "{shown}");
+    let none = Site::new("", &[]);
+    assert!(at(&none, &["bridges"]).out.contains("[[bridge]]"));
+}
+
 #[test]
 fn a_bridge_to_an_unknown_kind_is_a_warning() {
     let bridge =

@@ -97,6 +97,22 @@ async fn order_is_kept_over_many_batches() {
 }
 
 #[tokio::test]
+async fn a_unique_job_is_unique_by_way_of_the_outbox_too() {
+    let harbour = Harbour::new().await;
+    harbour
+        .execute(
+            r#"insert into tidegate.outbox (kind, args, options) values
+               ('app.a', '{"n":1}', '{"unique":{"key":"one"}}'), ('app.a', '{"n":2}', '{"unique":{"key":"one"}}'),
+               ('app.a', '{"n":3}', '{"unique":{"key":"other"}}');"#,
+        )
+        .await;
+    harbour.relay_all().await;
+    assert_eq!(harbour.rows().await, 0);
+    harbour.rig.admit().await;
+    assert_eq!(harbour.rig.take(10).await, [1, 3]);
+}
+
+#[tokio::test]
 async fn a_batch_is_bounded_in_bytes_as_well() {
     let harbour = Harbour::new().await;
     // 40 rows of 250 kB each.
