@@ -286,6 +286,7 @@ impl Queue {
             &k.running,
             &k.meta,
             &k.stops,
+            &k.dead,
         ];
         let keys: Vec<&String> = k
             .of_ties()

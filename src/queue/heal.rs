@@ -8,6 +8,9 @@ use crate::job::Priority;
 use redis::Value;
 use std::sync::Arc;
 
+/// Keys looked at per step when every flow is looked for.
+const SCAN_COUNT: usize = 1_000;
+
 /// A key that was set aside.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SetAside {
@@ -37,7 +40,12 @@ impl Queue {
             let key = self.keys.flow(&flow);
             set_aside.extend(self.heal_key(&key, "list", now_ms).await?);
         }
-        self.relist_flows(catalog).await?;
+        self.relist_flows(flows(catalog)).await?;
+        let k = &self.keys;
+        let lists: Vec<&String> = k.ready.iter().chain([&k.parked, &k.resume]).collect();
+        if set_aside.iter().any(|gone| lists.contains(&&gone.key)) {
+            self.relist_all().await?;
+        }
         Ok(set_aside)
     }
 
@@ -75,9 +83,9 @@ impl Queue {
     }
 
     /// Makes flows known again that a lost list of flows had made unfindable.
-    async fn relist_flows(&self, catalog: &Catalog) -> Result<(), QueueError> {
+    async fn relist_flows(&self, flows: impl IntoIterator<Item = Flow>) -> Result<(), QueueError> {
         let mut conn = self.conn.clone();
-        for flow in flows(catalog) {
+        for flow in flows {
             let head: Option<Vec<u8>> = redis::cmd("LINDEX")
                 .arg(self.keys.flow(&flow))
                 .arg(0)
@@ -98,6 +106,36 @@ impl Queue {
                 .await?;
         }
         Ok(())
+    }
+}
+
+impl Queue {
+    /// The same for flows with keys, which no catalogue names: every key of the server is looked at, in bounded steps.
+    async fn relist_all(&self) -> Result<(), QueueError> {
+        let mut conn = self.conn.clone();
+        let first = self.keys.named("flow:");
+        let mut cursor = 0_u64;
+        loop {
+            let (next, found): (u64, Vec<Vec<u8>>) = redis::cmd("SCAN")
+                .arg(cursor)
+                .arg("MATCH")
+                .arg(format!("{first}*"))
+                .arg("COUNT")
+                .arg(SCAN_COUNT)
+                .query_async(&mut conn)
+                .await?;
+            let flow = |key: &Vec<u8>| {
+                let key = String::from_utf8_lossy(key);
+                let (priority, member) = key.strip_prefix(&*first)?.split_once(':')?;
+                Some(Flow::of(priority.parse().ok()?, member))
+            };
+            let flows: Vec<Flow> = found.iter().filter_map(flow).collect();
+            self.relist_flows(flows).await?;
+            cursor = next;
+            if cursor == 0 {
+                return Ok(());
+            }
+        }
     }
 }
 

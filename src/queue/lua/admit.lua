@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
 -- Moves the entries just peeked out of the inbox, each to where Rust decided, if nobody else took any meanwhile.
--- KEYS: those of lib/ties.lua, taken, workers, jobs, ids, delayed, quarantine, stats, tomb, running, meta, stops,
+-- KEYS: those of lib/ties.lua, taken, workers, jobs, ids, delayed, quarantine, stats, tomb, running, meta, stops, dead,
 --       ready x5, flow..., result list...
 -- ARGV: incarnation, expected taken, entries, bytes of them, first entry, last entry, quarantine max, quarantine bytes,
 --       id window ms, number of entries with ties, number of result lists, then for each flow: its kind, its priority
@@ -15,8 +15,9 @@
 --         a lock's rule: '<s skip, r replace or m merge>|<ms or 0>|<ms to wait for another one, or 0>|<at most ms, or 0>'
 --         a group's rule: '<size>|<s success or a always>|<what follows, without its last brace, or nothing>'
 -- Out:  {'ok', now_ms, not admitted, number of each entry that is not...} or {'moved'}; error LEASE if not registered
-local taken_key, workers, jobs, ids, delayed, quarantine, stats, tomb, running, meta, stops = unpack(KEYS, 10, 20)
-local FIRST_READY, FIRST_FLOW, HEAD, GIVEN, TIED = 21, 26, 11, string.byte('g'), string.byte('t')
+local taken_key, workers, jobs, ids, delayed, quarantine, stats, tomb, running, meta, stops,
+  dead = unpack(KEYS, 10, 21)
+local FIRST_READY, FIRST_FLOW, HEAD, GIVEN, TIED = 22, 27, 11, string.byte('g'), string.byte('t')
 local MERGE_MAX = 262144
 local inbox, n, window = INBOX, tonumber(ARGV[3]), tonumber(ARGV[9])
 local flows = #KEYS - FIRST_FLOW + 1 - ARGV[11]
@@ -36,7 +37,7 @@ redis.call('XLEN', quarantine)
 if tonumber(ARGV[10]) > 0 then
   check_ties()
   for _, key in ipairs({running, meta}) do redis.call('HLEN', key) end
-  redis.call('ZCARD', stops)
+  for _, key in ipairs({stops, dead}) do redis.call('ZCARD', key) end
 end
 local stones = redis.call('HLEN', tomb) > 0
 
@@ -112,6 +113,8 @@ local function turn_away(entry, how, holder)
     put_result(entry.result, entry.ttl, string.format('{"id":"%s","state":"%s","at":%d%s}', entry.id, how, now, of))
   end
   away[#away + 1] = entry.number
+  -- Whether its id is taken from now on, `ids` says.
+  seen[entry.id] = nil
 end
 
 -- Takes a member into its group; false if it may not be one.
@@ -162,17 +165,35 @@ local function replace(entry, holder, first, wait, most)
   place(holder, entry.list, due)
 end
 
+-- Writes down who holds a lock, and until when.
+local function hold(name, id, letter, gone, first, held)
+  redis.call('HSET', LOCKS, name, string.format('%s|%s|%d|%d', id, letter, gone, first))
+  if letter == 't' then
+    redis.call('ZADD', LOCK_ENDS, gone, name)
+  elseif held == 't' then
+    redis.call('ZREM', LOCK_ENDS, name)
+  end
+end
+
+-- The lock among the ties of a job.
+local function lock_of(tied) return string.match('\n' .. (tied or ''), '\n[fct]([^\n]+)') end
+
 -- Takes the lock of an entry; false if the holder stands for it.
 local function lock(entry, name, letter, rule)
   local action, ttl, wait, most = string.match(rule, '^(%a)|(%d+)|(%d+)|(%d+)$')
   wait, most = tonumber(wait), tonumber(most)
+  local gone = tonumber(ttl) > 0 and now + ttl or 0
   local holder, held, ends, first = string.match(redis.call('HGET', LOCKS, name) or '', '^([^|]*)|(%a)|(%d+)|(%d+)$')
   if holder and holder ~= entry.id and (ends == '0' or tonumber(ends) > now) then
     -- What came earlier in this batch must be where it is looked for.
     flush()
-    local lives = redis.call('HEXISTS', jobs, holder) == 1
+    -- Dead ones stand for nobody, and a reservation may bear the id of another job.
+    local lives = redis.call('HEXISTS', jobs, holder) == 1 and not redis.call('ZSCORE', dead, holder)
+      and lock_of(redis.call('HGET', TIES, holder)) == name
     if lives and action == 'r' and redis.call('HEXISTS', running, holder) == 0 then
       replace(entry, holder, tonumber(first), wait, most)
+      -- From now on it is held as the new one asks.
+      if held ~= letter then hold(name, holder, letter, gone, first, held) end
       turn_away(entry, 'replaced', holder)
       return false
     end
@@ -188,23 +209,32 @@ local function lock(entry, name, letter, rule)
       return false
     end
   end
-  local gone = tonumber(ttl) > 0 and now + ttl or 0
-  redis.call('HSET', LOCKS, name, string.format('%s|%s|%d|%d', entry.id, letter, gone, now))
-  if held == 't' and letter ~= 't' then redis.call('ZREM', LOCK_ENDS, name) end
+  hold(name, entry.id, letter, gone, now, held)
   if letter == 't' then
-    redis.call('ZADD', LOCK_ENDS, gone, name)
     for _, old in ipairs(redis.call('ZRANGE', LOCK_ENDS, '-inf', now, 'BYSCORE', 'LIMIT', 0, 16)) do
-      redis.call('HDEL', LOCKS, old)
+      -- The enqueue script may have reserved it for another job since.
+      local ends = string.match(redis.call('HGET', LOCKS, old) or '', '|t|(%d+)|%d+$')
+      if ends and tonumber(ends) <= now then redis.call('HDEL', LOCKS, old) end
       redis.call('ZREM', LOCK_ENDS, old)
     end
   end
   return true
 end
 
+-- The enqueue script reserves the lock of an entry. One that is no job of its own must not leave it behind, unless the
+-- job of that id holds it, or holds it no more but until its time is over.
+local function give_up_reservation(id, tied)
+  local name = lock_of(tied)
+  local held = name and redis.call('HGET', LOCKS, name)
+  if not held or string.sub(held, 1, #id + 3) ~= id .. '|f|' then return end
+  if lock_of(redis.call('HGET', TIES, id)) ~= name then redis.call('HDEL', LOCKS, name) end
+end
+
 -- Ties an entry; false if it is no job of its own then.
 local function bind(entry, lock_rule, group_rule)
   local workflow = string.match('\n' .. entry.tied, '\nw([^\n]+)')
   if workflow and redis.call('ZSCORE', stops, workflow) then
+    give_up_reservation(entry.id, entry.tied)
     turn_away(entry, 'cancelled')
     return false
   end
@@ -245,6 +275,7 @@ for i = 1, n do
     if given and taken(id) then
       away[#away + 1] = i
       count('duplicates')
+      if tied then give_up_reservation(id, ARGV[at + 1]) end
     else
       local entry = tied and {number = i, raw = raws[i], id = id, given = given, list = list, due = due,
         tied = ARGV[at + 1], ttl = ARGV[at + 4], result = result_list(ARGV[at + 5])}

@@ -22,6 +22,8 @@ for i = 2, #ARGV, 3 do
 end
 -- Redis does not roll back: a key of the wrong type must show before the first write.
 redis.call('LLEN', inbox)
+for _, key in ipairs({jobs, running, locks}) do redis.call('HLEN', key) end
+for _, key in ipairs({ids, delayed, dead}) do redis.call('ZCARD', key) end
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 local out, entries, reserved = {}, {}, {}
@@ -44,6 +46,8 @@ local function holder_of(lock)
   local id, letter, ends = string.match(redis.call('HGET', locks, lock) or '', '^([^|]*)|(%a)|(%d+)|')
   if not id or (ends ~= '0' and tonumber(ends) <= now) then return nil end
   local state = state_of(id) or letter == 't' and 'done'
+  -- Dead ones stand for nobody.
+  if state == 'dead' then return nil end
   return state and {state, id} or nil
 end
 

@@ -221,7 +221,6 @@ if died > 0 then
     if not id then break end
     excess, bytes = excess - 1, grow(stats, 'dead_bytes', -dead_size(jobs, meta, id))
     dropped[#dropped + 1] = id
-    over[#over + 1] = {id, 'purged'}
   end
 end
 if #dropped > 0 then
@@ -240,12 +239,20 @@ if #remembered > 0 and id_window > 0 then
   local past = redis.call('ZRANGE', ids, '(1', now, 'BYSCORE', 'LIMIT', 0, #remembered + 16)
   if #past > 0 then redis.call('ZREM', ids, unpack(past)) end
 end
-if bound and #over > 0 then
+-- Lets go of the ties of each: its id, how it ended, what is told of it, and where.
+local function untie_all(items)
   local names = {}
-  for i, item in ipairs(over) do names[i] = item[1] end
-  for i, tied in ipairs(redis.call('HMGET', TIES, unpack(names))) do
-    if tied then untie(over[i][1], tied, over[i][2], over[i][3], over[i][4], now) end
+  for i, item in ipairs(items) do names[i] = item[1] end
+  for i, tied in ipairs(#names > 0 and redis.call('HMGET', TIES, unpack(names)) or {}) do
+    if tied then untie(items[i][1], tied, items[i][2], items[i][3], items[i][4], now) end
   end
+end
+
+if bound then
+  untie_all(over)
+  -- One that died just now may give way at once: what its death left of its ties goes then.
+  for i, id in ipairs(dropped) do dropped[i] = {id, 'purged'} end
+  untie_all(dropped)
   keep_groups(now)
 end
 for _, envelope in ipairs(follow) do redis.call('RPUSH', INBOX, envelope) end

@@ -181,3 +181,51 @@ async fn a_key_that_was_set_aside_is_counted() {
     .await;
     daemon.stop(Duration::ZERO, CancellationToken::new()).await;
 }
+
+/// Looks bring the first flows of a class alone: those behind them are found all the same, and closed ones in front
+/// hide nobody.
+#[tokio::test(flavor = "multi_thread")]
+async fn thousands_of_tenants_behind_thousands_that_are_paused_all_have_their_turn() {
+    let tenants = "fairness = \"args.t\"\n[args]\nt = { type = \"integer\" }\ndo = { type = \"string\", default = \"nothing\" }\n";
+    let kind = |name: &str| format!("kind = \"{name}\"\nhandler = \"test.obedient\"\n{tenants}");
+    let site = Site::new("", &[&kind("app.front"), &kind("app.behind")]);
+    let queue = site.queue("default").await;
+    let pause = r#"{"by":"a@b","at":1}"#.to_owned();
+    let field = tidegate::queue::control::Field::Pause(Some("app.front".to_owned()));
+    queue
+        .change(&field, "a@b", |_| Some(pause.clone()))
+        .await
+        .unwrap();
+    let entry = |kind: &str, n: u32| format!(r#"{{"kind":"{kind}","args":{{"t":{n}}}}}"#);
+    let daemon = start(&site).await;
+    site.push(
+        &(0..2_500)
+            .map(|n| entry("app.front", n))
+            .collect::<Vec<_>>(),
+    )
+    .await;
+    site.wait_for_stat("admitted", 2_500, DEADLINE).await;
+    site.push(
+        &(0..5_000)
+            .map(|n| entry("app.behind", n % 2_500))
+            .collect::<Vec<_>>(),
+    )
+    .await;
+    // Counting every flow over and over would be more work than the jobs.
+    let stats = &queue.keys().stats;
+    crate::support::wait_until("all ran", DEADLINE * 2, || async {
+        let completed: Option<u64> = redis::cmd("HGET")
+            .arg(stats)
+            .arg("completed")
+            .query_async(&mut site.redis().await)
+            .await
+            .unwrap();
+        completed == Some(5_000)
+    })
+    .await;
+    let counts = queue.counts().await.unwrap();
+    assert_eq!(counts.lanes.iter().sum::<u64>(), 2_500, "the paused wait");
+    daemon
+        .stop(Duration::from_secs(5), CancellationToken::new())
+        .await;
+}

@@ -3,8 +3,10 @@
 mod connection;
 mod growth;
 mod lease;
+mod limits;
 mod outbox;
 mod promotion;
+mod schedules;
 mod storage;
 
 use crate::queue::rig::Rig;

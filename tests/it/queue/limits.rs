@@ -390,3 +390,18 @@ async fn nothing_of_a_control_that_is_not_there() {
     let rig = rig("").await;
     assert_eq!(rig.queue.look().await.unwrap().control, Control::default());
 }
+
+#[tokio::test]
+async fn flows_whose_parking_was_lost_are_in_line_again() {
+    let rig = rig("[concurrency]\nlimit = 1\nkey = \"args.t\"").await;
+    rig.put(&jobs("a", 3)).await;
+    let first = claim(&rig, ME, 1, 10).await;
+    assert_eq!(first.heads, [Stand::Parked]);
+    let keys = rig.queue.keys();
+    rig.redis::<()>("SET", &[&keys.parked, "nonsense"]).await;
+    let set_aside = rig.queue.heal(7, &rig.catalog).await.unwrap();
+    assert_eq!(set_aside[0].key, keys.parked);
+    assert_eq!(rig.queue.look().await.unwrap().heads.len(), 1);
+    assert_eq!(claim(&rig, ME, 2, 10).await.heads, [Stand::Parked]);
+    assert!(finish(&rig, ME, &first.jobs[0]).await);
+}

@@ -7,10 +7,12 @@ use super::world::{World, nth};
 use crate::queue::rig::{failures, flow, handed_back, record, settlement};
 use std::collections::BTreeSet;
 use std::time::Duration;
+use tidegate::job::ties::outcome;
 use tidegate::job::{History, Priority, Reject, RejectCode};
 use tidegate::queue::claim::RawDelivery;
 use tidegate::queue::progress::Report;
 use tidegate::queue::settle::Ending;
+use tidegate::queue::ties::{Notice, next_step};
 use tidegate::queue::{FlowAllowance, QueueError, Settlement};
 
 impl World<'_> {
@@ -24,6 +26,9 @@ impl World<'_> {
             let at = usize::from(*pick) % held.len();
             let job = held.swap_remove(at);
             let mut ended = settlement(&job, self.ending(&job, *end));
+            if matches!(end, End::Done) {
+                ended.notice = self.notice(&job);
+            }
             ended.told = self.model.jobs[&job.id].told.is_some();
             batch.push(ended);
             jobs.push((job, *end));
@@ -41,11 +46,29 @@ impl World<'_> {
         // One that arrives when a later one was heard is refused as a whole.
         let late = self.rig.queue.settle(&by, number - 1, &batch).await;
         assert_eq!(late.unwrap().stale.len(), batch.len());
+        let died = jobs.iter().any(|(_, end)| matches!(end, End::Dead));
         for (job, end) in jobs {
             assert!(self.model.settled(&job.id, &job.token, end));
             self.daemons[who].past.push(job);
         }
-        self.dead_give_way().await;
+        self.dead_give_way(died).await;
+    }
+
+    /// What others are told of a job that is done, and what follows it.
+    fn notice(&self, job: &RawDelivery) -> Notice {
+        let (queue, catalog) = (&self.rig.queue, &self.rig.catalog);
+        let delivery = match job.open(queue, catalog, job.ready_ms) {
+            Ok(delivery) => delivery,
+            Err(unfit) => panic!("{} does not fit: {unfit:?}", job.id),
+        };
+        let id = &delivery.job.id;
+        let text = outcome(id, &delivery.job.kind, "done", 1, None, None);
+        let then = delivery.then.as_deref();
+        Notice {
+            follow: then.map(|then| next_step(then, id, delivery.workflow.as_ref(), &text)),
+            outcome: delivery.tied.then_some(text),
+            result: delivery.keeps_result,
+        }
     }
 
     /// What a daemon says of a delivery.
@@ -53,7 +76,7 @@ impl World<'_> {
         let finished = |state, counter| Ending::Finished {
             record: record(&job.id, state).encode(),
             counter,
-            given: self.model.jobs[&job.id].entry.id.is_some(),
+            given: self.model.jobs[&job.id].given,
             history: (!job.history.is_empty()).then(|| history_of(job)),
         };
         let failed = || {
@@ -74,7 +97,7 @@ impl World<'_> {
             End::Snooze => later(Duration::from_secs(3_600)),
             End::Dead => Ending::Dead {
                 history: failed(),
-                given: self.model.jobs[&job.id].entry.id.is_some(),
+                given: self.model.jobs[&job.id].given,
                 counter: "dead",
             },
             End::HandBack => handed_back(self.home(&job.id)),
@@ -82,14 +105,14 @@ impl World<'_> {
         }
     }
 
-    /// The bound of the dead set: which of those that died in the same millisecond went, only Redis knows.
-    async fn dead_give_way(&mut self) {
+    /// When one died, the dead set is brought to its bound: which of those that died in the same millisecond went, only Redis knows.
+    async fn dead_give_way(&mut self, died: bool) {
         let over = self
             .model
             .dead()
             .len()
             .saturating_sub(super::expected::DEAD_MAX);
-        if over == 0 {
+        if over == 0 || !died {
             return;
         }
         let found = Snapshot::of(self.rig).await;
@@ -220,7 +243,10 @@ impl World<'_> {
             assert_eq!(settled.stale, Vec::<usize>::new());
         }
         held.iter().for_each(|job| self.model.crashed(&job.id));
-        self.dead_give_way().await;
+        let died = held
+            .iter()
+            .any(|job| self.model.jobs[&job.id].place == Place::Dead);
+        self.dead_give_way(died).await;
         let past = &mut self.daemons[who].past;
         past.extend(held.into_iter().chain(dead.past));
     }
@@ -232,7 +258,7 @@ impl World<'_> {
         if history.crashes >= POISON {
             return Ending::Dead {
                 history,
-                given: self.model.jobs[&job.id].entry.id.is_some(),
+                given: self.model.jobs[&job.id].given,
                 counter: "poisoned",
             };
         }
@@ -289,8 +315,11 @@ impl World<'_> {
             assert!(self.model.requeued(&id));
         }
         self.look("the last requeue").await;
-        // Entries of cancelled jobs take a turn each.
+        // Entries of cancelled jobs take a turn each, and what follows a job comes after it.
         for _ in 0..2_000 {
+            while !self.model.inbox.is_empty() {
+                self.admit(0).await;
+            }
             let claim = Op::Claim {
                 who: 0,
                 limit: 200,
@@ -302,7 +331,9 @@ impl World<'_> {
                 .map(|_| (0, End::Done))
                 .collect();
             self.settle(0, &all, 1).await;
-            if self.rig.queue.look().await.unwrap().heads.is_empty() {
+            self.look("an end").await;
+            let idle = self.rig.queue.look().await.unwrap().heads.is_empty();
+            if idle && self.model.inbox.is_empty() {
                 break;
             }
         }
@@ -317,10 +348,21 @@ impl World<'_> {
             "taken",
             "archive",
             "archived",
+            // Groups that wait for members, and what waits for them.
+            "group_results",
+            "group_then",
+            "group_times",
+            "groups",
+            // Locks that are held until long after.
+            "lock_ends",
+            "locks",
             "workers",
         ];
         let found = Snapshot::of(self.rig).await;
-        let left: BTreeSet<&str> = found.names().filter(|name| !kept.contains(name)).collect();
+        let left: BTreeSet<&str> = found
+            .names()
+            .filter(|name| !kept.contains(name) && !name.starts_with("result:"))
+            .collect();
         assert_eq!(left, BTreeSet::new(), "what outlived the jobs");
     }
 

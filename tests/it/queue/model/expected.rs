@@ -1,12 +1,13 @@
 //! The model: what must be where after each operation. Knows nothing of Redis.
 
+use super::bonds::{Bonds, Bound, Lock, Ties};
 use super::op::{End, Entry, Form};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Crashes that end a job.
 pub const POISON: u32 = 3;
 /// Dead jobs kept.
-pub const DEAD_MAX: usize = 4;
+pub const DEAD_MAX: usize = 2;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Place {
@@ -16,10 +17,48 @@ pub enum Place {
     Dead,
 }
 
+/// An entry of the inbox.
+#[derive(Debug, Clone)]
+pub struct Sent {
+    pub entry: Entry,
+    /// The id it gives.
+    pub id: Option<String>,
+    /// Its text; none as long as only the queue knows it.
+    pub raw: Option<String>,
+    /// The first job of its chain, or the group before it.
+    pub workflow: Option<String>,
+}
+
+impl Sent {
+    /// A step of a workflow, with so many after it.
+    pub fn step(then: u8) -> Self {
+        let entry = Entry {
+            kind: 0,
+            class: 2,
+            id: None,
+            form: Form::Now,
+            bond: None,
+            result: false,
+            then,
+        };
+        Self {
+            entry,
+            id: None,
+            raw: None,
+            workflow: None,
+        }
+    }
+}
+
 #[derive(Debug, Clone)]
 pub struct Job {
-    pub entry: Entry,
-    pub raw: String,
+    /// What it says; its id may be another one's.
+    pub sent: Sent,
+    /// Whether an app gave its id.
+    pub given: bool,
+    pub ties: Ties,
+    /// Entries that are to be united with it.
+    pub merged: Vec<String>,
     pub place: Place,
     pub attempts: u32,
     pub crashes: u32,
@@ -34,7 +73,7 @@ pub struct Job {
 pub struct Model {
     pub remember: bool,
     /// Entries and what was made of them.
-    pub inbox: VecDeque<(Entry, String)>,
+    pub inbox: VecDeque<Sent>,
     /// Entries ever removed from the inbox.
     pub taken: u64,
     pub jobs: BTreeMap<String, Job>,
@@ -49,24 +88,40 @@ pub struct Model {
     /// Ended jobs, the latest first: id and state.
     pub recent: VecDeque<(String, &'static str)>,
     /// Quarantined entries, the oldest first.
-    pub quarantine: Vec<(Entry, String)>,
+    pub quarantine: Vec<Sent>,
+    pub bonds: Bonds,
     pub stats: BTreeMap<&'static str, u64>,
 }
 
 impl Model {
-    fn count(&mut self, name: &'static str) {
+    pub(super) fn count(&mut self, name: &'static str) {
         *self.stats.entry(name).or_default() += 1;
     }
 
     pub fn pushed(&mut self, entry: &Entry, raw: String) {
-        self.inbox.push_back((entry.clone(), raw));
+        self.inbox.push_back(Sent {
+            entry: entry.clone(),
+            id: entry.given(),
+            raw: Some(raw),
+            workflow: None,
+        });
     }
 
     /// What the enqueue script answers, and what it leaves behind.
     pub fn enqueued(&mut self, entry: &Entry, raw: String) -> String {
         let state = entry.given().and_then(|id| self.state_of(&id));
-        if let Some(state) = state {
+        if let Some(state) = state.or_else(|| self.holder_of(entry)) {
             return state.to_owned();
+        }
+        if let Some(lock) = entry.reserves() {
+            let holder = entry.given().expect("a lock is reserved for an id");
+            self.bonds.locks.insert(
+                lock,
+                Lock {
+                    holder,
+                    letter: 'f',
+                },
+            );
         }
         if let Some(id) = entry.given() {
             self.forgotten.remove(&id);
@@ -74,6 +129,14 @@ impl Model {
         }
         self.pushed(entry, raw);
         "created".to_owned()
+    }
+
+    /// The state of the job that holds the lock which an entry reserves.
+    fn holder_of(&self, entry: &Entry) -> Option<&'static str> {
+        let lock = self.bonds.locks.get(&entry.reserves()?)?;
+        let timed = (lock.letter == 't').then_some("done");
+        let state = self.state_of(&lock.holder).or(timed);
+        state.filter(|state| *state != "dead")
     }
 
     fn state_of(&self, id: &str) -> Option<&'static str> {
@@ -95,32 +158,35 @@ impl Model {
     pub fn admitted(&mut self, ids: &[Option<String>]) -> Vec<usize> {
         let mut duplicates = Vec::new();
         for (index, id) in ids.iter().enumerate() {
-            let (entry, raw) = self.inbox.pop_front().expect("it was peeked");
+            let sent = self.inbox.pop_front().expect("it was peeked");
             self.taken += 1;
-            if entry.form == Form::Broken {
-                entry.given().map(|id| self.reserved.remove(&id));
-                self.quarantine.push((entry, raw));
+            if sent.entry.form == Form::Broken {
+                sent.id.as_ref().map(|id| self.reserved.remove(id));
+                self.quarantine.push(sent);
                 self.count("quarantined");
                 continue;
             }
             let id = id.clone().expect("a job has an id");
             let taken = self.jobs.contains_key(&id) || self.remembered.contains_key(&id);
-            if entry.given().is_some() && taken {
+            if sent.id.is_some() && taken {
                 duplicates.push(index);
                 self.count("duplicates");
+                self.give_up_reservation(&id, &sent);
                 continue;
             }
             self.reserved.remove(&id);
             self.forgotten.remove(&id);
-            self.count("admitted");
-            let place = match entry.form {
-                Form::Later => Place::Delayed { due: false },
-                _ => Place::Waiting,
+            let Bound::Job(ties) = self.bind(&id, &sent) else {
+                duplicates.push(index);
+                continue;
             };
+            self.count("admitted");
             let job = Job {
-                entry,
-                raw,
-                place,
+                place: sent.entry.place(),
+                given: sent.id.is_some(),
+                ties,
+                sent,
+                merged: Vec::new(),
                 attempts: 0,
                 crashes: 0,
                 troubled: false,
@@ -133,12 +199,12 @@ impl Model {
 
     /// Waiting jobs in the flows that are not closed, by class.
     pub fn claimable(&self, closed: Option<u8>) -> Vec<u8> {
-        let open = |job: &&Job| job.place == Place::Waiting && Some(job.entry.kind) != closed;
+        let open = |job: &&Job| job.place == Place::Waiting && Some(job.sent.entry.kind) != closed;
         let mut classes: Vec<u8> = self
             .jobs
             .values()
             .filter(open)
-            .map(|j| j.entry.class)
+            .map(|j| j.sent.entry.class)
             .collect();
         classes.sort_unstable();
         classes
@@ -150,6 +216,7 @@ impl Model {
         job.place = Place::Running {
             token: token.to_owned(),
         };
+        self.untie_claimed(id);
     }
 
     /// A delivery ends; false if it is stale.
@@ -182,7 +249,7 @@ impl Model {
             }
             End::Quarantine => {
                 let job = self.over(id, None, "quarantined");
-                self.quarantine.push((job.entry, job.raw));
+                self.quarantine.push(job.sent);
             }
         }
         true
@@ -203,13 +270,15 @@ impl Model {
     }
 
     fn dies(&mut self, id: &str, counter: &'static str) {
-        let job = self.jobs.get_mut(id).expect("it ran");
+        let mut job = self.jobs.remove(id).expect("it ran");
         job.place = Place::Dead;
         job.troubled = true;
-        if self.remember && job.entry.id.is_some() {
+        self.untie(id, &mut job, "dead");
+        if self.remember && job.given {
             self.forgotten.remove(id);
             self.remembered.insert(id.to_owned(), "dead");
         }
+        self.jobs.insert(id.to_owned(), job);
         self.asked.remove(id);
         self.count(counter);
     }
@@ -221,19 +290,21 @@ impl Model {
 
     /// One of the dead had to give way.
     pub fn dropped(&mut self, id: &str) {
-        let job = self.jobs.remove(id).expect("it was dead");
+        let mut job = self.jobs.remove(id).expect("it was dead");
+        self.untie(id, &mut job, "purged");
         assert_eq!(job.place, Place::Dead, "{id} was dropped");
         self.count("dead_dropped");
     }
 
     /// A job is at its end.
     fn over(&mut self, id: &str, state: Option<&'static str>, counter: &'static str) -> Job {
-        let job = self.jobs.remove(id).expect("it lived");
+        let mut job = self.jobs.remove(id).expect("it lived");
+        self.untie(id, &mut job, state.unwrap_or("quarantined"));
         self.asked.remove(id);
         self.count(counter);
         if let Some(state) = state {
             self.recent.push_front((id.to_owned(), state));
-            if self.remember && job.entry.id.is_some() {
+            if self.remember && job.given {
                 self.remembered.insert(id.to_owned(), state);
             }
         }
@@ -277,22 +348,40 @@ impl Model {
         job.place = Place::Waiting;
         // What the operator did is told.
         job.troubled = true;
+        self.tie_again(id);
         self.count("requeued");
         true
     }
 
     pub fn buried(&mut self, id: &str) -> bool {
         let dead = self.jobs[id].place == Place::Dead;
-        if dead {
+        if let Some(mut job) = self.jobs.get(id).filter(|_| dead).cloned() {
             self.jobs.remove(id);
+            self.untie(id, &mut job, "purged");
             self.count("purged");
         }
         dead
     }
 
+    /// A job is put among the dead, as one that died, but nobody is told; true if others depend on it, and it stays.
+    pub fn shelved(&mut self, id: &str) -> bool {
+        let ties = &self.jobs[id].ties;
+        if ties.group.is_some() || ties.workflow.is_some() || !self.jobs[id].merged.is_empty() {
+            return true;
+        }
+        let mut job = self.jobs.remove(id).expect("it waits");
+        let result = std::mem::take(&mut job.ties.result);
+        self.untie(id, &mut job, "dead");
+        job.ties.result = result;
+        job.place = Place::Dead;
+        job.troubled = true;
+        self.jobs.insert(id.to_owned(), job);
+        false
+    }
+
     pub fn released(&mut self, index: usize) {
-        let (entry, raw) = self.quarantine.remove(index);
-        self.pushed(&entry, raw);
+        let sent = self.quarantine.remove(index);
+        self.inbox.push_back(sent);
     }
 
     pub fn forgot(&mut self, id: &str) {

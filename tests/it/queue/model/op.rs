@@ -59,6 +59,8 @@ pub enum Op {
     Cancel(u8),
     Requeue(u8),
     Bury(u8),
+    /// An operator puts a job among the dead, on its way to another queue.
+    Shelve(u8),
     /// An operator puts a quarantined entry back into the inbox.
     Release(u8),
     /// A daemon dies; the one that takes its place fences it and returns its jobs.
@@ -75,6 +77,37 @@ pub struct Entry {
     /// The number in its id, if it gives one.
     pub id: Option<u8>,
     pub form: Form,
+    /// What it is tied to.
+    #[serde(default)]
+    pub bond: Option<Bond>,
+    /// Whether its result is kept.
+    #[serde(default)]
+    pub result: bool,
+    /// How many steps follow it.
+    #[serde(default)]
+    pub then: u8,
+}
+
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub enum Bond {
+    /// It must hold a lock.
+    Unique { lock: u8, rule: Rule },
+    /// It is a member of a group, and may say what follows that.
+    Group { group: u8, then: bool },
+}
+
+/// Until when a lock is held, and what becomes of who finds it held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Rule {
+    Skip,
+    SkipClaimed,
+    Replace,
+    Merge,
+    /// Skipped until long after.
+    Timed,
+    /// The same, but for one that waits.
+    TimedReplace,
+    Debounce,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -125,6 +158,7 @@ fn op() -> impl Strategy<Value = Op> {
         6 => any::<u8>().prop_map(Op::Cancel),
         5 => any::<u8>().prop_map(Op::Requeue),
         3 => any::<u8>().prop_map(Op::Bury),
+        2 => any::<u8>().prop_map(Op::Shelve),
         2 => any::<u8>().prop_map(Op::Release),
         3 => who().prop_map(Op::Die),
     ]
@@ -136,14 +170,41 @@ fn entry() -> impl Strategy<Value = Entry> {
         3 => Just(Form::Later),
         1 => Just(Form::Broken),
     ];
-    (0..3_u8, 0..5_u8, option::weighted(0.6, 0..IDS), form).prop_map(|(kind, class, id, form)| {
-        Entry {
-            kind,
-            class,
-            id,
-            form,
-        }
+    let plain = (0..3_u8, 0..5_u8, option::weighted(0.6, 0..IDS), form);
+    let ties = (
+        option::weighted(0.5, bond()),
+        prop::bool::weighted(0.2),
+        steps(),
+    );
+    (plain, ties).prop_map(|((kind, class, id, form), (bond, result, then))| Entry {
+        kind,
+        class,
+        id,
+        form,
+        bond,
+        result,
+        then,
     })
+}
+
+fn bond() -> impl Strategy<Value = Bond> {
+    let rule = prop_oneof![
+        3 => Just(Rule::Skip),
+        1 => Just(Rule::SkipClaimed),
+        2 => Just(Rule::Replace),
+        2 => Just(Rule::Merge),
+        1 => Just(Rule::Timed),
+        1 => Just(Rule::TimedReplace),
+        2 => Just(Rule::Debounce),
+    ];
+    prop_oneof![
+        3 => (0..2_u8, rule).prop_map(|(lock, rule)| Bond::Unique { lock, rule }),
+        2 => (0..4_u8, any::<bool>()).prop_map(|(group, then)| Bond::Group { group, then }),
+    ]
+}
+
+fn steps() -> impl Strategy<Value = u8> {
+    prop_oneof![6 => Just(0), 1 => 1..3_u8]
 }
 
 fn end() -> impl Strategy<Value = End> {

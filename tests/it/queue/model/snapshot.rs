@@ -61,6 +61,18 @@ impl Snapshot {
         self.pairs(name).into_keys().collect()
     }
 
+    /// What is told of jobs at their result lists: ids and states.
+    pub fn results(&self) -> BTreeMap<String, String> {
+        let lists = self.held.iter().filter_map(|(name, held)| {
+            let id = name.strip_prefix("result:")?;
+            assert_eq!(held.len(), 1, "{name}");
+            let told: serde_json::Value = serde_json::from_str(&held[0]).unwrap();
+            assert_eq!(told["id"], id);
+            Some((id.to_owned(), told["state"].as_str()?.to_owned()))
+        });
+        lists.collect()
+    }
+
     /// Names of the flows that hold entries: class and kind.
     pub fn flows(&self) -> impl Iterator<Item = (&str, &str, &[String])> {
         self.held.iter().filter_map(|(name, held)| {

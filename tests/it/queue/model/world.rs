@@ -1,13 +1,15 @@
 //! Carries operations out on a real queue, and tells the model what was done.
 
+use super::bonds::group_rule;
 use super::check::check;
 use super::expected::{Model, Place};
-use super::op::{Case, DAEMONS, Entry, Form, Op};
+use super::op::{Bond, Case, DAEMONS, Entry, Form, Op, Rule};
 use super::snapshot::Snapshot;
 use crate::queue::rig::{KINDS, Rig, envelope};
-use tidegate::job::Priority;
+use tidegate::job::{Event, History, Priority, What};
 use tidegate::queue::claim::RawDelivery;
-use tidegate::queue::operate::{Cancelled, Enqueued};
+use tidegate::queue::operate::{Cancelled, Enqueued, NewJob};
+use tidegate::queue::scan::{Shelved, State};
 use tidegate::queue::{Admission, Flow, FlowAllowance, Peeked, Verdict};
 
 #[derive(Default)]
@@ -63,6 +65,7 @@ impl<'a> World<'a> {
 
     pub(super) async fn look(&mut self, what: &str) {
         let found = Snapshot::of(self.rig).await;
+        self.model.adopt(found.list("inbox"));
         self.stones = check(&self.model, &found, what);
     }
 
@@ -106,6 +109,7 @@ impl<'a> World<'a> {
             Op::Cancel(pick) => self.cancel(*pick).await,
             Op::Requeue(pick) => self.requeue(*pick).await,
             Op::Bury(pick) => self.bury(*pick).await,
+            Op::Shelve(pick) => self.shelve(*pick).await,
             Op::Release(pick) => self.release(*pick).await,
             Op::Die(w) => self.die(who(w)).await,
         }
@@ -119,10 +123,19 @@ impl<'a> World<'a> {
             more += &format!(r#","id":"{id}""#);
         }
         more += match entry.form {
+            // A debounced job says when it runs by that.
+            Form::Later if entry.is_debounced() => "",
             Form::Now => "",
             Form::Later => r#","delay_ms":3600000"#,
             Form::Broken => r#","nonsense":1"#,
         };
+        if entry.result {
+            more += r#","result_ttl_ms":3600000"#;
+        }
+        if entry.then > 0 {
+            more += &format!(r#","then":{}"#, step(entry.then - 1));
+        }
+        more += &entry.bond.map(bond).unwrap_or_default();
         envelope(KINDS[usize::from(entry.kind)], self.pushed, &more)
     }
 
@@ -136,14 +149,25 @@ impl<'a> World<'a> {
 
     async fn enqueue(&mut self, entries: &[Entry]) {
         let raws: Vec<String> = entries.iter().map(|entry| self.write(entry)).collect();
-        let ids: Vec<String> = entries
+        let names: Vec<(String, String)> = entries
             .iter()
-            .map(|e| e.given().unwrap_or_default())
+            .map(|e| {
+                (
+                    e.given().unwrap_or_default(),
+                    e.reserves().unwrap_or_default(),
+                )
+            })
             .collect();
-        let pairs = ids.iter().zip(&raws);
-        let jobs: Vec<(&str, Vec<u8>)> =
-            pairs.map(|(id, raw)| (&**id, raw.clone().into())).collect();
-        let answers = self.rig.queue.enqueue(&jobs).await.unwrap();
+        let jobs: Vec<NewJob> = names
+            .iter()
+            .zip(&raws)
+            .map(|((id, lock), raw)| NewJob {
+                id,
+                lock,
+                envelope: raw.as_bytes(),
+            })
+            .collect();
+        let answers = self.rig.queue.enqueue_all(&jobs).await.unwrap();
         for ((entry, raw), answer) in entries.iter().zip(raws).zip(answers) {
             let answer = match answer {
                 Enqueued::Created => "created".to_owned(),
@@ -172,6 +196,11 @@ impl<'a> World<'a> {
             Admission::Done { duplicates, .. } => {
                 assert!(current, "admitted what was taken by another daemon");
                 let ids: Vec<Option<String>> = verdicts.iter().map(id_of).collect();
+                for (verdict, sent) in verdicts.iter().zip(&self.model.inbox) {
+                    let reject = matches!(verdict, Verdict::Rejected { .. });
+                    let broken = sent.entry.form == Form::Broken;
+                    assert_eq!(reject, broken, "{verdict:?} of {sent:?}");
+                }
                 assert_eq!(duplicates, self.model.admitted(&ids));
             }
             Admission::Moved => assert!(!current, "nobody else took any"),
@@ -212,7 +241,15 @@ impl<'a> World<'a> {
         }
         for job in jobs {
             self.model.claimed(&job.id, &job.token);
-            assert_eq!(job.raw, self.model.jobs[&job.id].raw.as_bytes());
+            assert_eq!(
+                job.raw,
+                self.model.jobs[&job.id]
+                    .sent
+                    .raw
+                    .as_ref()
+                    .unwrap()
+                    .as_bytes()
+            );
             let daemon = &mut self.daemons[who];
             if lost {
                 daemon.lost.push(job);
@@ -270,7 +307,7 @@ impl<'a> World<'a> {
         let Some(id) = self.pick(pick, |_| true) else {
             return;
         };
-        let given = self.model.jobs[&id].entry.id.is_some();
+        let given = self.model.jobs[&id].given;
         let record = crate::queue::rig::record(&id, "cancelled");
         let answer = match self
             .rig
@@ -310,6 +347,31 @@ impl<'a> World<'a> {
         assert_eq!(buried == 1, self.model.buried(&id), "bury of {id}");
     }
 
+    async fn shelve(&mut self, pick: u8) {
+        let Some(id) = self.pick(pick, |place| !matches!(place, Place::Running { .. })) else {
+            return;
+        };
+        let state = match self.model.jobs[&id].place {
+            Place::Delayed { .. } => State::Delayed,
+            Place::Dead => State::Dead,
+            _ => State::Pending,
+        };
+        let job = [(&*id, History::default(), Event::new(1, What::Moved))];
+        let bound = self.model.shelved(&id);
+        let answer = if bound {
+            Shelved::Bound
+        } else {
+            Shelved::Taken
+        };
+        let others = State::ALL.into_iter().filter(|other| *other != state);
+        for (state, is) in others
+            .map(|s| (s, Shelved::Changed))
+            .chain([(state, answer)])
+        {
+            assert_eq!(self.rig.queue.shelve(state, &job).await.unwrap(), [is]);
+        }
+    }
+
     async fn release(&mut self, pick: u8) {
         let kept = self.rig.queue.quarantined("", 1_000).await.unwrap();
         if kept.is_empty() {
@@ -323,7 +385,7 @@ impl<'a> World<'a> {
 
     /// The flow in which a job waits.
     pub(super) fn home(&self, id: &str) -> Flow {
-        let entry = &self.model.jobs[id].entry;
+        let entry = &self.model.jobs[id].sent.entry;
         let class = Priority::ALL[usize::from(entry.class)];
         crate::queue::rig::flow(class, KINDS[usize::from(entry.kind)])
     }
@@ -331,6 +393,44 @@ impl<'a> World<'a> {
 
 pub(super) fn nth<T>(list: &[T], pick: u8) -> Option<&T> {
     list.get(usize::from(pick) % list.len().max(1))
+}
+
+/// An envelope with so many steps after it.
+fn step(then: u8) -> String {
+    match then {
+        0 => r#"{"kind":"app.a"}"#.to_owned(),
+        more => format!(r#"{{"kind":"app.a","then":{}}}"#, step(more - 1)),
+    }
+}
+
+/// The fields of an envelope that ask for it.
+fn bond(bond: Bond) -> String {
+    match bond {
+        Bond::Unique { lock, rule } => {
+            let rule = match rule {
+                Rule::Debounce => {
+                    return format!(r#","debounce":{{"key":"k{lock}","wait_ms":3600000}}"#);
+                }
+                Rule::Skip => "",
+                Rule::SkipClaimed => r#","until":"claimed""#,
+                Rule::Replace => r#","on_conflict":"replace""#,
+                Rule::Merge => r#","until":"claimed","on_conflict":"merge""#,
+                Rule::TimedReplace => r#","until":"ttl","ttl_ms":3600000,"on_conflict":"replace""#,
+                Rule::Timed => r#","until":"ttl","ttl_ms":3600000"#,
+            };
+            format!(r#","unique":{{"key":"k{lock}"{rule}}}"#)
+        }
+        Bond::Group { group, then } => {
+            let (size, always) = group_rule(group);
+            let when = if always { "always" } else { "success" };
+            let then = if then {
+                format!(r#","then":{}"#, step(0))
+            } else {
+                String::new()
+            };
+            format!(r#","group":{{"id":"g{group}","size":{size},"when":"{when}"{then}}}"#)
+        }
+    }
 }
 
 fn id_of(verdict: &Verdict) -> Option<String> {
