@@ -27,6 +27,7 @@ mod queues;
 mod run;
 mod setup;
 mod store;
+mod verify;
 mod who;
 mod workflow;
 
@@ -81,6 +82,8 @@ enum Command {
     Dead(dead::Args),
     /// List, retry or remove entries that could not be jobs
     Quarantine(quarantine::Args),
+    /// Look whether a queue is whole: every job in exactly one place; --repair puts it right
+    Verify(verify::Args),
     /// Claim nothing from a queue, or nothing of one kind, until it is resumed
     Pause(pause::PauseArgs),
     /// Go on with a queue or a kind that was paused
@@ -118,6 +121,7 @@ impl Command {
             Self::Jobs(args) => jobs::run(args, global).await,
             Self::Dead(args) => dead::run(args, global).await,
             Self::Quarantine(args) => quarantine::run(args, global).await,
+            Self::Verify(args) => verify::run(args, global).await,
             Self::Bridges(args) => bridges::run(args, global).await,
             Self::Pause(args) => pause::pause(args, global).await,
             Self::Resume(args) => pause::resume(args, global).await,

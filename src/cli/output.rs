@@ -166,6 +166,20 @@ pub(super) fn age(ms: u64) -> String {
     units.join(" ")
 }
 
+/// An amount of memory: `512B`, `3.4MiB`.
+pub(super) fn bytes(n: u64) -> String {
+    const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
+    if n < 1_024 {
+        return format!("{n}B");
+    }
+    let (mut amount, mut unit) = (n as f64 / 1_024.0, 0);
+    while amount >= 1_024.0 && unit + 1 < UNITS.len() {
+        amount /= 1_024.0;
+        unit += 1;
+    }
+    format!("{amount:.1}{}", UNITS[unit])
+}
+
 /// The beginning of a text that is too long for a table.
 pub(super) fn brief(text: &str, max: usize) -> String {
     let mut cut: String = text.chars().take(max).collect();
@@ -178,6 +192,13 @@ pub(super) fn brief(text: &str, max: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn memory_is_told_in_the_largest_unit() {
+        assert_eq!(bytes(1_023), "1023B");
+        assert_eq!(bytes(3_565_158), "3.4MiB");
+        assert_eq!(bytes(u64::MAX), "16777216.0TiB");
+    }
 
     #[test]
     fn ages_have_two_units_at_most() {

@@ -1,6 +1,6 @@
 //! `tidegate queues`: every queue in numbers.
 
-use super::output::{age, table};
+use super::output::{age, bytes, table};
 use super::store::{OnQueue, Store};
 use super::{CliError, Global, Report};
 use crate::job::Priority;
@@ -29,8 +29,11 @@ pub async fn run(args: Args, global: &Global) -> Result<Report, CliError> {
     let (mut views, mut rows) = (Vec::new(), Vec::new());
     for queue in store.queues() {
         let counts = queue.counts().await?;
-        views.push(view(&queue.name, &counts));
-        rows.push(row(&queue.name, &counts));
+        let memory = queue.memory().await?;
+        let mut shown = view(&queue.name, &counts);
+        shown["memory_bytes"] = memory.into();
+        views.push(shown);
+        rows.push(row(&queue.name, &counts, memory));
     }
     let classes = Priority::ALL.map(Priority::as_str);
     let headings = [
@@ -43,6 +46,7 @@ pub async fn run(args: Args, global: &Global) -> Result<Report, CliError> {
             "dead",
             "quarantine",
             "oldest",
+            "memory",
             "paused",
         ][..],
     ]
@@ -68,6 +72,8 @@ pub(super) fn view(name: &str, counts: &Counts) -> Value {
         "running": counts.running,
         "dead": counts.dead,
         "quarantine": counts.quarantine,
+        "histories": counts.archived,
+        "ids": counts.ids,
         "inbox": counts.inbox,
         "oldest_age_ms": oldest_age(counts),
     })
@@ -79,7 +85,7 @@ pub(super) fn oldest_age(counts: &Counts) -> Option<u64> {
     Some(counts.now_ms.saturating_sub(ready))
 }
 
-fn row(name: &str, counts: &Counts) -> Vec<String> {
+fn row(name: &str, counts: &Counts, memory: Option<u64>) -> Vec<String> {
     let mut row = vec![name.to_owned(), counts.inbox.to_string()];
     row.extend(counts.lanes.iter().map(u64::to_string));
     let others = [
@@ -91,6 +97,7 @@ fn row(name: &str, counts: &Counts) -> Vec<String> {
     ];
     row.extend(others.iter().map(u64::to_string));
     row.push(oldest_age(counts).map_or_else(|| "-".to_owned(), age));
+    row.push(memory.map_or_else(|| "-".to_owned(), bytes));
     let kinds = counts.control.paused_kinds.keys();
     row.push(match &counts.control.paused {
         Some(_) => "yes".to_owned(),

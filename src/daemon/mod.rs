@@ -29,7 +29,7 @@ use crate::queue::Queue;
 use crate::queue::connection::Connection;
 use crate::runner::slots::Slots;
 use crate::runner::{QueueContext, Registry, Runner, Shared};
-use crate::services::{bell, lag, publish, scheduler, server, upkeep};
+use crate::services::{auditor, bell, lag, publish, scheduler, server, upkeep};
 use crate::telemetry::events;
 use crate::telemetry::{Alert, Alerts, Metrics, Successes};
 use arc_swap::ArcSwap;
@@ -367,9 +367,14 @@ fn start_services(
             lag::objective(&config, &context.queue.name),
             stop.clone(),
         ));
+        services.spawn(auditor::run(
+            Arc::clone(context),
+            config.audit.interval,
+            stop.clone(),
+        ));
         services.spawn(upkeep::run(
             Arc::clone(context),
-            upkeep::Ages::from(&config.retention),
+            config.retention.clone(),
             stop.clone(),
         ));
         services.spawn(scheduler::run(Arc::clone(context), stop.clone()));

@@ -60,7 +60,8 @@ impl Queue {
             HEAL.call([key, &moved_to, &self.keys.quarantine, &self.keys.stats].into_iter());
         cmd.arg(wanted)
             .arg(self.bounds.quarantine_max)
-            .arg(self.bounds.quarantine_bytes);
+            .arg(self.bounds.quarantine_bytes)
+            .arg(self.size_of(key));
         let answer = HEAL.send(self, &cmd).await?;
         let found = Reply::new(Value::Array(vec![answer]))?.text()?;
         Ok((!found.is_empty()).then(|| SetAside {
@@ -68,6 +69,17 @@ impl Queue {
             found,
             moved_to,
         }))
+    }
+
+    /// The size kept in `stats` that what a key holds counts for.
+    fn size_of(&self, key: &str) -> &'static str {
+        let k = &self.keys;
+        match key {
+            _ if [&k.jobs, &k.meta, &k.dead].iter().any(|of| *of == key) => "dead_bytes",
+            _ if [&k.archive, &k.archived].iter().any(|of| *of == key) => "history_bytes",
+            _ if k.quarantine == key => "quarantine_bytes",
+            _ => "",
+        }
     }
 
     /// Makes flows known again that a lost list of flows had made unfindable.

@@ -33,6 +33,10 @@ pub struct Counts {
     pub dead: u64,
     /// Quarantined entries.
     pub quarantine: u64,
+    /// Histories of jobs that ended.
+    pub archived: u64,
+    /// Ids that are remembered or reserved.
+    pub ids: u64,
     /// Ready time of the job that waits longest, ms.
     pub oldest_ready_ms: Option<u64>,
     /// Redis time, ms.
@@ -99,8 +103,18 @@ impl Queue {
     pub async fn counts(&self) -> Result<Counts, QueueError> {
         let k = &self.keys;
         let mut conn = self.conn.clone();
-        type Sizes = (u64, u64, u64, u64, u64, BTreeMap<String, u64>, (u64, u64));
-        let (inbox, delayed, running, dead, quarantine, stats, time): Sizes = redis::pipe()
+        type Sizes = (
+            u64,
+            u64,
+            u64,
+            u64,
+            u64,
+            u64,
+            u64,
+            BTreeMap<String, String>,
+            (u64, u64),
+        );
+        let sizes: Sizes = redis::pipe()
             .cmd("LLEN")
             .arg(&k.inbox)
             .cmd("ZCARD")
@@ -111,11 +125,21 @@ impl Queue {
             .arg(&k.dead)
             .cmd("XLEN")
             .arg(&k.quarantine)
+            .cmd("ZCARD")
+            .arg(&k.archived)
+            .cmd("ZCARD")
+            .arg(&k.ids)
             .cmd("HGETALL")
             .arg(&k.stats)
             .cmd("TIME")
             .query_async(&mut conn)
             .await?;
+        let (inbox, delayed, running, dead, quarantine, archived, ids, stats, time) = sizes;
+        // A counter that somebody made unusable counts for nothing.
+        let stats = stats
+            .into_iter()
+            .filter_map(|(name, n)| Some((name, n.parse().ok()?)))
+            .collect();
         let mut look = self.look().await?;
         let mut counts = Counts {
             inbox,
@@ -123,6 +147,8 @@ impl Queue {
             running,
             dead,
             quarantine,
+            archived,
+            ids,
             stats,
             now_ms: time.0 * 1_000 + time.1 / 1_000,
             oldest_ready_ms: look.heads.iter().map(|(_, ready)| *ready).min(),
@@ -161,7 +187,7 @@ impl Queue {
     }
 
     /// Flows that wait for a slot or the rate of their key.
-    async fn parked_flows(&self) -> Result<BTreeSet<Flow>, QueueError> {
+    pub(super) async fn parked_flows(&self) -> Result<BTreeSet<Flow>, QueueError> {
         let mut flows = BTreeSet::new();
         let mut cursor = Some(0);
         while let Some(from) = cursor {

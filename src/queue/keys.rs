@@ -79,6 +79,8 @@ pub struct Keys {
     pub archive: String,
     /// id by the time it was put into the archive (zset).
     pub archived: String,
+    /// Which daemon audits this queue (string that expires).
+    pub auditor: String,
     /// Counters since ever, and sizes of what has a cap in bytes (hash).
     pub stats: String,
     /// id → entries a cancelled job left in flows (hash).
@@ -151,6 +153,7 @@ impl Keys {
             dead: key("dead"),
             quarantine: key("quarantine"),
             recent: key("recent"),
+            auditor: key("auditor"),
             archive: key("archive"),
             archived: key("archived"),
             stats: key("stats"),
@@ -223,7 +226,7 @@ impl Keys {
     }
 
     /// Every fixed key with the type it must have; `number` is a string that holds an integer.
-    pub fn typed(&self) -> impl Iterator<Item = (&str, &'static str)> {
+    pub fn typed(&self) -> impl Iterator<Item = (&str, &'static str)> + Clone {
         let fixed = [
             (&self.inbox, "list"),
             (&self.taken, "number"),
@@ -236,6 +239,7 @@ impl Keys {
             (&self.dead, "zset"),
             (&self.quarantine, "stream"),
             (&self.recent, "list"),
+            (&self.auditor, "string"),
             (&self.archive, "hash"),
             (&self.archived, "zset"),
             (&self.stats, "hash"),

@@ -5,6 +5,7 @@
 //! closed; it is told which flows to claim from and how the deliveries ended.
 
 pub mod admit;
+pub mod audit;
 pub mod backend;
 pub mod bell;
 pub mod board;
@@ -17,6 +18,7 @@ pub mod inspect;
 mod keys;
 pub mod lease;
 pub mod limits;
+mod memory;
 pub mod operate;
 pub mod progress;
 mod rehearse;

@@ -336,19 +336,20 @@ impl Queue {
         Ok((reply.count()?, reply.count()?))
     }
 
-    /// Removes histories of jobs that ended before a time, and those over the caps, at most [`FORGET_MAX`] of either;
-    /// returns how many.
+    /// Removes histories of jobs that ended before a time, those over the caps, and ids whose time of being remembered is
+    /// over: at most [`FORGET_MAX`] of each; returns how many histories and ids.
     ///
     /// # Errors
     /// Redis failed, or a key has the wrong type.
-    pub async fn forget_before(&self, before_ms: u64) -> Result<u64, QueueError> {
+    pub async fn forget_before(&self, before_ms: u64) -> Result<(u64, u64), QueueError> {
         let k = &self.keys;
-        let mut cmd = FORGET.call([&k.archive, &k.archived, &k.stats].into_iter());
+        let mut cmd = FORGET.call([&k.archive, &k.archived, &k.stats, &k.ids, &k.dead].into_iter());
         cmd.arg(before_ms)
             .arg(self.bounds.history_max)
             .arg(self.bounds.history_bytes)
             .arg(FORGET_MAX);
-        count(FORGET.send(self, &cmd).await?)
+        let mut reply = Reply::new(FORGET.send(self, &cmd).await?)?;
+        Ok((reply.count()?, reply.count()?))
     }
 }
 

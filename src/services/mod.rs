@@ -1,6 +1,7 @@
 //! What runs beside the jobs for as long as the daemon does: each service is one `run(…, stop)` that ends when `stop`
 //! is cancelled, and never fails the daemon.
 
+pub mod auditor;
 pub mod bell;
 pub mod bridge;
 pub mod intake;

@@ -8,6 +8,7 @@ use crate::queue::inspect::Quarantined;
 use crate::queue::operate::{BURY_MAX, FORGET_MAX, RELEASE_MAX};
 use crate::queue::workflow::Pruned;
 use crate::runner::QueueContext;
+use crate::telemetry::events;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -17,37 +18,15 @@ const INTERVAL: Duration = Duration::from_secs(60);
 /// The most steps of one look, so that it ends.
 const STEPS: usize = 1_000;
 
-/// How long what is set aside is kept.
-#[derive(Debug, Clone, Copy)]
-pub struct Ages {
-    /// Dead jobs.
-    pub dead: Duration,
-    /// Quarantined entries.
-    pub quarantine: Duration,
-    /// Histories of jobs that ended.
-    pub history: Duration,
-    /// Groups after their last change.
-    pub groups: Duration,
-    /// Groups kept at most.
-    pub groups_max: usize,
-}
-
-impl From<&RetentionConfig> for Ages {
-    fn from(config: &RetentionConfig) -> Self {
-        Self {
-            dead: config.dead_age,
-            quarantine: config.quarantine_age,
-            history: config.history_age,
-            groups: config.groups_age,
-            groups_max: config.groups_max,
-        }
-    }
-}
-
 /// Tidies at the start, at every interval, and when definitions were reloaded.
-pub async fn run(context: Arc<QueueContext>, ages: Ages, stop: CancellationToken) {
+pub async fn run(context: Arc<QueueContext>, config: RetentionConfig, stop: CancellationToken) {
+    let mut told = Told::default();
     loop {
-        if let Err(e) = tidy(&context, &ages).await {
+        let tidied = match tidy(&context, &config).await {
+            Ok(()) => told.tell(&context, config.ids_max).await,
+            failed => failed,
+        };
+        if let Err(e) = tidied {
             tracing::debug!(queue = &*context.queue.name, error = %e, "not tidied");
         }
         tokio::select! {
@@ -58,22 +37,61 @@ pub async fn run(context: Arc<QueueContext>, ages: Ages, stop: CancellationToken
     }
 }
 
-async fn tidy(context: &QueueContext, ages: &Ages) -> Result<(), QueueError> {
-    bury_old(context, before(ages.dead)).await?;
+/// What gave way until now, as far as it was told.
+#[derive(Default)]
+struct Told(Option<[u64; 2]>);
+
+impl Told {
+    /// Shows what the queue takes up, and tells of what gave way since the last time.
+    async fn tell(&mut self, context: &QueueContext, ids_max: u64) -> Result<(), QueueError> {
+        let name = &context.queue.name;
+        let (metrics, alerts) = (&context.shared.metrics, &context.shared.alerts);
+        if let Some(bytes) = context.queue.memory().await? {
+            metrics.queue_memory(name, bytes);
+        }
+        let counts = context.queue.counts().await?;
+        let since_ever = |counter: &str| counts.stats.get(counter).copied().unwrap_or(0);
+        metrics.ids_remembered(name, counts.ids);
+        metrics.queue_dropped(name, "history", since_ever("history_dropped"));
+        if counts.ids > ids_max {
+            alerts.raise(events::ids_many(name, counts.ids, ids_max));
+        }
+        let dropped = [since_ever("dead_dropped"), since_ever("quarantine_dropped")];
+        let before = self.0.replace(dropped).unwrap_or(dropped);
+        for (n, (state, what)) in [
+            ("dead", "dead jobs"),
+            ("quarantined", "quarantined entries"),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            metrics.queue_dropped(name, state, dropped[n]);
+            let more = dropped[n].saturating_sub(before[n]);
+            if more > 0 {
+                alerts.raise(events::retention_dropped(name, what, more));
+            }
+        }
+        Ok(())
+    }
+}
+
+async fn tidy(context: &QueueContext, keep: &RetentionConfig) -> Result<(), QueueError> {
+    bury_old(context, before(keep.dead_age)).await?;
     release_understood(context).await?;
     let queue = &context.queue;
     for _ in 0..STEPS {
-        if queue.discard_before(before(ages.quarantine)).await? < RELEASE_MAX as u64 {
+        if queue.discard_before(before(keep.quarantine_age)).await? < RELEASE_MAX as u64 {
             break;
         }
     }
     for _ in 0..STEPS {
-        if queue.forget_before(before(ages.history)).await? < FORGET_MAX as u64 {
+        let (histories, ids) = queue.forget_before(before(keep.history_age)).await?;
+        if histories < FORGET_MAX as u64 && ids < FORGET_MAX as u64 {
             break;
         }
     }
     for _ in 0..STEPS {
-        let pruned = queue.prune_ties(ages.groups, ages.groups_max).await?;
+        let pruned = queue.prune_ties(keep.groups_age, keep.groups_max).await?;
         if pruned == Pruned::default() {
             break;
         }

@@ -1,6 +1,7 @@
 //! The queue's scripts, through the calls a daemon makes, on a real Redis.
 
 mod admission;
+mod audit;
 mod cost;
 mod hostile;
 mod kept;

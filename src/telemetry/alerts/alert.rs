@@ -29,6 +29,10 @@ pub enum AlertName {
     ScheduleMissed,
     /// The auditor repaired something.
     AuditRepair,
+    /// Something an operator may have wanted to see gave way to others.
+    RetentionDropped,
+    /// A queue remembers more ids than it should.
+    IdsMany,
     /// A reload was refused.
     ReloadFailed,
     /// Jobs can't be taken in from the outbox or over a bridge.
@@ -65,6 +69,8 @@ impl AlertName {
             Self::QueueLag => "queue_lag",
             Self::ScheduleMissed => "schedule_missed",
             Self::AuditRepair => "audit_repair",
+            Self::RetentionDropped => "retention_dropped",
+            Self::IdsMany => "ids_many",
             Self::ReloadFailed => "reload_failed",
             Self::IntakeLost => "intake_lost",
             Self::IntakeBack => "intake_back",
@@ -90,7 +96,9 @@ impl AlertName {
             | Self::RedisBack
             | Self::IntakeBack
             | Self::QueueLag
-            | Self::ScheduleMissed => Severity::Warn,
+            | Self::ScheduleMissed
+            | Self::RetentionDropped
+            | Self::IdsMany => Severity::Warn,
         }
     }
 }

@@ -228,6 +228,36 @@ pub fn audit_repair(queue: &str, what: &str, count: u64) -> Alert {
     Alert::new(AlertName::AuditRepair, queue, &format!("{what}: {count}"))
 }
 
+/// Dead jobs or quarantined entries gave way before an operator may have seen them: a cap was reached.
+#[must_use = "hand the alert to Alerts::raise"]
+pub fn retention_dropped(queue: &str, what: &'static str, count: u64) -> Alert {
+    warn!(
+        event = "retention_dropped",
+        alert = AlertName::RetentionDropped.as_str(),
+        queue,
+        what,
+        count,
+        "more than the cap: the oldest gave way"
+    );
+    let message = format!("{count} of the oldest {what} gave way to newer ones");
+    Alert::new(AlertName::RetentionDropped, queue, &message)
+}
+
+/// A queue remembers more ids than it should. None is forgotten for that.
+#[must_use = "hand the alert to Alerts::raise"]
+pub fn ids_many(queue: &str, ids: u64, limit: u64) -> Alert {
+    warn!(
+        event = "ids_many",
+        alert = AlertName::IdsMany.as_str(),
+        queue,
+        ids,
+        limit,
+        "more remembered ids than the limit: a shorter dedupe.window needs less memory"
+    );
+    let message = format!("{ids} ids are remembered, the limit is {limit}");
+    Alert::new(AlertName::IdsMany, queue, &message)
+}
+
 /// New configuration or job definitions were refused; the old ones stay.
 #[must_use = "hand the alert to Alerts::raise"]
 pub fn reload_failed(error: &str) -> Alert {

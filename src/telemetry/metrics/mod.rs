@@ -46,6 +46,9 @@ pub struct Metrics {
     queue_depth: Family<QueueState, Gauge>,
     queue_oldest_age: Family<Queue, FloatGauge>,
     queue_paused: Family<Queue, Gauge>,
+    queue_memory: Family<Queue, Gauge>,
+    queue_dropped: Family<QueueState, Gauge>,
+    ids_remembered: Family<Queue, Gauge>,
     schedule_lag: FloatGauge,
     workers_busy: Family<Queue, Gauge>,
     workers_capacity: Family<Queue, Gauge>,
@@ -84,6 +87,13 @@ impl Metrics {
                 "Age of the oldest waiting job",
             ),
             queue_paused: add(r, "queue_paused", "1 while a queue is paused"),
+            queue_memory: add(r, "queue_memory_bytes", "What a queue takes up in Redis"),
+            queue_dropped: add(
+                r,
+                "queue_dropped",
+                "Kept jobs and entries that gave way because of a cap, since ever, by state",
+            ),
+            ids_remembered: add(r, "ids_remembered", "Ids a queue remembers or has reserved"),
             schedule_lag: add(
                 r,
                 "schedule_lag_seconds",
@@ -151,6 +161,29 @@ impl Metrics {
         self.queue_paused
             .get_or_create(&of(queue))
             .set(i64::from(paused));
+    }
+
+    /// What a queue takes up in Redis, bytes.
+    pub fn queue_memory(&self, queue: &Arc<str>, bytes: u64) {
+        self.queue_memory
+            .get_or_create(&of(queue))
+            .set(signed(bytes));
+    }
+
+    /// So many kept in this state gave way because of a cap, since ever, whichever daemon did it.
+    pub fn queue_dropped(&self, queue: &Arc<str>, state: &'static str, count: u64) {
+        let labels = QueueState {
+            queue: Arc::clone(queue),
+            state,
+        };
+        self.queue_dropped.get_or_create(&labels).set(signed(count));
+    }
+
+    /// So many ids a queue remembers.
+    pub fn ids_remembered(&self, queue: &Arc<str>, ids: u64) {
+        self.ids_remembered
+            .get_or_create(&of(queue))
+            .set(signed(ids));
     }
 
     /// How late the last scheduled job was.

@@ -147,8 +147,11 @@ async fn queues_are_told_in_the_promised_shape() {
     let wanted = [
         "dead",
         "delayed",
+        "histories",
+        "ids",
         "inbox",
         "lanes",
+        "memory_bytes",
         "name",
         "oldest_age_ms",
         "parked",
@@ -169,6 +172,7 @@ async fn queues_are_told_in_the_promised_shape() {
         (&json!(1), &json!(1), &json!(false))
     );
     assert!(queue["oldest_age_ms"].is_u64(), "{queue}");
+    assert!(queue["memory_bytes"].as_u64().unwrap() > 500, "{queue}");
     assert_eq!(
         (
             &answer["queues"][1]["name"],

@@ -192,3 +192,45 @@ fn an_entry_is_not_looked_for_in_the_wrong_queue() {
     assert_eq!((ran.code, &ran.json()["error"]), (2, &json!("usage")));
     assert!(ran.err.contains("--queue: default, mail"), "{ran:?}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn verify_tells_what_is_wrong_and_puts_it_right_when_asked() {
+    let site = Site::new("", &JOBS);
+    site.push(&["{\"kind\":\"app.ok\",\"id\":\"a\"}".to_owned()])
+        .await;
+    let queue = site.queue("default").await;
+    admit_all(&site, &queue).await;
+    let whole = json_at(&site, &["verify", "default"]).ok();
+    assert_eq!(
+        (&whole["whole"], &whole["mismatch"]),
+        (&json!(true), &json!(0))
+    );
+    let flow = queue.keys().named("flow:normal:app.ok");
+    redis::cmd("DEL")
+        .arg(flow)
+        .query_async::<()>(&mut site.redis().await)
+        .await
+        .unwrap();
+    let wrong = json_at(&site, &["verify", "default"]);
+    let answer = wrong.json();
+    assert_eq!(
+        (wrong.code, &answer["mismatch"]),
+        (1, &json!(1)),
+        "{wrong:?}"
+    );
+    assert_eq!(
+        answer["findings"],
+        json!([{"damage": "lost", "count": 1, "examples": ["a"]}])
+    );
+    assert_eq!(answer["repaired"], json!(false));
+    let text = at(&site, &["verify", "default"]);
+    assert!(text.out.contains("jobs that were in no place"), "{text:?}");
+    assert!(text.err.contains("default is not whole"), "{text:?}");
+    let repaired = json_at(&site, &["verify", "default", "--repair"]);
+    assert_eq!(
+        (repaired.code, &repaired.json()["repaired"]),
+        (1, &json!(true))
+    );
+    json_at(&site, &["verify", "default"]).ok();
+    assert_eq!(at(&site, &["verify", "a b"]).code, 2);
+}

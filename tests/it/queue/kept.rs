@@ -1,6 +1,6 @@
 //! What is kept of jobs that are over, and within which bounds.
 
-use super::rig::{Rig, envelope, failures, flow, handed_back, record, settlement};
+use super::rig::{Rig, done, envelope, failures, flow, handed_back, record, settlement};
 use std::time::Duration;
 use tidegate::job::{Event, History, Priority, Reject, RejectCode, What};
 use tidegate::queue::claim::RawDelivery;
@@ -207,9 +207,12 @@ async fn the_archive_is_bounded_by_count_bytes_and_age() {
     let time: (u64, u64) = rig.redis("TIME", &[]).await;
     rig.redis::<()>("ZADD", &[&archived, "1000", "x129"]).await;
     let now_ms = time.0 * 1_000;
-    assert_eq!(rig.queue.forget_before(now_ms - 60_000).await.unwrap(), 1);
+    assert_eq!(
+        rig.queue.forget_before(now_ms - 60_000).await.unwrap(),
+        (1, 0)
+    );
     assert_sizes(&rig).await;
-    while rig.queue.forget_before(now_ms + 60_000).await.unwrap() > 0 {}
+    while rig.queue.forget_before(now_ms + 60_000).await.unwrap() != (0, 0) {}
     assert_eq!(size(&rig, "history_bytes").await, 0);
     // Smaller bounds hold as soon as somebody tidies.
     let off = Rig::with(|c| c.retention.history_max = 0).await;
@@ -361,4 +364,37 @@ async fn what_is_quarantined_after_trouble_leaves_its_history() {
         rig.redis::<u64>("EXISTS", &[&rig.queue.keys().meta]).await,
         0
     );
+}
+
+#[tokio::test]
+async fn the_memory_of_a_queue_is_estimated_in_a_bounded_way() {
+    let rig = Rig::new().await;
+    let before = rig.queue.memory().await.unwrap().unwrap();
+    let padded = |n: u64| format!("{}{}", given(n), " ".repeat(2_000));
+    rig.put(&(0..1_000).map(padded).collect::<Vec<_>>()).await;
+    let full = rig.queue.memory().await.unwrap().unwrap();
+    let grown = full - before;
+    assert!((2_000_000..6_000_000).contains(&grown), "{grown}");
+    let jobs = rig.claim(1_000).await;
+    for chunk in jobs.chunks(500) {
+        let ends: Vec<_> = chunk.iter().map(|j| settlement(j, done(j))).collect();
+        rig.settle(&ends).await;
+    }
+    let after = rig.queue.memory().await.unwrap().unwrap();
+    assert!(after < full - 1_500_000, "{after}");
+}
+
+#[tokio::test]
+async fn ids_are_forgotten_when_their_time_is_over() {
+    let rig = Rig::new().await;
+    rig.put(&[given(1), given(2)]).await;
+    for job in rig.claim(2).await {
+        rig.done(&job).await;
+    }
+    let ids = rig.queue.keys().ids.clone();
+    rig.redis::<()>("ZADD", &[&ids, "1000", "x1", "1", "reserved"])
+        .await;
+    assert_eq!(rig.queue.forget_before(1).await.unwrap(), (0, 1));
+    let left: Vec<String> = rig.redis("ZRANGE", &[&ids, "0", "-1"]).await;
+    assert_eq!(left, ["reserved", "x2"]);
 }
