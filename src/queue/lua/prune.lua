@@ -20,7 +20,11 @@ end
 local gone = redis.call('ZRANGE', lock_ends, '-inf', now, 'BYSCORE', 'LIMIT', 0, most)
 if #gone > 0 then
   redis.call('ZREM', lock_ends, unpack(gone))
-  redis.call('HDEL', locks, unpack(gone))
+  for _, name in ipairs(gone) do
+    -- The enqueue script may have reserved it for another job since.
+    local ends = string.match(redis.call('HGET', locks, name) or '', '|t|(%d+)|%d+$')
+    if ends and tonumber(ends) <= now then redis.call('HDEL', locks, name) end
+  end
 end
 redis.call('ZREMRANGEBYSCORE', stops, '-inf', now)
 return {#old, #gone}

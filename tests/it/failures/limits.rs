@@ -2,6 +2,7 @@
 
 use crate::queue::rig::{Rig, done, envelope, failures, handed_back, record, settlement};
 use crate::queue::rig::{flow, number_of};
+use crate::support::{DEADLINE, wait_until};
 use tidegate::job::{Priority, Reject, RejectCode};
 use tidegate::queue::claim::RawDelivery;
 use tidegate::queue::operate::{Cancelled, Enqueued, NewJob};
@@ -112,4 +113,24 @@ async fn f11_orphan_unique_locks_and_silent_dedup() {
         Enqueued::Created,
         "after all of them"
     );
+}
+
+#[tokio::test]
+async fn f11_a_lock_that_outlived_its_time_is_not_taken_from_its_next_holder() {
+    let rig = Rig::new().await;
+    let timed = r#","unique":{"key":"invoice-7","until":"ttl","ttl_ms":1}"#;
+    rig.put(&[envelope("app.a", 1, timed)]).await;
+    rig.done(&rig.claim(1).await[0]).await;
+    let ends = rig.queue.keys().lock_ends.clone();
+    wait_until("its time is over", DEADLINE, || async {
+        let at: f64 = rig.redis("ZSCORE", &[&ends, LOCK]).await;
+        let time: (u64, u64) = rig.redis("TIME", &[]).await;
+        time.0 * 1_000 + time.1 / 1_000 > at as u64
+    })
+    .await;
+    assert_eq!(enqueue(&rig, 2).await, Enqueued::Created);
+    rig.admit().await;
+    let age = std::time::Duration::from_secs(60);
+    rig.queue.prune_ties(age, 100).await.unwrap();
+    assert!(matches!(enqueue(&rig, 3).await, Enqueued::Held { .. }));
 }
