@@ -186,6 +186,7 @@ async fn the_environment_is_the_declared_one_and_nothing_else() {
         "TIDEGATE_JOB_ID=job-1",
         "TIDEGATE_KIND=app.test",
         "TIDEGATE_TOKEN=incarnation:7",
+        "TRACEPARENT=00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
     ];
     assert_eq!(set, expected);
 }
