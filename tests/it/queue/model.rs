@@ -8,6 +8,7 @@ mod bonds;
 mod check;
 mod ends;
 mod expected;
+mod limits;
 mod op;
 mod snapshot;
 mod world;
@@ -52,7 +53,9 @@ impl Stage {
                     c.dedupe.window = Duration::ZERO;
                 }
             };
-            runtime.block_on(Rig::on(url, set))
+            let mut rig = runtime.block_on(Rig::on(url, set));
+            rig.catalog = limits::catalog();
+            rig
         };
         let (remembering, forgetting) = (rig(true), rig(false));
         Self {

@@ -75,7 +75,7 @@ impl Entry {
             Rule::SkipClaimed | Rule::Merge | Rule::Debounce => 'c',
             Rule::Timed | Rule::TimedReplace => 't',
         };
-        let kind = crate::queue::rig::KINDS[usize::from(self.kind)];
+        let kind = super::limits::kind(self.kind);
         Some((letter, format!("{kind}:k{lock}")))
     }
 

@@ -2,8 +2,8 @@
 
 use super::bonds::Group;
 use super::expected::{Model, Place, Sent};
+use super::limits::{check_limits, parked};
 use super::snapshot::Snapshot;
-use crate::queue::rig::KINDS;
 use std::collections::{BTreeMap, BTreeSet};
 use tidegate::job::{History, Priority};
 
@@ -39,6 +39,7 @@ pub fn check(model: &Model, found: &Snapshot, what: &str) -> usize {
     check_ids(model, found, what);
     check_books(model, found, what);
     check_sizes(found, what);
+    check_limits(model, found, what);
     check_flows(model, found, what)
 }
 
@@ -214,7 +215,7 @@ fn check_sizes(found: &Snapshot, what: &str) {
     assert_eq!(found.members("archived"), listed, "archived after {what}");
 }
 
-/// Who waits stands once, in its flow, and the flow is listed by the ready time of its head.
+/// Who waits stands once, in its flow, and the flow is listed by the ready time of its head, or waits for a slot.
 fn check_flows(model: &Model, found: &Snapshot, what: &str) -> usize {
     let mut stones: BTreeMap<&str, (usize, &str)> = BTreeMap::new();
     for (id, stone) in found.pairs("tomb") {
@@ -232,7 +233,8 @@ fn check_flows(model: &Model, found: &Snapshot, what: &str) -> usize {
             match stones.get_mut(id).filter(|(_, until)| at <= *until) {
                 Some((count, _)) => *count = count.checked_sub(1).expect("a stone for each entry"),
                 None => {
-                    let before = waiting.insert(id, (class, kind));
+                    let home = (class.to_owned(), kind.to_owned());
+                    let before = waiting.insert(id.to_owned(), home);
                     assert_eq!(before, None, "{id} waits twice after {what}");
                 }
             }
@@ -245,31 +247,41 @@ fn check_flows(model: &Model, found: &Snapshot, what: &str) -> usize {
         .jobs
         .iter()
         .filter(|(_, job)| job.place == Place::Waiting);
-    let wanted: BTreeMap<&str, (&str, &str)> = wanted
+    let wanted: BTreeMap<String, (String, String)> = wanted
         .map(|(id, job)| {
             let class = Priority::ALL[usize::from(job.sent.entry.class)].as_str();
-            (&**id, (class, KINDS[usize::from(job.sent.entry.kind)]))
+            (id.clone(), (class.to_owned(), job.sent.entry.member()))
         })
         .collect();
     assert_eq!(waiting, wanted, "waiting after {what}");
+    let parked = parked(found);
     for class in Priority::ALL.map(Priority::as_str) {
         let listed = found.pairs(&format!("ready:{class}"));
         let listed: BTreeMap<_, u64> = listed
             .into_iter()
-            .map(|(kind, head)| (kind, head.parse().unwrap()))
+            .map(|(flow, place)| (flow, place.parse::<f64>().unwrap() as u64))
             .collect();
-        let wanted = heads.remove(class).unwrap_or_default();
-        let kinds =
-            |of: &BTreeMap<&str, u64>| of.keys().map(|k| (*k).to_owned()).collect::<Vec<_>>();
-        assert_eq!(kinds(&listed), kinds(&wanted), "ready:{class} after {what}");
-        for (kind, at) in listed {
-            // A job that took the place of another in the same millisecond bears the next one.
-            let early = wanted[kind].checked_sub(at);
-            assert!(
-                early.is_some_and(|ms| ms < 100),
-                "ready:{class} of {kind} after {what}"
-            );
+        let holds = heads.remove(class).unwrap_or_default();
+        for (flow, head) in &holds {
+            match listed.get(flow) {
+                None => assert!(
+                    parked.contains(&(class, *flow)),
+                    "{flow} of {class} after {what}"
+                ),
+                // One that waited for a slot comes back with the place it had.
+                Some(_) if flow.contains('@') => {}
+                // A job that took the place of another in the same millisecond bears the next one.
+                Some(at) => assert!(
+                    head.checked_sub(*at).is_some_and(|ms| ms < 100),
+                    "ready:{class} of {flow} after {what}"
+                ),
+            }
         }
+        // What waited for a slot may have been taken meanwhile: the next claim finds that out.
+        let idle = listed
+            .keys()
+            .find(|flow| !flow.contains('@') && !holds.contains_key(*flow));
+        assert_eq!(idle, None, "ready:{class} after {what}");
     }
     total
 }

@@ -6,6 +6,7 @@ use super::snapshot::Snapshot;
 use super::world::{World, nth};
 use crate::queue::rig::{failures, flow, handed_back, record, settlement};
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 use tidegate::job::ties::outcome;
 use tidegate::job::{History, Priority, Reject, RejectCode};
@@ -191,10 +192,11 @@ impl World<'_> {
         if lost.is_empty() {
             return;
         }
-        let endings = lost
-            .iter()
-            .map(|job| settlement(job, self.ending(job, End::HandBack)));
-        let endings: Vec<Settlement> = endings.collect();
+        let mut endings = Vec::new();
+        for (job, slots) in lost.iter().zip(self.held_by(&lost).await) {
+            let ended = settlement(job, self.ending(job, End::HandBack));
+            endings.push(Settlement { slots, ..ended });
+        }
         let by = &self.daemons[who].incarnation;
         let settled = self.rig.queue.settle(by, 0, &endings).await.unwrap();
         assert_eq!(settled.stale, Vec::<usize>::new());
@@ -202,6 +204,12 @@ impl World<'_> {
             assert!(self.model.settled(&job.id, &job.token, End::HandBack));
         }
         self.daemons[who].past.extend(lost);
+    }
+
+    /// The slots that jobs hold, as somebody finds out who did not claim them.
+    async fn held_by(&self, jobs: &[RawDelivery]) -> Vec<Arc<[Arc<str>]>> {
+        let ids: Vec<&str> = jobs.iter().map(|job| &*job.id).collect();
+        self.rig.queue.held_by(&ids).await.unwrap()
     }
 
     /// A daemon dies. Another one fences it: from then on it is refused. Its jobs go back.
@@ -237,10 +245,14 @@ impl World<'_> {
         let names = |id: &String| held.iter().any(|job| job.id == *id);
         assert!(found.iter().all(|entry| names(&entry.id)));
         assert_eq!(found.len(), held.len());
-        for job in &held {
-            let mut ended = settlement(job, self.rescued(job));
-            ended.told = true;
-            back.push(ended);
+        for (job, slots) in held.iter().zip(self.held_by(&held).await) {
+            let ended = settlement(job, self.rescued(job));
+            let told = true;
+            back.push(Settlement {
+                slots,
+                told,
+                ..ended
+            });
         }
         if !back.is_empty() {
             let by = &self.daemons[who].incarnation;

@@ -34,6 +34,7 @@ impl Sent {
     pub fn step(then: u8) -> Self {
         let entry = Entry {
             kind: 0,
+            key: 0,
             class: 2,
             id: None,
             form: Form::Now,
@@ -195,19 +196,6 @@ impl Model {
             self.jobs.insert(id, job);
         }
         duplicates
-    }
-
-    /// Waiting jobs in the flows that are not closed, by class.
-    pub fn claimable(&self, closed: Option<u8>) -> Vec<u8> {
-        let open = |job: &&Job| job.place == Place::Waiting && Some(job.sent.entry.kind) != closed;
-        let mut classes: Vec<u8> = self
-            .jobs
-            .values()
-            .filter(open)
-            .map(|j| j.sent.entry.class)
-            .collect();
-        classes.sort_unstable();
-        classes
     }
 
     pub fn claimed(&mut self, id: &str, token: &str) {

@@ -1,6 +1,7 @@
 //! What daemons, apps and operators do, as values: proptest makes sequences of them and shrinks those that fail. Whom or
 //! what an operation is about is an index, taken modulo what there is, so that any part of a sequence is one too.
 
+use super::limits::KEYS;
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
@@ -72,6 +73,9 @@ pub enum Op {
 pub struct Entry {
     /// Number of its kind.
     pub kind: u8,
+    /// The number of its key, if its kind has keys.
+    #[serde(default)]
+    pub key: u8,
     /// Its class, as an index.
     pub class: u8,
     /// The number in its id, if it gives one.
@@ -145,7 +149,7 @@ fn op() -> impl Strategy<Value = Op> {
         8 => entries().prop_map(Op::Enqueue),
         2 => who().prop_map(Op::Peek),
         16 => who().prop_map(Op::Admit),
-        18 => (who(), 1..8_u8, option::weighted(0.2, 0..3_u8), prop::bool::weighted(0.1))
+        18 => (who(), 1..8_u8, option::weighted(0.2, 0..5_u8), prop::bool::weighted(0.1))
             .prop_map(|(who, limit, closed, lost)| Op::Claim { who, limit, closed, lost }),
         18 => (who(), vec((any::<u8>(), end()), 1..5), 1..3_u8)
             .prop_map(|(who, ends, asked)| Op::Settle { who, ends, asked }),
@@ -170,21 +174,26 @@ fn entry() -> impl Strategy<Value = Entry> {
         3 => Just(Form::Later),
         1 => Just(Form::Broken),
     ];
-    let plain = (0..3_u8, 0..5_u8, option::weighted(0.6, 0..IDS), form);
+    let kind = prop_oneof![3 => 0..3_u8, 2 => 3..5_u8];
+    let flow = (kind, 0..KEYS, 0..5_u8);
+    let plain = (flow, option::weighted(0.6, 0..IDS), form);
     let ties = (
         option::weighted(0.5, bond()),
         prop::bool::weighted(0.2),
         steps(),
     );
-    (plain, ties).prop_map(|((kind, class, id, form), (bond, result, then))| Entry {
-        kind,
-        class,
-        id,
-        form,
-        bond,
-        result,
-        then,
-    })
+    (plain, ties).prop_map(
+        |(((kind, key, class), id, form), (bond, result, then))| Entry {
+            kind,
+            key,
+            class,
+            id,
+            form,
+            bond,
+            result,
+            then,
+        },
+    )
 }
 
 fn bond() -> impl Strategy<Value = Bond> {

@@ -73,7 +73,16 @@ impl Snapshot {
         lists.collect()
     }
 
-    /// Names of the flows that hold entries: class and kind.
+    /// Who holds the slots of each name.
+    pub fn slots(&self) -> BTreeMap<String, BTreeSet<&str>> {
+        let sets = self.held.iter().filter_map(|(name, held)| {
+            let slot = name.strip_prefix("slots:")?;
+            Some((slot.to_owned(), held.iter().map(String::as_str).collect()))
+        });
+        sets.collect()
+    }
+
+    /// Names of the flows that hold entries: class and kind, with the key.
     pub fn flows(&self) -> impl Iterator<Item = (&str, &str, &[String])> {
         self.held.iter().filter_map(|(name, held)| {
             let (class, member) = name.strip_prefix("flow:")?.split_once(':')?;

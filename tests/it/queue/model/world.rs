@@ -3,14 +3,15 @@
 use super::bonds::group_rule;
 use super::check::check;
 use super::expected::{Model, Place};
+use super::limits::kind;
 use super::op::{Bond, Case, DAEMONS, Entry, Form, Op, Rule};
 use super::snapshot::Snapshot;
-use crate::queue::rig::{KINDS, Rig, envelope};
+use crate::queue::rig::{Rig, envelope};
 use tidegate::job::{Event, History, Priority, What};
 use tidegate::queue::claim::RawDelivery;
 use tidegate::queue::operate::{Cancelled, Enqueued, NewJob};
 use tidegate::queue::scan::{Shelved, State};
-use tidegate::queue::{Admission, Flow, FlowAllowance, Peeked, Verdict};
+use tidegate::queue::{Admission, Flow, FlowAllowance, Peeked, Terms, Verdict};
 
 #[derive(Default)]
 pub(super) struct Daemon {
@@ -136,7 +137,10 @@ impl<'a> World<'a> {
             more += &format!(r#","then":{}"#, step(entry.then - 1));
         }
         more += &entry.bond.map(bond).unwrap_or_default();
-        envelope(KINDS[usize::from(entry.kind)], self.pushed, &more)
+        if let Some(key) = entry.partition() {
+            more += &format!(r#","concurrency_key":"{key}""#);
+        }
+        envelope(kind(entry.kind), self.pushed, &more)
     }
 
     async fn push(&mut self, entries: &[Entry]) {
@@ -209,15 +213,16 @@ impl<'a> World<'a> {
 
     async fn claim(&mut self, who: usize, limit: u8, closed: Option<u8>, lost: bool) {
         let limit = usize::from(limit.max(1));
-        let heads = self.rig.queue.look().await.unwrap().heads;
-        let closed_kind = closed.map(|kind| KINDS[usize::from(kind) % KINDS.len()]);
-        let plan: Vec<FlowAllowance> = heads
-            .into_iter()
-            .filter(|(flow, _)| Some(&*flow.kind) != closed_kind)
-            .map(|(flow, _)| FlowAllowance {
+        let look = self.rig.queue.look().await.unwrap();
+        let closed_kind = closed.map(kind);
+        let catalog = &self.rig.catalog;
+        let open = look.heads.into_iter().map(|(flow, _)| flow);
+        let plan: Vec<FlowAllowance> = open
+            .filter(|flow| Some(&*flow.kind) != closed_kind)
+            .map(|flow| FlowAllowance {
+                terms: Terms::of(&flow, catalog.get(&flow.kind).unwrap(), &look.control),
                 flow,
                 allowance: limit,
-                terms: Default::default(),
             })
             .collect();
         let incarnation = self.daemons[who].incarnation.clone();
@@ -388,7 +393,7 @@ impl<'a> World<'a> {
     pub(super) fn home(&self, id: &str) -> Flow {
         let entry = &self.model.jobs[id].sent.entry;
         let class = Priority::ALL[usize::from(entry.class)];
-        crate::queue::rig::flow(class, KINDS[usize::from(entry.kind)])
+        Flow::of(class, &entry.member())
     }
 }
 
