@@ -287,7 +287,7 @@ impl Client {
             at_ms: clock::unix_ms(),
             duration_ms: 0,
         };
-        let given = envelope.id.is_some();
+        let given = envelope.gives(id);
         let enqueued = envelope.enqueued_at;
         Ok(queue.cancel(&record, given, enqueued, "client").await?)
     }

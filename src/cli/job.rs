@@ -206,7 +206,7 @@ pub(super) async fn cancel_found(
         at_ms: clock::unix_ms(),
         duration_ms: 0,
     };
-    let given = envelope.id.is_some();
+    let given = envelope.gives(id);
     Ok(queue
         .cancel(&record, given, envelope.enqueued_at, &who())
         .await?)

@@ -192,6 +192,12 @@ impl RejectCode {
 }
 
 impl Envelope {
+    /// Whether it gives this id. A job may have the envelope of a later one, which took its place and gave another.
+    #[must_use]
+    pub fn gives(&self, id: &str) -> bool {
+        self.id.as_ref().is_some_and(|given| given.as_str() == id)
+    }
+
     /// Parses and checks one inbox entry.
     ///
     /// # Errors

@@ -6,7 +6,7 @@ use super::limits::{Gate, Terms};
 use super::reply::Reply;
 use super::script::{CLAIM, LOOK, PROMOTE};
 use super::settle::Ending;
-use super::ties::{Notice, notice_unrun};
+use super::ties::{Notice, id_was_given, notice_unrun};
 use super::{Flow, Queue, QueueError, millis};
 use crate::catalog::{Catalog, JobSpec};
 use crate::job::{Envelope, History, Job, JobId, Priority, Reject, RejectCode, merge};
@@ -193,6 +193,12 @@ impl RawDelivery {
         notice_unrun(&self.id, kind, &self.ties, ending, now_ms)
     }
 
+    /// Whether an app gave its id, so that it is remembered; `envelope` is its own.
+    #[must_use]
+    pub fn id_was_given(&self, envelope: &Envelope) -> bool {
+        id_was_given(&self.id, &self.ties, envelope)
+    }
+
     /// Parses what is stored.
     ///
     /// # Errors
@@ -204,7 +210,7 @@ impl RawDelivery {
             .as_ref()
             .is_some_and(|h| h.attempts + h.crashes + h.snoozes > 0);
         if !started && expiry(&envelope, self.ready_ms).is_some_and(|at| at < now_ms) {
-            let given = envelope.id.is_some();
+            let given = self.id_was_given(&envelope);
             return Err(Unfit::Expired { given });
         }
         let reject = |code, message: String| Unfit::Rejected(Reject::new(code, message));
@@ -243,7 +249,7 @@ impl RawDelivery {
                 .map_or(spec.timeout, Duration::from_millis),
             spec: Arc::clone(spec),
             history,
-            given: envelope.id.is_some(),
+            given: self.id_was_given(&envelope),
             enqueued_ms: envelope.enqueued_at,
             ready_ms: self.ready_ms,
             claimed_ms: now_ms,

@@ -117,7 +117,8 @@ impl Queue {
         Ok(answers)
     }
 
-    /// Cancels a job that waits; asks for the end of one that runs. `by` is who does it, like `user@host`.
+    /// Cancels a job that waits; asks for the end of one that runs. `given`: its envelope gives its id. `by` is who does
+    /// it, like `user@host`.
     ///
     /// # Errors
     /// Redis failed, or a key has the wrong type.

@@ -132,6 +132,12 @@ pub(super) fn keeps_result(stored: &str) -> bool {
     stored.lines().any(|line| line.starts_with('r'))
 }
 
+/// Whether an app gave the id of a job with these stored ties: its envelope says so, or did before that of a later job
+/// under its lock took its place.
+pub(crate) fn id_was_given(id: &str, stored: &str, envelope: &Envelope) -> bool {
+    envelope.gives(id) || stored.lines().any(|line| line == "i")
+}
+
 /// What is told, and to whom, when a job ends.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Notice {

@@ -10,7 +10,7 @@ use crate::queue::admit::flow_of;
 use crate::queue::lease::{Heartbeat, RunningEntry, Watch};
 use crate::queue::limits::slot_limit;
 use crate::queue::settle::Ending;
-use crate::queue::ties::notice_unrun;
+use crate::queue::ties::{id_was_given, notice_unrun};
 use crate::queue::{QueueError, Settlement};
 use crate::telemetry::events::{self, JobRef};
 use crate::telemetry::metrics::UNKNOWN_KIND;
@@ -205,7 +205,7 @@ impl Keeper {
             .zip(ties)
             .map(|(((entry, (raw, meta)), slots), ties)| {
                 let crash = crashed.then_some(Crash { entry, now_ms });
-                let (kind, ending) = rescued(&registry.catalog, &raw, &meta, crash);
+                let (kind, ending) = rescued(&registry.catalog, &raw, &meta, &ties, crash);
                 let settlement = Settlement {
                     id: entry.id.as_str().into(),
                     token: entry.token.as_str().into(),
@@ -295,6 +295,7 @@ fn rescued(
     catalog: &Catalog,
     raw: &[u8],
     meta: &[u8],
+    ties: &str,
     crash: Option<Crash<'_>>,
 ) -> (Arc<str>, Ending) {
     let envelope = match Envelope::parse(raw) {
@@ -314,7 +315,7 @@ fn rescued(
             history.push(Event::new(now_ms, What::Dead).note("it crashed its daemon too often"));
             let ending = Ending::Dead {
                 history: Box::new(history.clone()),
-                given: envelope.id.is_some(),
+                given: id_was_given(&entry.id, ties, &envelope),
                 counter: "poisoned",
             };
             return (kind, ending);

@@ -242,7 +242,7 @@ async fn delete(store: &Store, queue: &Queue, jobs: &[Matched]) -> Result<Tally,
             at_ms: clock::unix_ms(),
             duration_ms: 0,
         };
-        let given = envelope.id.is_some();
+        let given = envelope.gives(&job.seen.id);
         queue
             .cancel_if(job.seen.state, &record, given, envelope.enqueued_at, by)
             .await

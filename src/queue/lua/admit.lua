@@ -151,10 +151,11 @@ local function replace(entry, holder, first, wait, most)
   end
   redis.call('HSET', jobs, holder, entry.raw)
   redis.call('HDEL', meta, holder)
-  -- Results that somebody waits for are still told of the holder.
-  local asked = string.match(redis.call('HGET', TIES, holder) or '', 'r%d+')
-  local tied = entry.tied
+  -- Results that somebody waits for are still told of the holder, and its id is still its own.
+  local before, tied = redis.call('HGET', TIES, holder) or '', entry.tied
+  local asked = string.match('\n' .. before, '\n(r%d+)')
   if asked and not string.find(tied, '\nr%d') then tied = tied .. '\n' .. asked end
+  if id_was_given(before) then tied = tied .. '\ni' end
   redis.call('HSET', TIES, holder, tied)
   -- One that was put off for as long as it may be keeps its place.
   if wait > 0 and due <= now then return end
@@ -245,7 +246,7 @@ local function bind(entry, lock_rule, group_rule)
   if group_rule ~= '' and not join(entry, string.match('\n' .. entry.tied, '\ng([^\n]+)'), group_rule) then
     return false
   end
-  redis.call('HSET', TIES, entry.id, entry.tied)
+  redis.call('HSET', TIES, entry.id, entry.tied .. (entry.given and lock_rule ~= '' and '\ni' or ''))
   return true
 end
 

@@ -2,7 +2,7 @@
 -- Ends a job that waits; asks for the end of one that runs.
 -- KEYS: those of lib/ties.lua, jobs, running, delayed, dead, tomb, cancels, ids, meta, recent, stats, bell, archive,
 --       archived, result list
--- ARGV: id, record for the ring, '1' if the id is to be remembered, id window ms, recent max, history of a job that has
+-- ARGV: id, record for the ring, '1' if its envelope gives the id, id window ms, recent max, history of a job that has
 --       none, event if it waits, event if it runs, history max, history bytes, and if it is to be ended only in
 --       that state: 'pending' or 'delayed'
 -- Out:  'cancelled', 'asked' (it runs; its daemon is told), or its state: 'dead', 'unknown',
@@ -37,14 +37,14 @@ redis.call('HDEL', jobs, id)
 archiving.note(id, ARGV[2], redis.call('HGET', meta, id) or ARGV[6], ARGV[7])
 redis.call('HDEL', meta, id)
 archiving.keep(archive, archived, stats, now, tonumber(ARGV[9]), tonumber(ARGV[10]))
-if ARGV[3] == '1' and tonumber(ARGV[4]) > 0 then
+local tied = redis.call('HGET', TIES, id)
+if (ARGV[3] == '1' or id_was_given(tied or '')) and tonumber(ARGV[4]) > 0 then
   redis.call('ZADD', ids, now + ARGV[4] + EIGHTHS.cancelled, id)
 end
 if tonumber(ARGV[5]) > 0 then
   redis.call('LPUSH', recent, ARGV[2])
   redis.call('LTRIM', recent, 0, ARGV[5] - 1)
 end
-local tied = redis.call('HGET', TIES, id)
 if tied then
   untie(id, tied, 'cancelled', nil, result, now)
   keep_groups(now)

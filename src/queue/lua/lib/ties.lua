@@ -1,6 +1,7 @@
 -- What a job is tied to besides its flow, and how an end lets go of it. For scripts whose first nine keys are these:
 -- ties: id → fields joined by '\n'. 'f', 'c', 't': a lock, held until the job is finished, is claimed, or time is over;
---   'g': its group; 'r': ms for which its result is kept; 'w': the workflow it belongs to
+--   'g': its group; 'r': ms for which its result is kept; 'w': the workflow it belongs to;
+--   'i': an app gave its id, which the envelope may not tell any more once it is that of a later job under its lock
 -- locks: lock → '<id>|<f, c or t>|<ms when it is gone, or 0>|<ms of the first job under it>'
 -- lock_ends: locks that outlive their jobs, by the ms when they are gone
 -- merges: id → envelopes that are to be united with its own, joined by ','
@@ -87,6 +88,9 @@ local function keep_groups(now)
     end
   end
 end
+
+-- Whether an app gave the id of a job with these ties.
+local function id_was_given(tied) return string.find('\n' .. tied .. '\n', '\ni\n', 1, true) ~= nil end
 
 -- Gives up a lock, if the job still holds it.
 local function unlock(name, id)

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 use tidegate::job::ties::outcome;
 use tidegate::job::{History, Priority, Reject, RejectCode};
-use tidegate::queue::claim::RawDelivery;
+use tidegate::queue::claim::{Delivery, RawDelivery};
 use tidegate::queue::progress::Report;
 use tidegate::queue::settle::Ending;
 use tidegate::queue::ties::{Notice, next_step};
@@ -56,11 +56,7 @@ impl World<'_> {
 
     /// What others are told of a job that is done, and what follows it.
     fn notice(&self, job: &RawDelivery) -> Notice {
-        let (queue, catalog) = (&self.rig.queue, &self.rig.catalog);
-        let delivery = match job.open(queue, catalog, job.ready_ms) {
-            Ok(delivery) => delivery,
-            Err(unfit) => panic!("{} does not fit: {unfit:?}", job.id),
-        };
+        let delivery = self.delivery(job);
         let id = &delivery.job.id;
         let text = outcome(id, &delivery.job.kind, "done", 1, None, None);
         let then = delivery.then.as_deref();
@@ -71,12 +67,21 @@ impl World<'_> {
         }
     }
 
+    /// A claimed job as its daemon sees it.
+    fn delivery(&self, job: &RawDelivery) -> Delivery {
+        let (queue, catalog) = (&self.rig.queue, &self.rig.catalog);
+        match job.open(queue, catalog, job.ready_ms) {
+            Ok(delivery) => delivery,
+            Err(unfit) => panic!("{} does not fit: {unfit:?}", job.id),
+        }
+    }
+
     /// What a daemon says of a delivery.
     fn ending(&self, job: &RawDelivery, end: End) -> Ending {
         let finished = |state, counter| Ending::Finished {
             record: record(&job.id, state).encode(),
             counter,
-            given: self.model.jobs[&job.id].given,
+            given: self.delivery(job).given,
             history: (!job.history.is_empty()).then(|| history_of(job)),
         };
         let failed = || {
@@ -97,7 +102,7 @@ impl World<'_> {
             End::Snooze => later(Duration::from_secs(3_600)),
             End::Dead => Ending::Dead {
                 history: failed(),
-                given: self.model.jobs[&job.id].given,
+                given: self.delivery(job).given,
                 counter: "dead",
             },
             End::HandBack => handed_back(self.home(&job.id)),
@@ -258,7 +263,7 @@ impl World<'_> {
         if history.crashes >= POISON {
             return Ending::Dead {
                 history,
-                given: self.model.jobs[&job.id].given,
+                given: self.delivery(job).given,
                 counter: "poisoned",
             };
         }

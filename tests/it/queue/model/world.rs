@@ -307,7 +307,8 @@ impl<'a> World<'a> {
         let Some(id) = self.pick(pick, |_| true) else {
             return;
         };
-        let given = self.model.jobs[&id].given;
+        // As the envelope says, which may be that of a later one.
+        let given = self.model.jobs[&id].sent.id.as_deref() == Some(&*id);
         let record = crate::queue::rig::record(&id, "cancelled");
         let answer = match self
             .rig

@@ -4,6 +4,7 @@ use super::{args_of, finished, rig, unique};
 use crate::queue::rig::{Rig, envelope, settlement};
 use serde_json::json;
 use tidegate::queue::claim::RawDelivery;
+use tidegate::queue::operate::Cancelled;
 
 const REPLACE: &str = r#""key":"k","on_conflict":"replace""#;
 const MERGE: &str = r#""key":"k","until":"claimed","on_conflict":"merge""#;
@@ -168,4 +169,43 @@ async fn of_debounced_jobs_the_last_runs_when_none_came_for_a_while() {
         rig.done(job).await;
     }
     assert!(rig.left_over().await.is_empty());
+}
+
+#[tokio::test]
+async fn the_id_of_one_that_was_replaced_is_remembered_if_an_app_gave_it() {
+    let rig = rig().await;
+    let debounced = |n: u64, more: &str| {
+        let rule = r#""debounce":{"key":"d","wait_ms":3600000}"#;
+        envelope("app.a", n, &format!(",{rule}{more}"))
+    };
+    rig.put(&[
+        unique(1, REPLACE, r#","id":"kept""#),
+        debounced(2, r#","id":"ended""#),
+    ])
+    .await;
+    rig.put(&[unique(3, REPLACE, ""), debounced(4, "")]).await;
+    let job = only(&rig).await;
+    let delivery = job.open(&rig.queue, &rig.catalog, job.ready_ms).unwrap();
+    assert!(delivery.given, "kept");
+    rig.done(&job).await;
+    // Whoever cancels it sees the later envelope, which gives no id.
+    let record = crate::queue::rig::record("ended", "cancelled");
+    let cancelled = rig.queue.cancel(&record, false, None, "ann").await.unwrap();
+    assert_eq!(cancelled, Cancelled::Done);
+    rig.push(&[
+        envelope("app.a", 5, r#","id":"kept""#),
+        envelope("app.a", 6, r#","id":"ended""#),
+    ])
+    .await;
+    assert_eq!(rig.admit().await.1, [0, 1], "both have run, or were to");
+    // A minted one is nobody's, whatever the later one says of itself.
+    rig.put(&[
+        unique(7, REPLACE, ""),
+        unique(8, REPLACE, r#","id":"late""#),
+    ])
+    .await;
+    let job = only(&rig).await;
+    assert_ne!(job.id, "late");
+    let delivery = job.open(&rig.queue, &rig.catalog, job.ready_ms).unwrap();
+    assert!(!delivery.given, "{}", job.id);
 }
