@@ -1,7 +1,3 @@
--- How the job of a remembered id ended stands in the fraction of its score in `ids`, in eighths.
-local ENDS = {'done', 'cancelled', 'expired', 'dead', 'skipped', 'replaced', 'merged'}
-local EIGHTHS = {}
-for i, how in ipairs(ENDS) do EIGHTHS[how] = (i - 1) / 8 end
 -- The public way in for clients that want an answer. Pushes to the inbox what is new; version 2.
 -- KEYS: inbox, jobs, ids, running, delayed, dead, locks
 -- ARGV: 'v2', then for each job: its id or '', the lock it must hold or '', its envelope (which holds the same id)
@@ -9,6 +5,8 @@ for i, how in ipairs(ENDS) do EIGHTHS[how] = (i - 1) / 8 end
 -- Out:  for each job: 'created', or {its state, id} of the first of that id or lock. States: 'pending' 'running' 'delayed'
 --       'dead' 'done' 'cancelled' 'expired' 'skipped' 'replaced' 'merged';
 --       error REFUSED, and nothing is done, if an argument is missing or an envelope is larger than 393216 bytes
+-- How a remembered job ended stands in the fraction of its score in `ids`, in eighths.
+local ENDS = {'done', 'cancelled', 'expired', 'dead', 'skipped', 'replaced', 'merged'}
 local inbox, jobs, ids, running, delayed, dead, locks = unpack(KEYS)
 -- A lock is kept so long for an entry of the inbox. Whoever is admitted first has it in any case.
 local RESERVED_MS = 3600000

@@ -33,12 +33,6 @@ pub struct NewJob<'a> {
     pub envelope: &'a [u8],
 }
 
-/// The public enqueue script, as `clients/` publishes it.
-#[must_use]
-pub fn enqueue_script() -> &'static str {
-    ENQUEUE.text()
-}
-
 /// What the enqueue script says about one job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Enqueued {

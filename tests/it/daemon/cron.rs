@@ -52,9 +52,8 @@ async fn wait_for_record(queue: &Queue, schedule: &str) {
     .await;
 }
 
-/// One of the failures that other job systems are known for.
 #[tokio::test(flavor = "multi_thread")]
-async fn f10_cron_double_fires_stops_or_misses() {
+async fn daemons_killed_one_after_another_leave_one_job_per_tick() {
     let site = Site::new("[daemon]\nlease = \"1s\"\n", &[]);
     site.write_job(
         "0.toml",

@@ -20,9 +20,9 @@ fn lines(path: &std::path::Path) -> usize {
     fs::read_to_string(path).unwrap_or_default().lines().count()
 }
 
-/// Peers' failure 12: a limit of one that lets several run, or none ever again.
+/// A limit of one that lets several run, or none ever again: three daemons, one of them killed.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_limit_of_one_across_three_daemons_holds_when_one_is_killed() {
+async fn f12_a_limit_of_one_lets_several_run() {
     let dir = tempfile::tempdir().unwrap();
     let settings = "[daemon]\nlease = \"1s\"\npoll = \"5s\"\n";
     let site = Site::new(
