@@ -10,6 +10,7 @@ mod ends;
 mod expected;
 mod limits;
 mod op;
+mod operators;
 mod snapshot;
 mod world;
 

@@ -319,6 +319,7 @@ impl World<'_> {
             self.admit(0).await;
         }
         self.look("the last admission").await;
+        self.go_on().await;
         // Newly dead ones may come from what is rescued or dropped: ids, not places.
         while let Some(id) = self.put_off() {
             let home = self.home(&id);
@@ -365,6 +366,7 @@ impl World<'_> {
             "taken",
             "archive",
             "archived",
+            "audit",
             // Groups that wait for members, and what waits for them.
             "group_results",
             "group_then",

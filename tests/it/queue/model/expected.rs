@@ -91,6 +91,8 @@ pub struct Model {
     /// Quarantined entries, the oldest first.
     pub quarantine: Vec<Sent>,
     pub bonds: Bonds,
+    /// The pauses there are, as the queue names them.
+    pub paused: BTreeSet<String>,
     pub stats: BTreeMap<&'static str, u64>,
 }
 

@@ -13,6 +13,8 @@ use tidegate::job::Priority;
 const KEYED: [(&str, usize); 2] = [("app.k", 1), ("app.l", 2)];
 /// How many jobs of a kind with keys may run at once.
 const TOTAL: usize = 3;
+/// How many kinds there are.
+pub const KINDS_IN_ALL: u8 = (KINDS.len() + KEYED.len()) as u8;
 /// Keys of a kind.
 pub const KEYS: u8 = 4;
 
@@ -73,6 +75,11 @@ impl Model {
         self.jobs.iter().filter(move |(_, job)| runs(job))
     }
 
+    fn is_paused(&self, number: u8) -> bool {
+        let field = format!("pause:{}", kind(number));
+        self.paused.contains("pause") || self.paused.contains(&field)
+    }
+
     /// Who holds which slots.
     fn holders(&self) -> BTreeMap<String, BTreeSet<&str>> {
         let mut holders: BTreeMap<String, BTreeSet<&str>> = BTreeMap::new();
@@ -84,10 +91,13 @@ impl Model {
         holders
     }
 
-    /// The classes of the jobs that a claim brings from the kinds that are not closed: of those that wait, in the order of
+    /// The classes of the jobs that a claim brings from the kinds that are neither closed nor paused: of those that wait, in the order of
     /// their classes, as many as there are slots for.
     pub fn claimable(&self, closed: Option<u8>) -> Vec<u8> {
-        let open = |job: &&Job| job.place == Place::Waiting && Some(job.sent.entry.kind) != closed;
+        let open = |job: &&Job| {
+            let number = job.sent.entry.kind;
+            job.place == Place::Waiting && Some(number) != closed && !self.is_paused(number)
+        };
         let mut waiting: Vec<&Entry> = self
             .jobs
             .values()
@@ -120,6 +130,12 @@ pub fn check_limits(model: &Model, found: &Snapshot, what: &str) {
     for (slot, ids) in &held {
         assert!(ids.len() <= limit(slot), "{slot} has {ids:?} after {what}");
     }
+    let paused = model.paused.iter().map(String::as_str);
+    assert_eq!(
+        found.members("control"),
+        paused.collect(),
+        "control after {what}"
+    );
     let holds = model.running().filter_map(|(id, job)| {
         let slots = job.sent.entry.slots();
         (!slots.is_empty()).then(|| (&**id, slots.join("\n")))

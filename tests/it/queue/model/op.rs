@@ -1,7 +1,7 @@
 //! What daemons, apps and operators do, as values: proptest makes sequences of them and shrinks those that fail. Whom or
 //! what an operation is about is an index, taken modulo what there is, so that any part of a sequence is one too.
 
-use super::limits::KEYS;
+use super::limits::{KEYS, KINDS_IN_ALL};
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
@@ -64,6 +64,8 @@ pub enum Op {
     Shelve(u8),
     /// An operator puts a quarantined entry back into the inbox.
     Release(u8),
+    /// An operator pauses a kind or, by the number after the last kind, the queue; or lets it go on.
+    Pause(u8),
     /// A daemon dies; the one that takes its place fences it and returns its jobs.
     Die(u8),
 }
@@ -149,7 +151,7 @@ fn op() -> impl Strategy<Value = Op> {
         8 => entries().prop_map(Op::Enqueue),
         2 => who().prop_map(Op::Peek),
         16 => who().prop_map(Op::Admit),
-        18 => (who(), 1..8_u8, option::weighted(0.2, 0..5_u8), prop::bool::weighted(0.1))
+        18 => (who(), 1..8_u8, option::weighted(0.2, 0..KINDS_IN_ALL), prop::bool::weighted(0.1))
             .prop_map(|(who, limit, closed, lost)| Op::Claim { who, limit, closed, lost }),
         18 => (who(), vec((any::<u8>(), end()), 1..5), 1..3_u8)
             .prop_map(|(who, ends, asked)| Op::Settle { who, ends, asked }),
@@ -164,6 +166,7 @@ fn op() -> impl Strategy<Value = Op> {
         3 => any::<u8>().prop_map(Op::Bury),
         2 => any::<u8>().prop_map(Op::Shelve),
         2 => any::<u8>().prop_map(Op::Release),
+        2 => (0..=KINDS_IN_ALL).prop_map(Op::Pause),
         3 => who().prop_map(Op::Die),
     ]
 }
@@ -174,7 +177,7 @@ fn entry() -> impl Strategy<Value = Entry> {
         3 => Just(Form::Later),
         1 => Just(Form::Broken),
     ];
-    let kind = prop_oneof![3 => 0..3_u8, 2 => 3..5_u8];
+    let kind = prop_oneof![3 => 0..3_u8, 2 => 3..KINDS_IN_ALL];
     let flow = (kind, 0..KEYS, 0..5_u8);
     let plain = (flow, option::weighted(0.6, 0..IDS), form);
     let ties = (

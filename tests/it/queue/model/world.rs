@@ -7,10 +7,9 @@ use super::limits::kind;
 use super::op::{Bond, Case, DAEMONS, Entry, Form, Op, Rule};
 use super::snapshot::Snapshot;
 use crate::queue::rig::{Rig, envelope};
-use tidegate::job::{Event, History, Priority, What};
+use tidegate::job::Priority;
 use tidegate::queue::claim::RawDelivery;
-use tidegate::queue::operate::{Cancelled, Enqueued, NewJob};
-use tidegate::queue::scan::{Shelved, State};
+use tidegate::queue::operate::{Enqueued, NewJob};
 use tidegate::queue::{Admission, Flow, FlowAllowance, Peeked, Terms, Verdict};
 
 #[derive(Default)]
@@ -112,6 +111,7 @@ impl<'a> World<'a> {
             Op::Bury(pick) => self.bury(*pick).await,
             Op::Shelve(pick) => self.shelve(*pick).await,
             Op::Release(pick) => self.release(*pick).await,
+            Op::Pause(what) => self.pause(*what).await,
             Op::Die(w) => self.die(who(w)).await,
         }
     }
@@ -218,7 +218,7 @@ impl<'a> World<'a> {
         let catalog = &self.rig.catalog;
         let open = look.heads.into_iter().map(|(flow, _)| flow);
         let plan: Vec<FlowAllowance> = open
-            .filter(|flow| Some(&*flow.kind) != closed_kind)
+            .filter(|flow| Some(&*flow.kind) != closed_kind && !look.control.is_paused(&flow.kind))
             .map(|flow| FlowAllowance {
                 terms: Terms::of(&flow, catalog.get(&flow.kind).unwrap(), &look.control),
                 flow,
@@ -302,91 +302,10 @@ impl<'a> World<'a> {
     }
 
     /// One of the jobs in some place, if there are any.
-    fn pick(&self, pick: u8, wanted: impl Fn(&Place) -> bool) -> Option<String> {
+    pub(super) fn pick(&self, pick: u8, wanted: impl Fn(&Place) -> bool) -> Option<String> {
         let jobs = self.model.jobs.iter().filter(|(_, job)| wanted(&job.place));
         let ids: Vec<&String> = jobs.map(|(id, _)| id).collect();
         nth(&ids, pick).map(|id| (*id).clone())
-    }
-
-    async fn cancel(&mut self, pick: u8) {
-        let Some(id) = self.pick(pick, |_| true) else {
-            return;
-        };
-        // As the envelope says, which may be that of a later one.
-        let given = self.model.jobs[&id].sent.id.as_deref() == Some(&*id);
-        let record = crate::queue::rig::record(&id, "cancelled");
-        let answer = match self
-            .rig
-            .queue
-            .cancel(&record, given, None, "ann")
-            .await
-            .unwrap()
-        {
-            Cancelled::Done => "cancelled",
-            Cancelled::Asked => "asked",
-            Cancelled::Dead => "dead",
-            Cancelled::Unknown => "unknown",
-        };
-        assert_eq!(answer, self.model.cancelled(&id), "cancel of {id}");
-    }
-
-    async fn requeue(&mut self, pick: u8) {
-        let Some(id) = self.pick(pick, |_| true) else {
-            return;
-        };
-        let home = self.home(&id);
-        let done = self
-            .rig
-            .queue
-            .requeue(&id, &home, None, "ann")
-            .await
-            .unwrap();
-        assert_eq!(done, self.model.requeued(&id), "requeue of {id}");
-    }
-
-    async fn bury(&mut self, pick: u8) {
-        let Some(id) = self.pick(pick, |_| true) else {
-            return;
-        };
-        let ids = std::slice::from_ref(&id);
-        let buried = self.rig.queue.bury(ids, Some("ann")).await.unwrap();
-        assert_eq!(buried == 1, self.model.buried(&id), "bury of {id}");
-    }
-
-    async fn shelve(&mut self, pick: u8) {
-        let Some(id) = self.pick(pick, |place| !matches!(place, Place::Running { .. })) else {
-            return;
-        };
-        let state = match self.model.jobs[&id].place {
-            Place::Delayed { .. } => State::Delayed,
-            Place::Dead => State::Dead,
-            _ => State::Pending,
-        };
-        let job = [(&*id, History::default(), Event::new(1, What::Moved))];
-        let bound = self.model.shelved(&id);
-        let answer = if bound {
-            Shelved::Bound
-        } else {
-            Shelved::Taken
-        };
-        let others = State::ALL.into_iter().filter(|other| *other != state);
-        for (state, is) in others
-            .map(|s| (s, Shelved::Changed))
-            .chain([(state, answer)])
-        {
-            assert_eq!(self.rig.queue.shelve(state, &job).await.unwrap(), [is]);
-        }
-    }
-
-    async fn release(&mut self, pick: u8) {
-        let kept = self.rig.queue.quarantined("", 1_000).await.unwrap();
-        if kept.is_empty() {
-            return;
-        }
-        let index = usize::from(pick) % kept.len();
-        let ids = [kept[index].id.clone()];
-        assert_eq!(self.rig.queue.release(&ids).await.unwrap(), 1);
-        self.model.released(index);
     }
 
     /// The flow in which a job waits.
