@@ -209,3 +209,22 @@ async fn the_id_of_one_that_was_replaced_is_remembered_if_an_app_gave_it() {
     let delivery = job.open(&rig.queue, &rig.catalog, job.ready_ms).unwrap();
     assert!(!delivery.given, "{}", job.id);
 }
+
+#[tokio::test]
+async fn the_name_of_a_lock_is_not_taken_for_a_wish_for_the_result() {
+    let rig = rig().await;
+    let one = |n: u64| {
+        unique(
+            n,
+            r#""key":"order7","on_conflict":"replace""#,
+            r#","id":"a""#,
+        )
+    };
+    rig.put(&[one(1)]).await;
+    rig.put(&[one(2).replace(r#""id":"a""#, r#""id":"b""#)])
+        .await;
+    let job = only(&rig).await;
+    assert_eq!(rig.stat("unique_replaced").await, 1);
+    let delivery = job.open(&rig.queue, &rig.catalog, job.ready_ms).unwrap();
+    assert!(!delivery.keeps_result, "{:?}", job.ties);
+}
