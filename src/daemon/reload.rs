@@ -44,7 +44,7 @@ pub(super) fn apply(parts: &Parts, config: Config, catalog: Catalog) -> Result<(
     parts.config.store(Arc::new(config));
     for context in &parts.queues {
         context.request_upkeep();
-        context.request_sweep();
+        context.limits_changed();
         context.nudge();
     }
     tracing::info!(

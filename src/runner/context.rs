@@ -68,6 +68,7 @@ pub struct QueueContext {
     nudge: Nudge,
     upkeep: Notify,
     sweep: Notify,
+    terms: AtomicU64,
     kinds: Mutex<HashMap<Arc<str>, Arc<KindTelemetry>>>,
 }
 
@@ -104,6 +105,7 @@ impl QueueContext {
             nudge: Nudge::default(),
             upkeep: Notify::new(),
             sweep: Notify::new(),
+            terms: AtomicU64::new(0),
             kinds: Mutex::default(),
         }
     }
@@ -152,9 +154,17 @@ impl QueueContext {
         self.upkeep.notified().await;
     }
 
-    /// Asks for slots to be looked through soon: limits were changed, and who is parked may have room.
-    pub fn request_sweep(&self) {
+    /// Limits were changed: who waits under the old ones may go on, and is looked for soon.
+    pub fn limits_changed(&self) {
+        self.terms.fetch_add(1, Ordering::AcqRel);
         self.sweep.notify_one();
+        self.nudge();
+    }
+
+    /// How often limits were changed.
+    #[must_use]
+    pub fn terms(&self) -> u64 {
+        self.terms.load(Ordering::Acquire)
     }
 
     /// Waits until such a look is asked for.

@@ -32,6 +32,7 @@ pub async fn run(context: Arc<QueueContext>, stop: CancellationToken) {
     let mut keeper = Keeper {
         watch: Watch::new(context.lease_time),
         next_sweep: clock::monotonic(),
+        terms: context.terms(),
         lost_since: None,
         context,
     };
@@ -51,6 +52,8 @@ struct Keeper {
     context: Arc<QueueContext>,
     watch: Watch,
     next_sweep: Instant,
+    /// The limits under which everybody waits who waits for a rate.
+    terms: u64,
     /// Since when Redis has not answered.
     lost_since: Option<Instant>,
 }
@@ -98,7 +101,18 @@ impl Keeper {
         if fenced || clock::monotonic() >= self.next_sweep {
             self.next_sweep = clock::monotonic() + self.context.lease_time / 2;
             self.sweep(&incarnation).await?;
+            self.end_rate_waits().await?;
         }
+        Ok(())
+    }
+
+    /// After a change of limits nobody waits for what an old rate said: the claim says anew.
+    async fn end_rate_waits(&mut self) -> Result<(), QueueError> {
+        let terms = self.context.terms();
+        if terms != self.terms && self.context.queue.end_rate_waits().await? > 0 {
+            self.context.nudge();
+        }
+        self.terms = terms;
         Ok(())
     }
 

@@ -52,10 +52,11 @@ for g = 1, gate_count do
     slot_key = slot_key + 1
     gate.room = first - redis.call('SCARD', gate.key)
   else
-    -- What is used up of the time ahead; a rate that was made faster is not held to its past.
+    -- What is used up of the time ahead; a rate that was made faster is not held to its past, from now on.
     gate.every, gate.burst = first, second
-    gate.used = math.max(tonumber(redis.call('ZSCORE', rates, gate.name) or 0), exact)
-    gate.used = math.min(gate.used, exact + first * second)
+    local used = math.max(tonumber(redis.call('ZSCORE', rates, gate.name) or 0), exact)
+    gate.used = math.min(used, exact + first * second)
+    gate.cut = used - gate.used >= 1
     gate.room = math.floor(second - (gate.used - exact) / first + 1e-6)
   end
   gate.left = gate.room
@@ -276,7 +277,7 @@ if n > 0 then redis.call('HSET', running, unpack(tokens)) end
 if #held > 0 then redis.call('HSET', holds, unpack(held)) end
 for _, gate in ipairs(gates) do
   if gate.ids[1] then redis.call('SADD', gate.key, unpack(gate.ids)) end
-  if gate.every and gate.left < gate.room then
+  if gate.every and (gate.left < gate.room or gate.cut) then
     redis.call('ZADD', rates, gate.used + (gate.room - gate.left) * gate.every, gate.name)
     -- A rate of which nothing is used up needs no memory.
     local idle = redis.call('ZRANGE', rates, '-inf', now, 'BYSCORE', 'LIMIT', 0, 4)

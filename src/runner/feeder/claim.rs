@@ -60,6 +60,9 @@ impl Feeder {
     /// The plan of what may be claimed. Where only the first flows of a class are known and most of these are closed,
     /// more of them are looked at.
     async fn complete_plan(&mut self) -> Result<Vec<(Flow, Ask)>, QueueError> {
+        if self.context.control.load().paused.is_some() {
+            return Ok(Vec::new());
+        }
         for _ in 0..LOOKS_FURTHER {
             let plan = self.plan();
             let Some((class, horizon)) = self.heads.cut().filter(|_| plan.len() < CLAIM_FLOWS)

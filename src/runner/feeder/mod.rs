@@ -47,6 +47,8 @@ pub struct Feeder {
     heads: Heads,
     /// Kinds whose limit across all daemons is reached: until when, or until the next look.
     shut: HashMap<Arc<str>, Option<u64>>,
+    /// The limits under which they are.
+    terms: u64,
     /// Flows in which the last claim found nothing.
     found_empty: Vec<Flow>,
     inbox: Option<Peeked>,
@@ -98,6 +100,7 @@ impl Feeder {
             phase,
             heads: Heads::default(),
             shut: HashMap::new(),
+            terms: 0,
             found_empty: Vec::new(),
             inbox: None,
             waiting: None,
@@ -197,10 +200,12 @@ impl Feeder {
         let now = clock::monotonic();
         self.redis_clock.set(look.now_ms);
         self.next_look = now + self.context.poll;
-        self.shut
-            .retain(|_, until| until.is_some_and(|until| until > look.now_ms));
-        self.next_due_ms = self.with_shut(look.next_due_ms);
         self.take_over(look.control);
+        let terms = self.context.terms();
+        let same_terms = std::mem::replace(&mut self.terms, terms) == terms;
+        self.shut
+            .retain(|_, until| same_terms && until.is_some_and(|until| until > look.now_ms));
+        self.next_due_ms = self.with_shut(look.next_due_ms);
         for id in &look.cancels {
             self.context.inflight.stop_one(id, StopReason::Cancelled);
         }
@@ -236,7 +241,7 @@ impl Feeder {
         let known = &self.context.control;
         if **known.load() != control {
             known.store(Arc::new(control));
-            self.context.request_sweep();
+            self.context.limits_changed();
         }
     }
 }

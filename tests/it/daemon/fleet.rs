@@ -69,3 +69,31 @@ async fn who_is_parked_goes_on_as_soon_as_a_slot_comes_free_though_looks_are_far
     site.wait_for_stat("completed", 40, Duration::from_secs(20))
         .await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_waits_for_a_rate_goes_on_when_it_is_raised() {
+    for key in ["", "key = \"args.n\"\n"] {
+        let out = tempfile::NamedTempFile::new().unwrap();
+        let rate = format!("[rate]\nlimit = 1\nper = \"30d\"\n{key}");
+        let site = Site::new("", &[&append_to(out.path(), &rate)]);
+        let _daemon = site.start("a");
+        let jobs: Vec<String> = (0..5)
+            .map(|n| format!(r#"{{"kind":"app.append","id":"j{n}"}}"#))
+            .collect();
+        site.push(&jobs).await;
+        site.wait_for_stat("completed", 1, DEADLINE).await;
+        let raised = crate::cli::at(
+            &site,
+            &[
+                "limits",
+                "set",
+                "default",
+                "app.append",
+                "--rate",
+                "1000/1s",
+            ],
+        );
+        assert_eq!(raised.code, 0, "{raised:?}");
+        site.wait_for_stat("completed", 5, DEADLINE).await;
+    }
+}
