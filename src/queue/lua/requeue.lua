@@ -3,7 +3,8 @@
 -- KEYS: jobs, dead, delayed, meta, stats, tomb, ready, flow, ties, locks, ids
 -- ARGV: id, kind, history of a job that has none, event if it was dead, event if it was delayed, the state
 --       it must be in ('dead', 'delayed') or ''
--- Out:  'dead' or 'delayed' as it was, or 'no' if it is not in the state wanted
+-- Out:  'dead' or 'delayed' as it was, or 'no' if it is not in the state wanted, or on its way to
+--       another queue
 local jobs, dead, delayed, meta, stats, tomb, ready, flow, ties, locks, ids = unpack(KEYS)
 local id = ARGV[1]
 if redis.call('HEXISTS', jobs, id) == 0 then return 'no' end
@@ -11,6 +12,9 @@ if redis.call('HEXISTS', jobs, id) == 0 then return 'no' end
 for _, key in ipairs({meta, stats, tomb, ties, locks}) do redis.call('HLEN', key) end
 for _, key in ipairs({dead, delayed, ready, ids}) do redis.call('ZCARD', key) end
 redis.call('LLEN', flow)
+-- One that is on its way to another queue may be there already.
+local last = redis.call('ZSCORE', dead, id) and string.match(redis.call('HGET', meta, id) or '', '\t([^\t]*)$')
+if last and string.find(last, '"event":"moving"', 1, true) then return 'no' end
 local was = ARGV[6] ~= 'delayed' and redis.call('ZREM', dead, id) == 1 and 'dead'
   or ARGV[6] ~= 'dead' and redis.call('ZREM', delayed, id) == 1 and 'delayed'
 if not was then return 'no' end

@@ -346,6 +346,15 @@ async fn a_move_that_was_cut_short_is_finished_by_the_next_one() {
     slow.enqueue(&[("a2", br#"{"kind":"app.ok","id":"a2"}"#.to_vec())])
         .await
         .unwrap();
+    // It may be there already, so nobody starts it afresh here.
+    let retried = jobs(
+        &site,
+        &["retry", "--state", "dead", "--kind", "app.ok", "--yes"],
+    );
+    assert_eq!(
+        (&retried["retried"], &retried["changed"]),
+        (&json!(0), &json!(3))
+    );
 
     let done = jobs(
         &site,
