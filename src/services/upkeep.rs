@@ -76,9 +76,15 @@ impl Told {
 }
 
 async fn tidy(context: &QueueContext, keep: &RetentionConfig) -> Result<(), QueueError> {
+    let queue = &context.queue;
+    // By the time of Redis, like what is compared with it: a daemon whose clock is wrong must not remove anything.
+    let now_ms = queue.stored_count().await?.1;
+    let before = |age: Duration| {
+        let age_ms = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
+        now_ms.saturating_sub(age_ms)
+    };
     bury_old(context, before(keep.dead_age)).await?;
     release_understood(context).await?;
-    let queue = &context.queue;
     for _ in 0..STEPS {
         if queue.discard_before(before(keep.quarantine_age)).await? < RELEASE_MAX as u64 {
             break;
@@ -97,12 +103,6 @@ async fn tidy(context: &QueueContext, keep: &RetentionConfig) -> Result<(), Queu
         }
     }
     Ok(())
-}
-
-/// The time before which what is so old came.
-fn before(age: Duration) -> u64 {
-    let age_ms = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
-    clock::unix_ms().saturating_sub(age_ms)
 }
 
 async fn bury_old(context: &QueueContext, before_ms: u64) -> Result<(), QueueError> {
