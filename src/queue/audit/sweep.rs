@@ -392,7 +392,8 @@ impl<'a> Sweep<'a> {
     }
 
     /// Takes tombstones away again for which there is no entry, now that all flows were read once more.
-    async fn lift(&self, mut laid: HashMap<Vec<u8>, Stone>) -> Result<(), QueueError> {
+    async fn lift(&mut self, mut laid: HashMap<Vec<u8>, Stone>) -> Result<(), QueueError> {
+        self.take_in_new_flows().await?;
         self.each_entry(|seen| {
             let (ready, id) = split(&seen.entry);
             if let Some(stone) = laid.get_mut(id)
@@ -403,6 +404,15 @@ impl<'a> Sweep<'a> {
         })
         .await?;
         self.unstone(&laid).await
+    }
+
+    /// Flows that came since the sweep began: an entry that a stone is for may stand in one of them.
+    async fn take_in_new_flows(&mut self) -> Result<(), QueueError> {
+        let known: HashSet<Flow> = self.flows.iter().cloned().collect();
+        let now = self.queue.all_flows(self.catalog).await?;
+        let new = now.into_iter().filter(|flow| !known.contains(flow));
+        self.flows.extend(new);
+        Ok(())
     }
 
     async fn unstone(&self, stones: &HashMap<Vec<u8>, Stone>) -> Result<(), QueueError> {
@@ -429,6 +439,7 @@ impl<'a> Sweep<'a> {
         if wrong.is_empty() {
             return Ok(());
         }
+        self.take_in_new_flows().await?;
         let mut again: HashMap<Vec<u8>, u64> = HashMap::new();
         self.each_entry(|seen| {
             let (ready, id) = split(&seen.entry);

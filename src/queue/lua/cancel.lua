@@ -25,7 +25,7 @@ if redis.call('HEXISTS', running, id) == 1 then
   return 'asked'
 end
 -- Redis does not roll back: a key of the wrong type must show before the first write.
-for _, key in ipairs({meta, tomb, stats, archive}) do redis.call('HLEN', key) end
+for _, key in ipairs({cancels, meta, tomb, stats, archive}) do redis.call('HLEN', key) end
 for _, key in ipairs({delayed, ids, archived}) do redis.call('ZCARD', key) end
 redis.call('LLEN', recent)
 if redis.call('HLEN', TIES) > 0 then check_ties() end

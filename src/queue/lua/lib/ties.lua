@@ -104,7 +104,8 @@ end
 local function put_result(key, ttl, outcome)
   redis.call('DEL', key)
   redis.call('RPUSH', key, outcome)
-  redis.call('PEXPIRE', key, ttl)
+  -- At most a week, whatever stands in storage: what fails here would fail half way.
+  redis.call('PEXPIRE', key, string.format('%.0f', math.min(tonumber(ttl) or 0, 604800000)))
 end
 
 -- Lets go of what a job was tied to; `tied` is its field of `ties`. `how` it ended is 'done', 'dead', 'cancelled',
