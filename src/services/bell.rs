@@ -5,10 +5,13 @@ use crate::config::RedisConfig;
 use crate::queue::Queue;
 use crate::queue::bell::Bell;
 use crate::runner::QueueContext;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
+/// Rings within this time of the last one are passed on together: behind a limit every settlement may ring.
+const GAP: Duration = Duration::from_millis(20);
 /// Waits between tries to listen.
 const RETRY_MIN: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(5);
@@ -39,15 +42,28 @@ pub async fn run(queues: Vec<Arc<QueueContext>>, redis: RedisConfig, stop: Cance
 
 /// Passes rings on until the connection is lost; says why it was.
 async fn pass_on(queues: &[Arc<QueueContext>], mut bell: Bell) -> String {
-    queues.iter().for_each(|context| context.nudge());
+    let mut rung: BTreeSet<usize> = (0..queues.len()).collect();
     loop {
-        match bell.rung().await {
-            Ok(rung) => {
-                if let Some(context) = rung.and_then(|index| queues.get(index)) {
-                    context.nudge();
+        if rung.is_empty() {
+            match bell.rung().await {
+                Ok(one) => rung.extend(one),
+                Err(e) => return e.to_string(),
+            }
+        }
+        let now = std::mem::take(&mut rung);
+        now.iter()
+            .filter_map(|index| queues.get(*index))
+            .for_each(|context| context.nudge());
+        let gather = async {
+            loop {
+                match bell.rung().await {
+                    Ok(one) => rung.extend(one),
+                    Err(e) => return e,
                 }
             }
-            Err(e) => return e.to_string(),
+        };
+        if let Ok(lost) = tokio::time::timeout(GAP, gather).await {
+            return lost.to_string();
         }
     }
 }
