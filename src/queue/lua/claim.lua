@@ -264,14 +264,16 @@ for j, id in ipairs(ids) do
   rows[#rows] = rows[#rows] + 1
   if metas[j] then histories[#histories + 1], histories[#histories + 2] = j, metas[j] end
   if bonds[j] then tell_ties(id, j, bonds[j]) end
-  local names = {}
-  for _, gate in ipairs(flow.gates) do
-    if gate.key then
-      gate.ids[#gate.ids + 1] = id
-      names[#names + 1] = gate.name
+  if flow.gates[1] then
+    local names = {}
+    for _, gate in ipairs(flow.gates) do
+      if gate.key then
+        gate.ids[#gate.ids + 1] = id
+        names[#names + 1] = gate.name
+      end
     end
+    if names[1] then held[#held + 1], held[#held + 2] = id, table.concat(names, '\n') end
   end
-  if names[1] then held[#held + 1], held[#held + 2] = id, table.concat(names, '\n') end
 end
 if n > 0 then redis.call('HSET', running, unpack(tokens)) end
 if #held > 0 then redis.call('HSET', holds, unpack(held)) end

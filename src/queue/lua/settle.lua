@@ -108,6 +108,11 @@ end
 function act.d(id, at, verb)
   finished[#finished + 1] = id
   records[#records + 1] = ARGV[at]
+  -- By far the most: nothing is said of it but that it is done.
+  if #verb == 2 and not asked and string.byte(verb, 1) ~= WITH_HISTORY then
+    if bound then over[#over + 1] = {id, 'done'} end
+    return
+  end
   local how = string.find(verb, 'c', 3, true) and 'cancelled' or string.find(verb, 'e', 3, true) and 'expired' or 'done'
   ended_as(how, id, at, verb)
   local wished = wish(id)
