@@ -194,10 +194,7 @@ impl Sweep<'_> {
             let step = self.queue.unslot(&left, self.options.repair).await?;
             let ghosts = step.ghosts.iter().filter(|id| !told.ids.contains(*id));
             ghosts.for_each(|id| self.note(Damage::Slot, id));
-            let stuck = step
-                .stuck
-                .iter()
-                .filter(|slot| !told.slots.contains(*slot));
+            let stuck = step.stuck.iter().filter(|slot| !told.slots.contains(*slot));
             stuck.for_each(|slot| self.note(Damage::Parked, slot.as_bytes()));
             let on = left.into_iter().zip(step.cursors);
             let on = on.map(|((name, _), next)| (name, next));
