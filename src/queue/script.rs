@@ -41,7 +41,7 @@ scripts! {
     ADMIT = "admit" + "sizes" + "quarantine" + "ends" + "tomb" + "ties",
     LOOK = "look",
     PROMOTE = "promote" + "sizes" + "quarantine" + "archive" + "ties",
-    CLAIM = "claim",
+    CLAIM = "claim" + "line",
     SETTLE = "settle" + "sizes" + "quarantine" + "archive" + "ends" + "ties" + "slots",
     UNPARK = "unpark" + "slots",
     CONTROL = "control",

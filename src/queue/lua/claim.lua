@@ -63,65 +63,52 @@ for g = 1, gate_count do
   gates[g] = gate
 end
 
--- The ready time of an entry; 0 for one that nobody of us wrote, so that it is taken, found to be no job, and dropped.
-local function ready_of(entry)
-  return tonumber(string.match(entry, '^(%d%d%d%d%d%d%d%d%d%d%d%d%d):')) or 0
+local function rank(flow)
+  return math.max(1, flow.class - math.floor(math.max(0, now - flow.place) / aging))
 end
 
-local function head_of(key)
-  local head = redis.call('LINDEX', key, 0)
-  return head and ready_of(head)
+-- Where a flow stands, given its first entry: who takes turns goes behind all who wait when its turn is over.
+local turn = 0
+local function stand(flow, head)
+  flow.place = head and ready_of(head)
+  if flow.fair and head then
+    turn = turn + 1
+    flow.place = exact + turn / 1000
+  end
+  flow.rank = flow.place and rank(flow)
 end
 
-local flows = {}
+-- Few entries of each are read at first where there are many flows.
+local flows, share = {}, math.ceil(limit / flow_count)
+local in_line = {{}, {}, {}, {}, {}}
 for f = 1, flow_count do
-  local at, terms = FIRST_ARG + (f - 1) * 4, nil
-  local flow = {key = KEYS[FIRST_FLOW + f - 1], class = tonumber(ARGV[at + 1]), member = ARGV[at + 2],
-    allow = tonumber(ARGV[at + 3]), gates = {}}
-  terms = ARGV[at + 4]
-  flow.number, flow.ready = f, KEYS[FIRST_READY + flow.class - 1]
-  flow.place = head_of(flow.key)
+  local at = FIRST_ARG + (f - 1) * 4
+  local flow = {number = f, key = KEYS[FIRST_FLOW + f - 1], class = tonumber(ARGV[at + 1]), member = ARGV[at + 2],
+    allow = tonumber(ARGV[at + 3]), gates = {}, entries = {}, taken = 0}
+  local terms = ARGV[at + 4]
   if terms ~= '' then
     for g in string.gmatch(terms, '%d+') do flow.gates[#flow.gates + 1] = gates[tonumber(g)] end
     flow.fair = string.sub(terms, 1, 1) == 'f'
-    if flow.fair and flow.place then
-      flow.place = tonumber(redis.call('ZSCORE', flow.ready, flow.member) or flow.place)
-    end
   end
+  read_on(flow, math.min(share, flow.allow) + 1)
   flows[f] = flow
+  if flow.fair then table.insert(in_line[flow.class], flow) end
 end
-
-local function rank(flow, place)
-  return math.max(1, flow.class - math.floor(math.max(0, now - place) / aging))
-end
-
--- The flow that is first in the order, and the one after it.
-local function first_two()
-  local best, second
-  for _, flow in ipairs(flows) do
-    if flow.place and flow.allow > 0 and not flow.shut then
-      flow.rank = rank(flow, flow.place)
-      if not best or flow.rank < best.rank or (flow.rank == best.rank and flow.place < best.place) then
-        best, second = flow, best
-      elseif not second or flow.rank < second.rank or (flow.rank == second.rank and flow.place < second.place) then
-        second = flow
-      end
-    end
+local function ready_key(class) return KEYS[FIRST_READY + class - 1] end
+for class, fair in ipairs(in_line) do
+  local members = {}
+  for i, flow in ipairs(fair) do members[i] = flow.member end
+  for i, place in ipairs(fair[1] and redis.call('ZMSCORE', ready_key(class), unpack(members)) or {}) do
+    fair[i].kept_place = tonumber(place or nil)
   end
-  return best, second
 end
-
--- How many of a flow's first entries come before the place of `second`: at least one.
-local function run_length(flow, second, most)
-  if flow.fair then return 1 end
-  if not second then return most end
-  local chunk = redis.call('LRANGE', flow.key, 1, math.min(most, 64) - 1)
-  for i, entry in ipairs(chunk) do
-    local ready = ready_of(entry)
-    local class = rank(flow, ready)
-    if class > second.rank or (class == second.rank and ready > second.place) then return i end
+local line = {}
+for _, flow in ipairs(flows) do
+  flow.place = flow.entries[1] and (flow.kept_place or ready_of(flow.entries[1]))
+  if flow.place then
+    flow.rank = rank(flow)
+    if flow.allow > 0 then join(line, 1, flow) end
   end
-  return #chunk + 1
 end
 
 -- Whether a cancelled job left this entry behind.
@@ -149,36 +136,31 @@ local function living(entries)
   return kept, raws
 end
 
-local picked, origin, raws, popped, turn = {}, {}, {}, 0, 0
+local picked, origin, raws, count, popped, first = {}, {}, {}, 0, 0, 1
 -- What was dropped under a limit is made up for, a few hundred at most.
-while #picked < limit and popped < limit + 256 do
-  local best, second = first_two()
-  if not best then break end
-  local most = math.min(limit - #picked, best.allow)
-  for _, gate in ipairs(best.gates) do
+while count < limit and popped < limit + 256 and line[first] do
+  local flow, second = line[first], line[first + 1]
+  first = first + 1
+  local most = math.min(limit - count, flow.allow)
+  for _, gate in ipairs(flow.gates) do
     most = math.min(most, gate.left)
-    if gate.left < 1 then best.shut = best.shut or gate end
+    if gate.left < 1 then flow.shut = flow.shut or gate end
   end
-  if not best.shut then
-    local entries = redis.call('LPOP', best.key, run_length(best, second, most))
-    popped = popped + #entries
-    best.touched = true
+  if not flow.shut then
+    local from = flow.taken
+    take(flow, second, flow.fair and 1 or most, stand)
+    popped = popped + flow.taken - from
     local kept, found = nil, nil
-    if best.gates[1] then
-      kept, found = living(entries)
-      for _, gate in ipairs(best.gates) do gate.left = gate.left - #kept end
+    if flow.gates[1] then
+      kept, found = living({unpack(flow.entries, from + 1, flow.taken)})
+      for _, gate in ipairs(flow.gates) do gate.left = gate.left - #kept end
     end
-    for i = 1, kept and #kept or #entries do
-      picked[#picked + 1] = entries[kept and kept[i] or i]
-      origin[#picked] = best
-      raws[#picked] = found and found[i]
+    for i = 1, kept and #kept or flow.taken - from do
+      count = count + 1
+      picked[count], origin[count], raws[count] = flow.entries[from + (kept and kept[i] or i)], flow, found and found[i]
     end
-    best.allow = best.allow - (kept and #kept or #entries)
-    best.place = head_of(best.key)
-    if best.fair and best.place then
-      turn = turn + 1
-      best.place = exact + turn / 1000
-    end
+    flow.allow = flow.allow - (kept and #kept or flow.taken - from)
+    if flow.place and flow.allow > 0 then join(line, first, flow) end
   end
 end
 
@@ -188,15 +170,20 @@ for i, entry in ipairs(picked) do
   if not raws[i] then unread[#unread + 1] = i end
 end
 if #unread > 0 then
-  local entries = {}
-  for n, i in ipairs(unread) do entries[n] = picked[i] end
+  local entries = picked
+  if #unread < count then
+    entries = {}
+    for n, i in ipairs(unread) do entries[n] = picked[i] end
+  end
   local kept, found = living(entries)
   for n, k in ipairs(kept) do raws[unread[k]] = found[n] end
 end
 
+local moved, gone = {{}, {}, {}, {}, {}}, {{}, {}, {}, {}, {}}
+
 -- Takes a flow out of line until somebody gives back a slot of its key, or until its rate lets it start again.
 local function park(flow, gate)
-  redis.call('ZREM', flow.ready, flow.member)
+  table.insert(gone[flow.class], flow.member)
   local line = flow.class .. ':' .. flow.member .. ':'
   if gate.key then
     local listed = redis.call('HGET', parked, gate.name) or ''
@@ -216,13 +203,15 @@ for _, gate in ipairs(gates) do
 end
 for f, flow in ipairs(flows) do
   heads[f] = flow.place and math.floor(flow.place) or -1
+  if flow.taken > 0 then redis.call('LTRIM', flow.key, flow.taken, -1) end
   if not flow.place then
-    redis.call('ZREM', flow.ready, flow.member)
+    table.insert(gone[flow.class], flow.member)
   elseif flow.shut and not flow.shut.wide then
     park(flow, flow.shut)
     heads[f] = -2
-  elseif flow.touched then
-    redis.call('ZADD', flow.ready, flow.place, flow.member)
+  elseif flow.taken > 0 then
+    table.insert(moved[flow.class], flow.place)
+    table.insert(moved[flow.class], flow.member)
   end
   if flow.place and flow.shut and flow.shut.wide and not flow.shut.told then
     local gate = flow.shut
@@ -231,9 +220,13 @@ for f, flow in ipairs(flows) do
     shut[#shut + 1], shut[#shut + 2] = gate.number, gate.next or -1
   end
 end
+for class = 1, 5 do
+  if gone[class][1] then redis.call('ZREM', ready_key(class), unpack(gone[class])) end
+  if moved[class][1] then redis.call('ZADD', ready_key(class), unpack(moved[class])) end
+end
 
 local ids, at = {}, {}
-for i = 1, #picked do
+for i = 1, count do
   if raws[i] then
     ids[#ids + 1] = string.sub(picked[i], 15)
     at[#ids] = i

@@ -19,7 +19,7 @@ use tokio::sync::mpsc::error::SendError;
 /// The most jobs of one claim.
 const CLAIM_MAX: usize = 256;
 /// The most flows of one claim.
-const CLAIM_FLOWS: usize = 32;
+const CLAIM_FLOWS: usize = 256;
 /// How often a plan looks further down a class whose first flows are closed.
 const LOOKS_FURTHER: usize = 25;
 
