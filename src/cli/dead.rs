@@ -53,7 +53,7 @@ pub(super) enum Command {
 }
 
 #[derive(Debug, clap::Args)]
-struct Filter {
+pub(super) struct Filter {
     #[command(flatten)]
     on: OnQueue,
     /// Only jobs of this kind
@@ -65,7 +65,7 @@ struct Filter {
 }
 
 #[derive(Debug, clap::Args)]
-struct Chosen {
+pub(super) struct Chosen {
     /// Ids of dead jobs
     #[arg(required_unless_present = "all", conflicts_with_all = ["all", "kind", "older", "limit"])]
     ids: Vec<String>,

@@ -1,7 +1,7 @@
 //! `tidegate group`: a group of jobs, looked at or cancelled as a whole.
 
 use super::output::pairs;
-use super::store::{OnQueue, Store};
+use super::store::OnQueue;
 use super::workflow::{Ended, cancel_whole};
 use super::{CliError, Global, Report};
 use clap::Subcommand;
@@ -23,7 +23,7 @@ pub(super) enum Command {
 }
 
 #[derive(Debug, clap::Args)]
-struct OneGroup {
+pub(super) struct OneGroup {
     /// Its id
     id: String,
     #[command(flatten)]

@@ -41,7 +41,7 @@ pub(super) enum Command {
 }
 
 #[derive(Debug, clap::Args)]
-struct Set {
+pub(super) struct Set {
     /// The queue
     #[arg(value_name = "QUEUE", value_parser = queue_name)]
     queue: String,
@@ -58,7 +58,7 @@ struct Set {
 
 #[derive(Debug, clap::Args)]
 #[group(id = "of_kind", multiple = true)]
-struct KindLimits {
+pub(super) struct KindLimits {
     /// At once across all daemons: of the kind, or of each key if it has one. 1-1000000
     #[arg(long, value_name = "N", requires = "kind")]
     limit: Option<usize>,

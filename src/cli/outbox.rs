@@ -48,7 +48,7 @@ pub(super) enum Command {
 }
 
 #[derive(Debug, clap::Args)]
-struct Of {
+pub(super) struct Of {
     /// Only this kind
     #[arg(long)]
     kind: Option<String>,
@@ -58,7 +58,7 @@ struct Of {
 }
 
 #[derive(Debug, clap::Args)]
-struct Chosen {
+pub(super) struct Chosen {
     /// Numbers of rows, as `list` shows them
     #[arg(required_unless_present = "all", conflicts_with_all = ["all", "kind", "queue"], value_name = "SEQ")]
     seqs: Vec<i64>,

@@ -4,7 +4,7 @@
 
 use super::act::{Act, Sure, acted};
 use super::output::{age, brief, table};
-use super::store::{OnQueue, Store};
+use super::store::OnQueue;
 use super::{CliError, Global, Report};
 use crate::queue::Queue;
 use crate::queue::inspect::Quarantined;
@@ -49,7 +49,7 @@ pub(super) enum Command {
 }
 
 #[derive(Debug, clap::Args)]
-struct Filter {
+pub(super) struct Filter {
     #[command(flatten)]
     on: OnQueue,
     /// Only entries with this fault, like unknown_kind
@@ -58,7 +58,7 @@ struct Filter {
 }
 
 #[derive(Debug, clap::Args)]
-struct Chosen {
+pub(super) struct Chosen {
     /// Ids of entries, as `list` shows them
     #[arg(required_unless_present = "all", conflicts_with_all = ["all", "code"], value_parser = entry_id)]
     ids: Vec<String>,

@@ -1,7 +1,7 @@
 //! `tidegate queues`: every queue in numbers.
 
 use super::output::{age, bytes, table};
-use super::store::{OnQueue, Store};
+use super::store::OnQueue;
 use super::{CliError, Global, Report};
 use crate::job::Priority;
 use crate::queue::inspect::Counts;

@@ -52,7 +52,7 @@ pub(super) enum Command {
 }
 
 #[derive(Debug, clap::Args)]
-struct Named {
+pub(super) struct Named {
     /// Its name: the kind, for the schedule of a definition
     name: String,
     #[command(flatten)]

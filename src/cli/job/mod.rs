@@ -66,7 +66,7 @@ pub(super) enum Command {
 }
 
 #[derive(Debug, clap::Args)]
-struct OneJob {
+pub(super) struct OneJob {
     /// Its id
     id: String,
     #[command(flatten)]

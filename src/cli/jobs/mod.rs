@@ -74,7 +74,7 @@ pub(super) enum Command {
 }
 
 #[derive(Debug, clap::Args)]
-struct Filters {
+pub(super) struct Filters {
     #[command(flatten)]
     on: OnQueue,
     /// pending, delayed, running, dead; several with commas [default: all of them]
@@ -85,7 +85,7 @@ struct Filters {
 }
 
 #[derive(Debug, clap::Args)]
-struct MoreFilters {
+pub(super) struct MoreFilters {
     /// Only jobs of this kind
     #[arg(long)]
     kind: Option<String>,
@@ -98,7 +98,7 @@ struct MoreFilters {
 }
 
 #[derive(Debug, clap::Args)]
-struct Chosen {
+pub(super) struct Chosen {
     #[command(flatten)]
     on: OnQueue,
     /// pending, delayed, dead; several with commas
