@@ -8,6 +8,17 @@ use super::{ROUNDS, failed, median, say};
 use crate::cli::{CliError, Report, output};
 use serde::Serialize;
 
+/// Which of the scenes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum Part {
+    All,
+    Delayed,
+    Parked,
+    Tenants,
+    Kinds,
+    Waiting,
+}
+
 /// What one run measures. The names are those of `--json`.
 #[derive(Debug, Serialize)]
 pub(super) struct FlatFigures {
@@ -42,19 +53,27 @@ impl FlatFigures {
 
 /// One pair of scenes after the other.
 pub(super) async fn measure(
+    part: Part,
     jobs: u64,
     concurrency: u64,
     bed: &Bed,
 ) -> Result<FlatFigures, CliError> {
     let pairs = [
-        (Scene::Delayed(5 * jobs), Scene::Plain),
-        (Scene::Parked(jobs / 2), Scene::Plain),
-        (Scene::Tenants, Scene::Plain),
-        (Scene::Kinds, Scene::Plain),
-        (Scene::Waiting(50 * jobs), Scene::Waiting(5 * jobs)),
+        (Part::Delayed, Scene::Delayed(5 * jobs), Scene::Plain),
+        (Part::Parked, Scene::Parked(jobs / 2), Scene::Plain),
+        (Part::Tenants, Scene::Tenants, Scene::Plain),
+        (Part::Kinds, Scene::Kinds, Scene::Plain),
+        (
+            Part::Waiting,
+            Scene::Waiting(50 * jobs),
+            Scene::Waiting(5 * jobs),
+        ),
     ];
     let mut scenes = Vec::with_capacity(pairs.len());
-    for (scene, beside) in pairs {
+    for (_, scene, beside) in pairs
+        .into_iter()
+        .filter(|(of, ..)| part == Part::All || part == *of)
+    {
         say(&format!("{}, beside {}", scene.name(), beside.name()));
         scenes.push(in_turn(jobs, concurrency, bed, scene, beside).await?);
     }
