@@ -7,6 +7,7 @@ mod cron;
 mod embedded;
 mod fleet;
 mod gate;
+mod herd;
 mod kept;
 mod life;
 pub mod process;
