@@ -56,14 +56,14 @@ struct Aside {
 }
 
 impl Queue {
-    /// What Redis knows of the queue without counting, in one instant.
+    /// What Redis knows of the queue without counting, all but in one instant.
     ///
     /// # Errors
     /// Redis failed, or a key has the wrong type.
     pub async fn sizes(&self) -> Result<Sizes, QueueError> {
         let k = &self.keys;
+        // No transaction: a server that is out of memory refuses even those that only read.
         let mut pipe = redis::pipe();
-        pipe.atomic();
         for (command, key) in [
             ("LLEN", &k.inbox),
             ("HLEN", &k.jobs),
