@@ -338,6 +338,7 @@ impl World<'_> {
             while !self.model.inbox.is_empty() {
                 self.admit(0).await;
             }
+            self.refill_all().await;
             let claim = Op::Claim {
                 who: 0,
                 limit: 200,
@@ -351,7 +352,7 @@ impl World<'_> {
             self.settle(0, &all, 1).await;
             self.look("an end").await;
             let idle = self.rig.queue.look().await.unwrap().heads.is_empty();
-            if idle && self.model.inbox.is_empty() {
+            if idle && self.model.inbox.is_empty() && !self.rates_wait().await {
                 break;
             }
         }
@@ -367,6 +368,9 @@ impl World<'_> {
             "archive",
             "archived",
             "audit",
+            "rates",
+            "ticks",
+            "schedules_rev",
             // Groups that wait for members, and what waits for them.
             "group_results",
             "group_then",
