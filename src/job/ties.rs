@@ -209,8 +209,13 @@ impl Debounce {
 }
 
 impl Group {
+    /// Whether it can be a group at all, whatever follows it.
+    pub(super) fn is_sound(&self) -> bool {
+        (1..=MAX_GROUP_SIZE).contains(&self.size)
+    }
+
     pub(super) fn check(&self, steps: usize) -> Result<(), Fault> {
-        if self.size == 0 || self.size > MAX_GROUP_SIZE {
+        if !self.is_sound() {
             return Err(("group", format!("size must be 1 to {MAX_GROUP_SIZE}")));
         }
         match &self.then {
@@ -295,7 +300,7 @@ fn suffixed(id: &str, suffix: &str) -> String {
     format!("{}-{}{suffix}", &id[..kept], &digest[..32])
 }
 
-/// How a job ended, as those are told who wait for it or come after it. Results that are too large give way to their
+/// How a job ended, as those are told who wait for it or come after it; of an unknown kind if that is empty. Results that are too large give way to their
 /// size.
 #[must_use]
 pub fn outcome(
@@ -315,7 +320,7 @@ pub fn outcome(
     });
     let told = Parent {
         id: id.clone(),
-        kind: Some(kind.to_owned()),
+        kind: (!kind.is_empty()).then(|| kind.to_owned()),
         state: state.to_owned(),
         at: Some(at_ms),
         result,

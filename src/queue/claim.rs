@@ -10,7 +10,6 @@ use super::ties::{Notice, id_was_given, notice_unrun};
 use super::{Flow, Queue, QueueError, millis};
 use crate::catalog::{Catalog, JobSpec};
 use crate::job::{Envelope, History, Job, JobId, Priority, Reject, RejectCode, merge};
-use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 use std::sync::Arc;
 use std::time::Duration;
@@ -133,7 +132,7 @@ pub struct RawDelivery {
     pub history: Vec<u8>,
     /// What it is tied to besides its flow, as it is stored; empty for most.
     pub ties: String,
-    /// Envelopes whose arguments are to be united with its own, joined by commas; empty for most.
+    /// Envelopes whose arguments are to be united with its own, joined by NULs; empty for most.
     pub merges: Vec<u8>,
     /// The token under which it runs.
     pub token: String,
@@ -265,12 +264,8 @@ impl RawDelivery {
 
 /// The arguments of envelopes that were merged into another one's job.
 fn merged(joined: &[u8]) -> Result<Vec<Map<String, Value>>, Reject> {
-    let malformed =
-        |e: serde_json::Error| Reject::new(RejectCode::Malformed, format!("merged: {e}"));
-    let text = std::str::from_utf8(joined).unwrap_or_default();
-    let raws: Vec<Box<RawValue>> = serde_json::from_str(&format!("[{text}]")).map_err(malformed)?;
-    let parsed = raws.iter().map(|raw| Envelope::parse(raw.get().as_bytes()));
-    parsed.map(|e| e.map(|mut e| e.take_args())).collect()
+    let parse = |raw: &[u8]| Envelope::parse(raw).map(|mut e| e.take_args());
+    joined.split(|byte| *byte == 0).map(parse).collect()
 }
 
 /// When a job that never started expires. A relative time counts from admission, which was when it became ready,
@@ -395,6 +390,10 @@ impl Queue {
         }
         let k = &self.keys;
         let flow_keys: Vec<String> = flows.iter().map(|(f, _)| k.flow(f)).collect();
+        let set_aside = due.iter().zip(&numbers).filter(|(_, number)| **number == 0);
+        let results: Vec<String> = set_aside
+            .map(|(job, _)| k.result(&String::from_utf8_lossy(&job.id)))
+            .collect();
         let own = [
             &k.workers,
             &k.delayed,
@@ -406,6 +405,7 @@ impl Queue {
             &k.archive,
             &k.archived,
             &k.resume,
+            &k.ids,
         ];
         let keys: Vec<&String> = k
             .of_ties()
@@ -413,6 +413,7 @@ impl Queue {
             .chain(own)
             .chain(&k.ready)
             .chain(&flow_keys)
+            .chain(&results)
             .collect();
         let mut cmd = PROMOTE.call(keys.into_iter());
         cmd.arg(incarnation)
@@ -420,7 +421,8 @@ impl Queue {
             .arg(self.bounds.quarantine_bytes)
             .arg(self.bounds.history_max)
             .arg(self.bounds.history_bytes)
-            .arg(due.len());
+            .arg(due.len())
+            .arg(flows.len());
         for (job, number) in due.iter().zip(&numbers) {
             let priority = number
                 .checked_sub(1)
