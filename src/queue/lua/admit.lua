@@ -176,6 +176,8 @@ for i = 1, n do
     at = at + 4
     if tied then
       local list = result_list(ARGV[at + 4])
+      -- What came earlier in this batch must be where it is looked for.
+      flush()
       if list and redis.call('HEXISTS', jobs, id) == 0 then
         put_result(list, ARGV[at + 3], string.format('{"id":"%s","state":"quarantined","at":%d}', id, now))
       end
