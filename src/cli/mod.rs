@@ -73,15 +73,20 @@ enum Command {
     /// Show every queue in numbers
     Queues(queues::Args),
     /// Show, retry or cancel one job, or tell its result
-    Job(job::Args),
+    #[command(subcommand)]
+    Job(job::Command),
     /// Show or cancel a group of jobs
-    Group(group::Args),
+    #[command(subcommand)]
+    Group(group::Command),
     /// Count, list, retry, delete or move many jobs by what they have in common
-    Jobs(jobs::Args),
+    #[command(subcommand)]
+    Jobs(jobs::Command),
     /// List, retry or remove dead jobs
-    Dead(dead::Args),
+    #[command(subcommand)]
+    Dead(dead::Command),
     /// List, retry or remove entries that could not be jobs
-    Quarantine(quarantine::Args),
+    #[command(subcommand)]
+    Quarantine(quarantine::Command),
     /// Look whether a queue is whole: every job in exactly one place; --repair puts it right
     Verify(verify::Args),
     /// Claim nothing from a queue, or nothing of one kind, until it is resumed
@@ -91,15 +96,18 @@ enum Command {
     /// Pause a queue and wait until nothing of it runs
     Drain(pause::DrainArgs),
     /// Show or change limits while daemons run
-    Limits(limits::Args),
+    #[command(subcommand)]
+    Limits(limits::Command),
     /// Show who paused what and changed which limits
     Audit(limits::AuditArgs),
     /// List rows of the outbox, retry or remove those that can't be jobs
-    Outbox(outbox::Args),
+    #[command(subcommand)]
+    Outbox(outbox::Command),
     /// Show what waits in bridged namespaces of apalis-redis
     Bridges(bridges::Args),
     /// List, add, run or pause what runs by itself
-    Cron(cron::Args),
+    #[command(subcommand)]
+    Cron(cron::Command),
     /// Say what holds a queue or a job back
     Explain(explain::Args),
     /// Run the daemon with a private Redis and Postgres, alone or beside a command
@@ -116,20 +124,20 @@ impl Command {
             Self::Migrate(args) => migrate::run(args, global).await,
             Self::Enqueue(args) => enqueue::run(*args, global).await,
             Self::Queues(args) => queues::run(args, global).await,
-            Self::Job(args) => job::run(args, global).await,
-            Self::Group(args) => group::run(args, global).await,
-            Self::Jobs(args) => jobs::run(args, global).await,
-            Self::Dead(args) => dead::run(args, global).await,
-            Self::Quarantine(args) => quarantine::run(args, global).await,
+            Self::Job(command) => job::run(command, global).await,
+            Self::Group(command) => group::run(command, global).await,
+            Self::Jobs(command) => jobs::run(command, global).await,
+            Self::Dead(command) => dead::run(command, global).await,
+            Self::Quarantine(command) => quarantine::run(command, global).await,
             Self::Verify(args) => verify::run(args, global).await,
             Self::Bridges(args) => bridges::run(args, global).await,
             Self::Pause(args) => pause::pause(args, global).await,
             Self::Resume(args) => pause::resume(args, global).await,
             Self::Drain(args) => pause::drain(args, global).await,
-            Self::Limits(args) => limits::run(args, global).await,
+            Self::Limits(command) => limits::run(command, global).await,
             Self::Audit(args) => limits::audit(args, global).await,
-            Self::Outbox(args) => outbox::run(args, global).await,
-            Self::Cron(args) => cron::run(args, global).await,
+            Self::Outbox(command) => outbox::run(command, global).await,
+            Self::Cron(command) => cron::run(command, global).await,
             Self::Explain(args) => explain::run(args, global).await,
             Self::Dev(args) => dev::run(args, global).await,
             Self::Bench(args) => bench::run(args, global).await,

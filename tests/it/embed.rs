@@ -169,6 +169,64 @@ async fn a_file_counts_for_a_kind_and_may_name_a_handler_of_the_code() {
     stop(daemon).await;
 }
 
+/// A file that holds the policy of a function.
+fn of_code(dir: &std::path::Path, more: &str) {
+    let text = format!("kind = \"app.sum\"\nhandler = \"code\"\n{more}");
+    std::fs::write(dir.join("sum.toml"), text).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_may_leave_the_function_to_the_program() {
+    let config = config();
+    let dir = tempfile::tempdir().unwrap();
+    of_code(
+        dir.path(),
+        "queue = \"sums\"\n[code]\nfunction = \"app.add\"\n",
+    );
+    let (builder, sum) = adding(&config);
+    let daemon = builder.jobs_dir(dir.path()).start().await.unwrap();
+    let client = daemon.client();
+    let job = client.enqueue(Job::new("app.sum", Add { a: 2, b: 3 }));
+    let job = job.await.unwrap();
+    assert_eq!(job.queue, "sums");
+    until_state(&client, "sums", &job.id, "done").await;
+    assert_eq!(sum.load(Ordering::Relaxed), 5);
+    let unfit = client.enqueue(Job::new("app.sum", json!({"a": "x"}))).await;
+    assert!(
+        refusal(&unfit.unwrap_err()).contains("a"),
+        "the type is asked"
+    );
+    stop(daemon).await;
+
+    // A program without the function leaves kind and queue alone, unless it serves that queue.
+    let other = |config: &Config| {
+        let builder = Daemon::builder().config(config.clone());
+        builder.jobs_dir(dir.path()).handler("app.other", add)
+    };
+    let daemon = other(&config).start().await.unwrap();
+    let served = daemon.queues();
+    let served: Vec<&str> = served.iter().map(|queue| &*queue.name).collect();
+    assert_eq!(served, ["default"]);
+    of_code(dir.path(), "[code]\nfunction = \"app.add\"\n");
+    let files = || tidegate::catalog::load(dir.path(), &[]).unwrap();
+    let refused = daemon
+        .reload(config.clone(), files())
+        .unwrap_err()
+        .to_string();
+    assert!(
+        refused.contains("sum.toml") && refused.contains("app.add"),
+        "{refused}"
+    );
+    stop(daemon).await;
+    let Err(refused) = other(&config).start().await else {
+        panic!("it started");
+    };
+    assert!(
+        refused.to_string().contains("queue of its own"),
+        "{refused}"
+    );
+}
+
 #[tokio::test]
 async fn what_could_not_work_is_refused_at_the_start_and_named() {
     async fn told(builder: Builder) -> String {
@@ -185,6 +243,8 @@ async fn what_could_not_work_is_refused_at_the_start_and_named() {
     );
     let built_in = told(builder().handler("exec", add)).await;
     assert!(built_in.contains("exec"), "{built_in}");
+    let reserved = told(builder().handler("code", add)).await;
+    assert!(reserved.contains("code"), "{reserved}");
     let wrong = Kind::new("app.b", add)
         .timeout(Duration::ZERO)
         .max_attempts(0);

@@ -1,6 +1,7 @@
 //! The daemon as a whole, on real servers.
 
 mod attack;
+mod audited;
 mod bell;
 mod crash;
 mod cron;

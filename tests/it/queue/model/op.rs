@@ -66,6 +66,8 @@ pub enum Op {
     Release(u8),
     /// An operator pauses a kind or, by the number after the last kind, the queue; or lets it go on.
     Pause(u8),
+    /// The auditor goes through everything, and finds nothing to put right.
+    Audit,
     /// A daemon dies; the one that takes its place fences it and returns its jobs.
     Die(u8),
 }
@@ -167,6 +169,7 @@ fn op() -> impl Strategy<Value = Op> {
         2 => any::<u8>().prop_map(Op::Shelve),
         2 => any::<u8>().prop_map(Op::Release),
         2 => (0..=KINDS_IN_ALL).prop_map(Op::Pause),
+        1 => Just(Op::Audit),
         3 => who().prop_map(Op::Die),
     ]
 }

@@ -3,12 +3,24 @@
 use super::expected::Place;
 use super::limits::{KINDS_IN_ALL, kind};
 use super::world::World;
+use std::time::Duration;
 use tidegate::job::{Event, History, What};
+use tidegate::queue::audit::{Findings, Options};
 use tidegate::queue::control::Field;
 use tidegate::queue::operate::Cancelled;
 use tidegate::queue::scan::{Shelved, State};
 
 impl World<'_> {
+    /// However far things have come, the auditor must take nothing for broken.
+    pub(super) async fn audit(&self) {
+        let options = Options {
+            repair: true,
+            pace: Duration::ZERO,
+        };
+        let found = self.rig.queue.sweep(&self.rig.catalog, options).await;
+        assert_eq!(found.unwrap(), Findings::default(), "the auditor");
+    }
+
     pub(super) async fn cancel(&mut self, pick: u8) {
         let Some(id) = self.pick(pick, |_| true) else {
             return;

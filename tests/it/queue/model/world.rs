@@ -112,6 +112,7 @@ impl<'a> World<'a> {
             Op::Shelve(pick) => self.shelve(*pick).await,
             Op::Release(pick) => self.release(*pick).await,
             Op::Pause(what) => self.pause(*what).await,
+            Op::Audit => self.audit().await,
             Op::Die(w) => self.die(who(w)).await,
         }
     }
