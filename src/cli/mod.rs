@@ -15,6 +15,7 @@ mod enqueue;
 mod error;
 mod explain;
 mod group;
+mod help;
 mod job;
 mod jobs;
 mod limits;
@@ -35,7 +36,7 @@ pub use error::{CliError, exit};
 pub use output::Report;
 pub use setup::Global;
 
-use clap::{Parser, Subcommand};
+use clap::{FromArgMatches, Parser, Subcommand};
 use std::process::ExitCode;
 
 const EXAMPLES: &str = "\
@@ -146,6 +147,14 @@ impl Command {
 }
 
 impl Cli {
+    /// Reads the command line.
+    ///
+    /// # Errors
+    /// Help that was asked for, or a mistake: for [`usage_error`].
+    pub fn read() -> Result<Self, clap::Error> {
+        Self::from_arg_matches(&help::command().try_get_matches()?)
+    }
+
     /// Runs the command, prints its answer, and says with which code to exit.
     pub async fn execute(self) -> ExitCode {
         let answer = self.command.run(&self.global).await;
@@ -172,13 +181,4 @@ pub fn usage_error(error: &clap::Error) -> ExitCode {
         output::print_json(&CliError::Usage(message).to_json());
     }
     ExitCode::from(exit::USAGE)
-}
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn the_definition_of_the_command_line_is_sound() {
-        use clap::CommandFactory;
-        super::Cli::command().debug_assert();
-    }
 }

@@ -11,6 +11,7 @@ mod expected;
 mod limits;
 mod op;
 mod operators;
+mod schedules;
 mod snapshot;
 mod world;
 

@@ -3,6 +3,7 @@
 use super::bonds::Group;
 use super::expected::{Model, Place, Sent};
 use super::limits::{check_limits, parked};
+use super::schedules::check_ticks;
 use super::snapshot::Snapshot;
 use std::collections::{BTreeMap, BTreeSet};
 use tidegate::job::{History, Priority};
@@ -40,6 +41,7 @@ pub fn check(model: &Model, found: &Snapshot, what: &str) -> usize {
     check_books(model, found, what);
     check_sizes(found, what);
     check_limits(model, found, what);
+    check_ticks(model, found, what);
     check_flows(model, found, what)
 }
 

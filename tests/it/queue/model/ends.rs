@@ -339,6 +339,7 @@ impl World<'_> {
             while !self.model.inbox.is_empty() {
                 self.admit(0).await;
             }
+            self.refill_all().await;
             let claim = Op::Claim {
                 who: 0,
                 limit: 200,
@@ -352,7 +353,7 @@ impl World<'_> {
             self.settle(0, &all, 1).await;
             self.look("an end").await;
             let idle = self.rig.queue.look().await.unwrap().heads.is_empty();
-            if idle && self.model.inbox.is_empty() {
+            if idle && self.model.inbox.is_empty() && !self.rates_wait().await {
                 break;
             }
         }
@@ -368,6 +369,9 @@ impl World<'_> {
             "archive",
             "archived",
             "audit",
+            "rates",
+            "ticks",
+            "schedules_rev",
             // Groups that wait for members, and what waits for them.
             "group_results",
             "group_then",

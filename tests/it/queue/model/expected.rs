@@ -2,6 +2,7 @@
 
 use super::bonds::{Bonds, Bound, Lock, Ties};
 use super::op::{End, Entry, Form};
+use super::schedules::Ticks;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Crashes that end a job.
@@ -101,6 +102,13 @@ pub struct Model {
     pub bonds: Bonds,
     /// The pauses there are, as the queue names them.
     pub paused: BTreeSet<String>,
+    /// Limits that operators changed, by kind: of a key, and of all keys.
+    pub limits: BTreeMap<String, (Option<usize>, Option<usize>)>,
+    /// Whether one of them was lowered while jobs may have run.
+    pub lowered: bool,
+    /// Jobs that started under each rate.
+    pub started: BTreeMap<String, usize>,
+    pub ticks: Ticks,
     pub stats: BTreeMap<&'static str, u64>,
 }
 
@@ -232,6 +240,9 @@ impl Model {
         job.place = Place::Running {
             token: token.to_owned(),
         };
+        if let Some(rate) = job.sent.entry.rate() {
+            *self.started.entry(rate).or_default() += 1;
+        }
         self.untie_claimed(id);
     }
 

@@ -1,7 +1,7 @@
 //! What daemons, apps and operators do, as values: proptest makes sequences of them and shrinks those that fail. Whom or
 //! what an operation is about is an index, taken modulo what there is, so that any part of a sequence is one too.
 
-use super::limits::{KEYS, KINDS_IN_ALL};
+use super::limits::{HIGHEST, KEYS, KINDS_IN_ALL, LIMITED};
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
@@ -66,6 +66,20 @@ pub enum Op {
     Release(u8),
     /// An operator pauses a kind or, by the number after the last kind, the queue; or lets it go on.
     Pause(u8),
+    /// An operator changes the limits of a kind that has some, of a key and of all keys, or gives them back.
+    Limit {
+        kind: u8,
+        limits: Option<(u8, u8)>,
+    },
+    /// The time passes that a rate is for.
+    Refill(u8),
+    /// A daemon serves the next tick of a schedule, by what it knew of it last; perhaps before its time.
+    Tick {
+        who: u8,
+        early: bool,
+    },
+    /// An operator pauses the schedule, or lets it go on.
+    PauseSchedule,
     /// The auditor goes through everything, and finds nothing to put right.
     Audit,
     /// A daemon dies; the one that takes its place fences it and returns its jobs.
@@ -169,6 +183,11 @@ fn op() -> impl Strategy<Value = Op> {
         2 => any::<u8>().prop_map(Op::Shelve),
         2 => any::<u8>().prop_map(Op::Release),
         2 => (0..=KINDS_IN_ALL).prop_map(Op::Pause),
+        2 => (0..LIMITED, option::weighted(0.7, (1..=HIGHEST, 1..=HIGHEST)))
+            .prop_map(|(kind, limits)| Op::Limit { kind, limits }),
+        3 => any::<u8>().prop_map(Op::Refill),
+        3 => (who(), prop::bool::weighted(0.2)).prop_map(|(who, early)| Op::Tick { who, early }),
+        1 => Just(Op::PauseSchedule),
         1 => Just(Op::Audit),
         3 => who().prop_map(Op::Die),
     ]
