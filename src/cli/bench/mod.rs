@@ -8,6 +8,7 @@ mod figures;
 mod flat;
 mod idle;
 mod load;
+mod outbox;
 mod pickup;
 mod process;
 mod raw;
@@ -38,6 +39,7 @@ Examples:
   tidegate bench --appendonly                  with an append-only file, synced every second
   tidegate bench --flat                        the same jobs with millions more in the queue, a few minutes
   tidegate bench --flat=tenants                one part of that
+  tidegate bench --outbox                      only the relay of the outbox, with a Postgres of its own
   tidegate bench --redis redis://10.0.0.7/0    on a given server, under a prefix of its own
 
 The handler does nothing, so that what is measured is Tidegate and Redis. Both run on this machine unless --redis says
@@ -64,8 +66,11 @@ pub struct Args {
     /// Measure how fast jobs drain with much else in the queue, each time beside a drain without it: 50 times as many
     /// jobs waiting as are drained (beside 5 times as many), 5 times as many delayed, half as many parked, jobs of many
     /// tenants that take turns, jobs of 1,000 kinds; all of these, or the one that is named
-    #[arg(long, value_name = "WHAT", num_args = 0..=1, require_equals = true, default_missing_value = "all")]
+    #[arg(long, value_name = "WHAT", conflicts_with = "outbox", num_args = 0..=1, require_equals = true, default_missing_value = "all")]
     flat: Option<flat::Part>,
+    /// Measure how fast one relay moves rows of the outbox, and nothing else; --jobs is the number of rows
+    #[arg(long)]
+    outbox: bool,
     /// The daemon that is measured; `bench` starts it itself
     #[arg(long, hide = true)]
     worker: bool,
@@ -91,7 +96,9 @@ pub async fn run(args: Args, global: &Global) -> Result<Report, CliError> {
 }
 
 async fn measure(args: &Args, jobs: u64, bed: &Bed) -> Result<Report, CliError> {
-    if let Some(part) = args.flat {
+    if args.outbox {
+        outbox::measure(jobs, bed).await
+    } else if let Some(part) = args.flat {
         let figures = flat::measure(part, jobs, args.concurrency, bed).await?;
         figures.report()
     } else {

@@ -67,48 +67,55 @@ local function rank(flow)
   return math.max(1, flow.class - math.floor(math.max(0, now - flow.place) / aging))
 end
 
--- Where a flow stands, given its first entry: who takes turns goes behind all who wait when its turn is over.
-local turn = 0
-local function stand(flow, head)
-  flow.place = head and ready_of(head)
-  if flow.fair and head then
-    turn = turn + 1
-    flow.place = exact + turn / 1000
-  end
-  flow.rank = flow.place and rank(flow)
-end
-
--- Few entries of each are read at first where there are many flows.
-local flows, share = {}, math.ceil(limit / flow_count)
-local in_line = {{}, {}, {}, {}, {}}
+-- Few entries of each are read at first where there are many flows; of one that takes turns none before its turn.
+local flows, line, share, none = {}, {}, math.ceil(limit / flow_count), {}
+local function ready_key(class) return KEYS[FIRST_READY + class - 1] end
 for f = 1, flow_count do
   local at = FIRST_ARG + (f - 1) * 4
   local flow = {number = f, key = KEYS[FIRST_FLOW + f - 1], class = tonumber(ARGV[at + 1]), member = ARGV[at + 2],
-    allow = tonumber(ARGV[at + 3]), gates = {}, entries = {}, taken = 0}
+    allow = tonumber(ARGV[at + 3]), gates = none, entries = none, taken = 0}
   local terms = ARGV[at + 4]
-  if terms ~= '' then
+  flow.fair = string.sub(terms, 1, 1) == 'f'
+  if terms ~= '' and terms ~= 'f' then
+    flow.gates = {}
     for g in string.gmatch(terms, '%d+') do flow.gates[#flow.gates + 1] = gates[tonumber(g)] end
-    flow.fair = string.sub(terms, 1, 1) == 'f'
   end
-  read_on(flow, math.min(share, flow.allow) + 1)
   flows[f] = flow
-  if flow.fair then table.insert(in_line[flow.class], flow) end
 end
-local function ready_key(class) return KEYS[FIRST_READY + class - 1] end
-for class, fair in ipairs(in_line) do
+local turns = {{}, {}, {}, {}, {}}
+for _, flow in ipairs(flows) do
+  if flow.fair then
+    table.insert(turns[flow.class], flow)
+  else
+    read_on(flow, math.min(share, flow.allow) + 1)
+    flow.place = flow.entries[1] and ready_of(flow.entries[1])
+  end
+end
+for class, fair in ipairs(turns) do
   local members = {}
   for i, flow in ipairs(fair) do members[i] = flow.member end
-  for i, place in ipairs(fair[1] and redis.call('ZMSCORE', ready_key(class), unpack(members)) or {}) do
-    fair[i].kept_place = tonumber(place or nil)
+  for i, place in ipairs(fair[1] and redis.call('ZMSCORE', ready_key(class), unpack(members)) or none) do
+    local head = not place and redis.call('LINDEX', fair[i].key, 0)
+    fair[i].place = tonumber(place or nil) or (head and ready_of(head))
   end
 end
-local line = {}
 for _, flow in ipairs(flows) do
-  flow.place = flow.entries[1] and (flow.kept_place or ready_of(flow.entries[1]))
-  if flow.place then
+  if flow.place and flow.allow > 0 then
     flow.rank = rank(flow)
-    if flow.allow > 0 then join(line, 1, flow) end
+    join(line, 1, flow)
   end
+end
+
+-- One job of a flow, whose turn is over then: it stands behind all who wait.
+local turn = 0
+local function take_turn(flow)
+  local entry = redis.call('LPOP', flow.key)
+  if entry then
+    flow.taken = flow.taken + 1
+    if flow.taken == 1 then flow.entries = {entry} else flow.entries[flow.taken] = entry end
+  end
+  turn = turn + 1
+  flow.place = redis.call('LLEN', flow.key) > 0 and exact + turn / 1000
 end
 
 -- Whether a cancelled job left this entry behind.
@@ -148,7 +155,7 @@ while count < limit and popped < limit + 256 and line[first] do
   end
   if not flow.shut then
     local from = flow.taken
-    take(flow, second, flow.fair and 1 or most, stand)
+    if flow.fair then take_turn(flow) else take(flow, second, most, rank) end
     popped = popped + flow.taken - from
     local kept, found = nil, nil
     if flow.gates[1] then
@@ -160,7 +167,10 @@ while count < limit and popped < limit + 256 and line[first] do
       picked[count], origin[count], raws[count] = flow.entries[from + (kept and kept[i] or i)], flow, found and found[i]
     end
     flow.allow = flow.allow - (kept and #kept or flow.taken - from)
-    if flow.place and flow.allow > 0 then join(line, first, flow) end
+    if flow.place and flow.allow > 0 then
+      flow.rank = rank(flow)
+      join(line, first, flow)
+    end
   end
 end
 
@@ -203,7 +213,7 @@ for _, gate in ipairs(gates) do
 end
 for f, flow in ipairs(flows) do
   heads[f] = flow.place and math.floor(flow.place) or -1
-  if flow.taken > 0 then redis.call('LTRIM', flow.key, flow.taken, -1) end
+  if flow.taken > 0 and not flow.fair then redis.call('LTRIM', flow.key, flow.taken, -1) end
   if not flow.place then
     table.insert(gone[flow.class], flow.member)
   elseif flow.shut and not flow.shut.wide then

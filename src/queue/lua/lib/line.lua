@@ -38,16 +38,17 @@ local function join(line, first, flow)
 end
 
 -- Takes entries from a flow until it holds no more, or has given `most`, or its next one comes behind the flow `second`;
--- at least one. What its place is then is told by `stand`.
-local function take(flow, second, most, stand)
-  if not second then
-    read_on(flow, flow.taken + most + 1 - #flow.entries)
-    flow.taken = math.min(flow.taken + most, #flow.entries)
-    return stand(flow, head_of(flow))
-  end
+-- at least one. `rank` tells the rank of a flow by its place.
+local function take(flow, second, most, rank)
   local until_taken = flow.taken + most
+  if not second then
+    read_on(flow, until_taken + 1 - #flow.entries)
+    flow.taken = math.min(until_taken, #flow.entries) - 1
+  end
   repeat
     flow.taken = flow.taken + 1
-    stand(flow, head_of(flow))
-  until flow.taken >= until_taken or not flow.place or comes_before(second, flow)
+    local head = head_of(flow)
+    flow.place = head and ready_of(head)
+    flow.rank = head and rank(flow)
+  until flow.taken >= until_taken or not head or (second and comes_before(second, flow))
 end
