@@ -4,7 +4,7 @@ use super::{Add, add, adding, config, refusal, stop, until_state};
 use serde_json::json;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
-use tidegate::embed::{Builder, Daemon, Job, Kind};
+use tidegate::embed::{Builder, Config, Daemon, Job, Kind};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_counts_for_a_kind_and_may_name_a_handler_of_the_code() {
