@@ -184,8 +184,8 @@ local function put_back(flow, back, kind)
     newest = order[i][1] > newest and order[i][1] or newest
   end
   -- More than a few hundred can't have been put back before them just now.
-  local older = 0
-  for i, entry in ipairs(redis.call('LRANGE', flow, 0, 499)) do
+  local older, first = 0, redis.call('LRANGE', flow, 0, 499)
+  for i, entry in ipairs(first) do
     local ready = string.sub(entry, 1, 13)
     if ready >= newest then break end
     order[#order + 1] = {ready, n + i, entry}
@@ -196,6 +196,9 @@ local function put_back(flow, back, kind)
   local entries = {}
   for i = #order, 1, -1 do entries[#entries + 1] = order[i][3] end
   redis.call('LPUSH', flow, unpack(entries))
+  -- A place that is not the ready time of the head is that of a flow which takes turns: it stays there.
+  local place = first[1] and string.find(kind, '@', 1, true) and redis.call('ZSCORE', back.ready, kind)
+  if place and tonumber(place) ~= tonumber(string.sub(first[1], 1, 13)) then return end
   redis.call('ZADD', back.ready, tonumber(order[1][1]) or 0, kind)
 end
 
@@ -276,6 +279,6 @@ for slot, holders in pairs(freed) do
   woke = wake(parked, ARGV[start + slot - 1], FIRST_READY) or woke
 end
 -- Not every user may publish; looks find the same.
-if woke then redis.pcall('PUBLISH', bell, 'look') end
+if woke then redis.pcall('PUBLISH', bell, incarnation) end
 if batch > 0 then redis.call('HSET', settled, incarnation, batch .. '|' .. table.concat(stale, ',')) end
 return {woke and 'woke' or 'ok', now, unpack(stale)}

@@ -8,6 +8,7 @@ mod cron;
 mod embedded;
 mod fleet;
 mod gate;
+mod herd;
 mod kept;
 mod life;
 pub mod process;
