@@ -97,7 +97,7 @@ pub fn judge(raw: &[u8], queue: &str, catalog: &Catalog, now_ms: u64, random: [u
         }
     };
     let flow = flow_of(&envelope, catalog);
-    let ties =
+    let mut ties =
         match within_a_year(&envelope, now_ms).and_then(|()| fits(&mut envelope, queue, catalog)) {
             Ok(ties) => ties,
             Err(reject) => {
@@ -109,12 +109,16 @@ pub fn judge(raw: &[u8], queue: &str, catalog: &Catalog, now_ms: u64, random: [u
             }
         };
     let given = envelope.id.is_some();
+    let said = envelope.priority.is_some();
     let wait_ms = ties.as_ref().map_or(0, |t| t.wait_ms());
     let due_ms = envelope
         .ready_at(now_ms)
         .max(now_ms.saturating_add(wait_ms));
     let id = envelope.id.unwrap_or_else(|| JobId::mint(now_ms, random));
     if due_ms > now_ms {
+        if let Some(mark) = unsaid(said, &flow) {
+            ties.get_or_insert_default().flow = Some(mark);
+        }
         Verdict::Delayed {
             due_ms,
             flow,
@@ -130,6 +134,11 @@ pub fn judge(raw: &[u8], queue: &str, catalog: &Catalog, now_ms: u64, random: [u
             ties,
         }
     }
+}
+
+/// The mark of a flow that the envelope alone does not tell: its key, or a class that only its definition says.
+fn unsaid(says_class: bool, flow: &Flow) -> Option<String> {
+    flow.mark().filter(|_| flow.key.is_some() || !says_class)
 }
 
 /// Absolute times may be as far ahead as relative ones.

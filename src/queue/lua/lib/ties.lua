@@ -1,6 +1,6 @@
 -- What a job is tied to besides its flow, and how an end lets go of it. For scripts whose first nine keys are these:
 -- ties: id → fields joined by '\n'. 'f', 'c', 't': a lock, held until the job is finished, is claimed, or time is over;
---   'g': its group; 'r': ms for which its result is kept; 'w': the workflow it belongs to;
+--   'k': the class and key of its flow, where its envelope alone does not say them; 'g': its group; 'r': ms for which its result is kept; 'w': the workflow it belongs to;
 --   'i': an app gave its id, which the envelope may not tell any more once it is that of a later job under its lock
 -- locks: lock → '<id>|<f, c or t>|<ms when it is gone, or 0>|<ms of the first job under it>'
 -- lock_ends: locks that outlive their jobs, by the ms when they are gone

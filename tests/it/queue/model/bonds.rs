@@ -12,6 +12,8 @@ pub struct Ties {
     pub group: Option<String>,
     pub result: bool,
     pub workflow: Option<String>,
+    /// It came in delayed, and which key it is of its definition says: that is noted.
+    pub flow: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -56,6 +58,7 @@ impl Ties {
             group: entry.group(),
             result: entry.result,
             workflow: sent.workflow.clone(),
+            flow: entry.partition().is_some() && entry.place() != Place::Waiting,
         }
     }
 
