@@ -5,7 +5,6 @@ use super::ties::{Notice, id_was_given, notice_unrun};
 use super::{Flow, Queue};
 use crate::catalog::{Catalog, JobSpec};
 use crate::job::{Envelope, History, Job, JobId, Reject, RejectCode, merge};
-use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,7 +26,7 @@ pub struct RawDelivery {
     pub history: Vec<u8>,
     /// What it is tied to besides its flow, as it is stored; empty for most.
     pub ties: String,
-    /// Envelopes whose arguments are to be united with its own, joined by commas; empty for most.
+    /// Envelopes whose arguments are to be united with its own, joined by NULs; empty for most.
     pub merges: Vec<u8>,
     /// The token under which it runs.
     pub token: String,
@@ -159,12 +158,8 @@ impl RawDelivery {
 
 /// The arguments of envelopes that were merged into another one's job.
 fn merged(joined: &[u8]) -> Result<Vec<Map<String, Value>>, Reject> {
-    let malformed =
-        |e: serde_json::Error| Reject::new(RejectCode::Malformed, format!("merged: {e}"));
-    let text = std::str::from_utf8(joined).unwrap_or_default();
-    let raws: Vec<Box<RawValue>> = serde_json::from_str(&format!("[{text}]")).map_err(malformed)?;
-    let parsed = raws.iter().map(|raw| Envelope::parse(raw.get().as_bytes()));
-    parsed.map(|e| e.map(|mut e| e.take_args())).collect()
+    let parse = |raw: &[u8]| Envelope::parse(raw).map(|mut e| e.take_args());
+    joined.split(|byte| *byte == 0).map(parse).collect()
 }
 
 /// When a job that never started expires. A relative time counts from admission, which was when it became ready,

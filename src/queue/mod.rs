@@ -35,6 +35,7 @@ mod script;
 pub mod settle;
 pub mod slots;
 pub mod ties;
+mod verdict;
 pub mod wait;
 pub mod wake;
 pub mod workflow;

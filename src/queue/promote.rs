@@ -62,6 +62,10 @@ impl Queue {
         }
         let k = &self.keys;
         let flow_keys: Vec<String> = flows.iter().map(|(f, _)| k.flow(f)).collect();
+        let set_aside = due.iter().zip(&numbers).filter(|(_, number)| **number == 0);
+        let results: Vec<String> = set_aside
+            .map(|(job, _)| k.result(&String::from_utf8_lossy(&job.id)))
+            .collect();
         let own = [
             &k.workers,
             &k.delayed,
@@ -73,6 +77,7 @@ impl Queue {
             &k.archive,
             &k.archived,
             &k.resume,
+            &k.ids,
         ];
         let keys: Vec<&String> = k
             .of_ties()
@@ -80,6 +85,7 @@ impl Queue {
             .chain(own)
             .chain(&k.ready)
             .chain(&flow_keys)
+            .chain(&results)
             .collect();
         let mut cmd = PROMOTE.call(keys.into_iter());
         cmd.arg(incarnation)
@@ -87,7 +93,8 @@ impl Queue {
             .arg(self.bounds.quarantine_bytes)
             .arg(self.bounds.history_max)
             .arg(self.bounds.history_bytes)
-            .arg(due.len());
+            .arg(due.len())
+            .arg(flows.len());
         for (job, number) in due.iter().zip(&numbers) {
             let priority = number
                 .checked_sub(1)

@@ -98,6 +98,9 @@ async fn tidy(context: &QueueContext, keep: &RetentionConfig) -> Result<(), Queu
     }
     for _ in 0..STEPS {
         let pruned = queue.prune_ties(keep.groups_age, keep.groups_max).await?;
+        if pruned.open > 0 {
+            events::groups_dropped(&queue.name, pruned.open, &pruned.open_name);
+        }
         if pruned == Pruned::default() {
             break;
         }

@@ -52,7 +52,7 @@ pub struct Parcel {
     pub queue: String,
     /// The rows.
     pub seqs: Vec<i64>,
-    /// For each of them its id and its envelope.
+    /// For each of them the id by which the enqueue script knows it, and its envelope.
     pub jobs: Vec<(String, Vec<u8>)>,
 }
 
@@ -245,7 +245,7 @@ pub fn sort(rows: &[Row], now_ms: u64) -> Sorted {
         });
         let parcel = &mut sorted.parcels[place];
         parcel.seqs.push(row.seq);
-        parcel.jobs.push((row.id.clone(), envelope));
+        parcel.jobs.push((letter::script_id(row), envelope));
     }
     sorted
 }

@@ -259,6 +259,15 @@ pub fn retention_dropped(queue: &str, what: &'static str, count: u64) -> Alert {
     )
 }
 
+/// Groups were forgotten that were not complete: members they waited for had not come for long, or there were too many.
+pub fn groups_dropped(queue: &str, count: u64, first: &str) {
+    let first = clip(first);
+    warn!(
+        event = "groups_dropped",
+        queue, count, first, "incomplete groups forgotten: what would follow them never will"
+    );
+}
+
 /// A queue remembers more ids than it should. None is forgotten for that.
 #[must_use = "hand the alert to Alerts::raise"]
 pub fn ids_many(queue: &str, ids: u64, limit: u64) -> Alert {

@@ -65,6 +65,7 @@ impl World<'_> {
             follow: then.map(|then| next_step(then, id, delivery.workflow.as_ref(), &text)),
             outcome: delivery.tied.then_some(text),
             result: delivery.keeps_result,
+            late: None,
         }
     }
 

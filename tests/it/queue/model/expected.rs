@@ -61,6 +61,7 @@ pub struct Job {
     pub ties: Ties,
     /// Entries that are to be united with it.
     pub merged: Vec<String>,
+    pub taken_in: Vec<Sent>,
     pub place: Place,
     pub attempts: u32,
     pub crashes: u32,
@@ -68,6 +69,13 @@ pub struct Job {
     pub told: Option<String>,
     /// Whether a history is stored.
     pub troubled: bool,
+}
+
+/// A member that was counted when it was set aside: its group, and its id if it has one.
+#[derive(Debug, Clone)]
+pub struct Counted {
+    pub group: String,
+    pub id: Option<String>,
 }
 
 /// The queue as it must be.
@@ -89,8 +97,8 @@ pub struct Model {
     pub asked: BTreeSet<String>,
     /// Ended jobs, the latest first: id and state.
     pub recent: VecDeque<(String, &'static str)>,
-    /// Quarantined entries, the oldest first.
-    pub quarantine: Vec<Sent>,
+    /// Quarantined entries, the oldest first, and whether they were counted in their groups.
+    pub quarantine: Vec<(Sent, Option<Counted>)>,
     pub bonds: Bonds,
     /// The pauses there are, as the queue names them.
     pub paused: BTreeSet<String>,
@@ -173,8 +181,13 @@ impl Model {
             self.taken += 1;
             if sent.entry.form == Form::Broken {
                 sent.id.as_ref().map(|id| self.reserved.remove(id));
-                self.quarantine.push(sent);
-                self.count("quarantined");
+                let counted = sent.entry.group().is_some() && self.refuse(&sent);
+                if let Some(id) = sent.id.as_ref().filter(|_| sent.entry.result)
+                    && !self.jobs.contains_key(id)
+                {
+                    self.bonds.results.insert(id.clone(), "quarantined");
+                }
+                self.set_aside(&sent, counted);
                 continue;
             }
             let id = id.clone().expect("a job has an id");
@@ -183,6 +196,9 @@ impl Model {
                 duplicates.push(index);
                 self.count("duplicates");
                 self.give_up_reservation(&id, &sent);
+                if sent.entry.group().is_some() {
+                    self.refuse(&sent);
+                }
                 continue;
             }
             self.reserved.remove(&id);
@@ -198,6 +214,7 @@ impl Model {
                 ties,
                 sent,
                 merged: Vec::new(),
+                taken_in: Vec::new(),
                 attempts: 0,
                 crashes: 0,
                 troubled: false,
@@ -206,6 +223,15 @@ impl Model {
             self.jobs.insert(id, job);
         }
         duplicates
+    }
+
+    /// An entry is set aside; as a member that failed, if it was counted.
+    pub fn set_aside(&mut self, sent: &Sent, counted: bool) {
+        let group = sent.entry.group().filter(|_| counted);
+        let id = sent.id.clone();
+        let counted = group.map(|group| Counted { group, id });
+        self.quarantine.push((sent.clone(), counted));
+        self.count("quarantined");
     }
 
     pub fn claimed(&mut self, id: &str, token: &str) {
@@ -250,7 +276,13 @@ impl Model {
             }
             End::Quarantine => {
                 let job = self.over(id, None, "quarantined");
-                self.quarantine.push(job.sent);
+                let counted = job.ties.group.map(|group| Counted {
+                    group,
+                    id: Some(id.to_owned()),
+                });
+                self.quarantine.push((job.sent, counted));
+                let more = job.taken_in.into_iter();
+                self.quarantine.extend(more.map(|sent| (sent, None)));
             }
         }
         true
@@ -381,7 +413,15 @@ impl Model {
     }
 
     pub fn released(&mut self, index: usize) {
-        let sent = self.quarantine.remove(index);
+        let (sent, counted) = self.quarantine.remove(index);
+        match counted {
+            Some(Counted {
+                group,
+                id: Some(id),
+            }) => self.forget_refused(&group, &id),
+            Some(Counted { group, id: None }) => self.discount(&group),
+            None => {}
+        }
         self.inbox.push_back(sent);
     }
 

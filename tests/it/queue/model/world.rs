@@ -207,6 +207,11 @@ impl<'a> World<'a> {
         match admission.unwrap() {
             Admission::Done { duplicates, .. } => {
                 assert!(current, "admitted what was taken by another daemon");
+                let entries = peeked.entries.iter();
+                let entries: Vec<String> = entries
+                    .map(|raw| String::from_utf8_lossy(raw).into_owned())
+                    .collect();
+                self.model.adopt(&entries);
                 let ids: Vec<Option<String>> = verdicts.iter().map(id_of).collect();
                 for (verdict, sent) in verdicts.iter().zip(&self.model.inbox) {
                     let reject = matches!(verdict, Verdict::Rejected { .. });
