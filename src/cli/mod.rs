@@ -8,6 +8,7 @@ mod act;
 mod bench;
 mod bridges;
 mod check;
+mod completions;
 mod cron;
 mod dead;
 mod dev;
@@ -115,6 +116,8 @@ enum Command {
     Dev(dev::Args),
     /// Measure what this machine does: enqueue, drain and pickup, with every guarantee on
     Bench(bench::Args),
+    /// Print a script that completes commands and options in a shell
+    Completions(completions::Args),
 }
 
 impl Command {
@@ -142,6 +145,7 @@ impl Command {
             Self::Explain(args) => explain::run(args, global).await,
             Self::Dev(args) => dev::run(args, global).await,
             Self::Bench(args) => bench::run(args, global).await,
+            Self::Completions(args) => Ok(completions::run(&args)),
         }
     }
 }

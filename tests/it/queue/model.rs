@@ -6,6 +6,7 @@
 
 mod bonds;
 mod check;
+mod drain;
 mod ends;
 mod expected;
 mod limits;

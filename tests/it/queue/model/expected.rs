@@ -34,14 +34,8 @@ impl Sent {
     /// A step of a workflow, with so many after it.
     pub fn step(then: u8) -> Self {
         let entry = Entry {
-            kind: 0,
-            key: 0,
-            class: 2,
-            id: None,
-            form: Form::Now,
-            bond: None,
-            result: false,
             then,
+            ..Entry::plain()
         };
         Self {
             entry,
