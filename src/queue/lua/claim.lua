@@ -136,7 +136,11 @@ while got < limit and count < limit + 256 and line[first] do
     end
     got = got + brought
     flow.allow = flow.allow - brought
-    if flow.place and flow.allow > 0 then join(line, first, flow, now, aging) end
+    if flow.place then
+      local _, shut = through(flow.gates, 1)
+      flow.shut = shut
+      if not shut and flow.allow > 0 then join(line, first, flow, now, aging) end
+    end
   end
 end
 if read_to < count then read(read_to + 1, count) end
