@@ -303,7 +303,8 @@ fn connect_unix(socket: &Path) -> io::Result<UnixStream> {
     Ok(stream)
 }
 
-/// Sends PING and INFO in one go and returns all that comes back until the server, told to, closes the connection.
+/// Sends PING and INFO in one go and returns all that comes back until the server, told to, closes the connection, or
+/// says no more.
 fn ask(mut stream: impl Read + Write, password: Option<&str>) -> io::Result<String> {
     let mut request = Vec::new();
     if let Some(password) = password {
@@ -313,9 +314,14 @@ fn ask(mut stream: impl Read + Write, password: Option<&str>) -> io::Result<Stri
         request.extend(command(words));
     }
     stream.write_all(&request)?;
-    let mut answer = String::new();
-    stream.take(ANSWER_MAX).read_to_string(&mut answer)?;
-    Ok(answer)
+    let mut answer = Vec::new();
+    match stream.take(ANSWER_MAX).read_to_end(&mut answer) {
+        Ok(_) => {}
+        // A Sentinel knows no QUIT: it has answered, and waits for more.
+        Err(e) if e.kind() == io::ErrorKind::WouldBlock && !answer.is_empty() => {}
+        Err(e) => return Err(e),
+    }
+    Ok(String::from_utf8_lossy(&answer).into_owned())
 }
 
 /// A command in Redis's wire format: an array of byte strings, each with its length.
