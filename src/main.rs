@@ -1,6 +1,5 @@
 //! The program `tidegate`: parses the command line, runs the command, and exits with its code.
 
-use clap::Parser;
 use std::process::ExitCode;
 use tidegate::cli::{Cli, exit, usage_error};
 use tokio::runtime::{Builder, Runtime};
@@ -9,7 +8,7 @@ use tokio::runtime::{Builder, Runtime};
 const MIN_THREADS: usize = 2;
 
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let cli = match Cli::read() {
         Ok(cli) => cli,
         Err(error) => return usage_error(&error),
     };

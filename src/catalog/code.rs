@@ -3,9 +3,34 @@
 use super::load::{Problem, parse};
 use super::spec::{JobSpec, TypedArgs};
 use super::{Catalog, CatalogError};
+use crate::job::id;
+use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use toml::{Table, Value};
+
+/// The handler of a definition whose function some program registers: the file holds the policy, the program the code.
+pub const CODE: &str = "code";
+
+/// `[code]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CodeSection {
+    /// The name under which the function is registered; the kind's own when absent.
+    #[serde(default)]
+    function: Option<String>,
+}
+
+/// Reads which function a definition with the handler [`CODE`] means. Its arguments are then for that function to check.
+pub(super) fn read_function(spec: &mut JobSpec) -> Result<(), Problem> {
+    let section: CodeSection = spec.section()?;
+    let name = section.function.unwrap_or_else(|| spec.kind.to_string());
+    id::check_kind(&name).map_err(|e| spec.problem(format!("code.function: {name:?} {e}")))?;
+    spec.function = Some(name);
+    spec.typed_args = Some(|_| Ok(()));
+    Ok(())
+}
 
 /// A kind as code defines it. Its handler bears the kind's name.
 #[derive(Debug, Clone)]
@@ -131,6 +156,10 @@ impl Catalog {
         let mut specs: Vec<JobSpec> = self.iter().map(|spec| JobSpec::clone(spec)).collect();
         let mut problems = Vec::new();
         for spec in &mut specs {
+            let function = spec.function.take_if(|name| by_name.contains_key(&**name));
+            if let Some(function) = function {
+                spec.handler = function;
+            }
             if let Some(code) = by_name.get(spec.handler.as_str()) {
                 problems.extend(code.take_over(spec).err());
             } else if by_name.contains_key(&*spec.kind) {
@@ -151,6 +180,16 @@ impl Catalog {
         } else {
             Err(CatalogError { problems })
         }
+    }
+
+    /// The kinds that can be run here, and those whose function only another program has.
+    #[must_use]
+    pub fn split_code(self) -> (Self, Vec<Arc<JobSpec>>) {
+        let (others, own) = self
+            .specs
+            .into_iter()
+            .partition::<BTreeMap<_, _>, _>(|(_, spec)| spec.function.is_some());
+        (Self { specs: own }, others.into_values().collect())
     }
 }
 
@@ -193,6 +232,43 @@ mod tests {
             );
         }
         assert!(told(&CodeDefinition::new("No Kind", None)).contains("kind"));
+    }
+
+    fn file(text: &str) -> Result<JobSpec, Vec<Problem>> {
+        parse(std::path::Path::new("a.toml"), text, &["exec"], &[])
+    }
+
+    #[test]
+    fn a_file_may_leave_its_function_to_a_program() {
+        let text = "kind = \"mail.send\"\nhandler = \"code\"\n";
+        let spec = file(text).unwrap();
+        assert_eq!(spec.function.as_deref(), Some("mail.send"));
+        let mut args = json!({"to": 1}).as_object().unwrap().clone();
+        assert_eq!(spec.bind(&mut args), Ok(()), "only the code knows");
+        let (own, others) = Catalog::new([spec.clone()]).split_code();
+        assert_eq!((own.len(), others.len()), (0, 1));
+
+        let digest =
+            "kind = \"mail.digest\"\nhandler = \"code\"\n[code]\nfunction = \"mail.send\"\n";
+        let digest = file(digest).unwrap();
+        let code = CodeDefinition::new("mail.send", Some(|_| Err("args: no".to_owned())));
+        let both = Catalog::new([spec, digest]).with_code(&[code]).unwrap();
+        let (own, others) = both.split_code();
+        assert_eq!((own.len(), others.len()), (2, 0));
+        for spec in own.iter() {
+            assert_eq!(spec.handler, "mail.send");
+            assert!(spec.bind(&mut args).is_err(), "it is asked");
+        }
+
+        for (more, part) in [
+            ("[code]\nfunction = \"Mail\"\n", "code.function"),
+            ("[code]\nfunktion = \"a\"\n", "a.toml:4"),
+            ("[args]\nn = { type = \"intger\" }\n", "a.toml:4"),
+        ] {
+            let problems = file(&format!("{text}{more}")).map(|_| ()).unwrap_err();
+            let told: String = problems.iter().map(Problem::to_string).collect();
+            assert!(told.contains(part), "{told}");
+        }
     }
 
     #[test]

@@ -10,7 +10,7 @@ mod once;
 pub mod schedules;
 mod spec;
 
-pub use code::CodeDefinition;
+pub use code::{CODE, CodeDefinition};
 pub use limits::{Concurrency, Rate};
 pub use load::{CatalogError, Problem, load, load_with_code};
 pub use once::{DebounceSpec, UniqueSpec};

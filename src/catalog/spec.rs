@@ -31,6 +31,8 @@ pub struct JobSpec {
     pub kind: Arc<str>,
     /// The handler that runs it.
     pub handler: String,
+    /// The function it needs, if that is none of this program's: see [`super::CODE`].
+    pub function: Option<String>,
     /// For people.
     pub description: Option<String>,
     /// Where `tidegate enqueue` puts it.
@@ -226,6 +228,7 @@ impl RawSpec {
         Ok(JobSpec {
             kind: self.kind.into(),
             handler: self.handler,
+            function: None,
             description: self.description,
             queue: self.queue.as_deref().unwrap_or(DEFAULT_QUEUE).into(),
             priority: self.priority,

@@ -7,7 +7,7 @@ use super::{CliError, Report};
 use crate::catalog::{Catalog, JobSpec};
 use crate::clock;
 use crate::config::Config;
-use crate::daemon::intake;
+use crate::daemon::{intake, queue_names};
 use crate::db::{self, Database, SCHEMA_VERSION};
 use crate::handlers::BUILT_IN;
 use crate::queue::board;
@@ -66,6 +66,7 @@ pub async fn run(args: Args, global: &Global) -> Result<Report, CliError> {
     let catalog = check_catalog(global, &mut findings);
     if let Some(config) = &config {
         check_handlers(config, &catalog, &mut findings);
+        check_code(config, &catalog, &mut findings);
         check_intake(config, &catalog, &mut findings);
         if args.online {
             check_redis(config, &mut findings).await;
@@ -123,6 +124,21 @@ fn check_handlers(config: &Config, catalog: &Catalog, findings: &mut Findings) {
         if let Some(Err(problem)) = handler.map(|h| (h.check)(spec, config)) {
             findings.problem(place(&problem), problem.message);
         }
+    }
+}
+
+/// A kind whose function a program registers is for that program to run. A daemon without it must not serve its queue.
+fn check_code(config: &Config, catalog: &Catalog, findings: &mut Findings) {
+    let (own, of_programs) = catalog.clone().split_code();
+    let served = queue_names(config, &own);
+    for spec in of_programs.iter().filter(|s| served.contains(&*s.queue)) {
+        let queue = &spec.queue;
+        findings.warn(
+            format!("kind {}", spec.kind),
+            format!(
+                "`tidegate run` would refuse to start: queue {queue:?} is its own to serve, and the function is a program's"
+            ),
+        );
     }
 }
 
@@ -230,6 +246,7 @@ fn kind_view(spec: &JobSpec) -> Value {
     json!({
         "kind": &*spec.kind,
         "handler": spec.handler,
+        "function": spec.function,
         "queue": &*spec.queue,
         "priority": spec.priority,
         "next_run": next_run(spec),

@@ -3,7 +3,7 @@
 //! Works through the dead in pages, the latest first, and only on those that were dead when it began: a job that is
 //! retried and dies again at once is not retried for ever.
 
-use super::act::{Act, confirm_purge};
+use super::act::{Act, Sure, acted};
 use super::job::requeue;
 use super::output::{age, brief, table};
 use super::store::{OnQueue, Store};
@@ -30,15 +30,9 @@ const PAGE: usize = 50;
 const ERROR_WIDTH: usize = 60;
 
 /// `tidegate dead …`
-#[derive(Debug, clap::Args)]
-#[command(after_help = EXAMPLES)]
-pub struct Args {
-    #[command(subcommand)]
-    command: Command,
-}
-
 #[derive(Debug, Subcommand)]
-enum Command {
+#[command(after_help = EXAMPLES)]
+pub(super) enum Command {
     /// List dead jobs, the latest first
     List {
         #[command(flatten)]
@@ -53,14 +47,13 @@ enum Command {
     Purge {
         #[command(flatten)]
         chosen: Chosen,
-        /// Really remove them: needed with --all on a terminal
-        #[arg(long)]
-        yes: bool,
+        #[command(flatten)]
+        sure: Sure,
     },
 }
 
 #[derive(Debug, clap::Args)]
-struct Filter {
+pub(super) struct Filter {
     #[command(flatten)]
     on: OnQueue,
     /// Only jobs of this kind
@@ -72,7 +65,7 @@ struct Filter {
 }
 
 #[derive(Debug, clap::Args)]
-struct Chosen {
+pub(super) struct Chosen {
     /// Ids of dead jobs
     #[arg(required_unless_present = "all", conflicts_with_all = ["all", "kind", "older", "limit"])]
     ids: Vec<String>,
@@ -98,15 +91,15 @@ struct Dead {
 ///
 /// # Errors
 /// Configuration, Redis, or a purge of everything that was not confirmed.
-pub async fn run(args: Args, global: &Global) -> Result<Report, CliError> {
-    match args.command {
+pub(super) async fn run(command: Command, global: &Global) -> Result<Report, CliError> {
+    match command {
         Command::List { filter, limit } => {
-            let store = Store::open(global, filter.on.queue.as_deref()).await?;
+            let store = filter.on.open(global).await?;
             list(&store, &filter, limit).await
         }
         Command::Retry(chosen) => act(Act::Retry, &chosen, global).await,
-        Command::Purge { chosen, yes } => {
-            confirm_purge(chosen.all, yes)?;
+        Command::Purge { chosen, sure } => {
+            sure.confirm(chosen.all)?;
             act(Act::Purge, &chosen, global).await
         }
     }
@@ -164,7 +157,7 @@ fn row(store: &Store, queue: &Queue, dead: &Dead, now_ms: u64) -> Vec<String> {
 }
 
 async fn act(what: Act, chosen: &Chosen, global: &Global) -> Result<Report, CliError> {
-    let store = Store::open(global, chosen.filter.on.queue.as_deref()).await?;
+    let store = chosen.filter.on.open(global).await?;
     let (changed, missing) = if chosen.all {
         let limit = chosen.limit.unwrap_or(usize::MAX);
         (
@@ -174,11 +167,9 @@ async fn act(what: Act, chosen: &Chosen, global: &Global) -> Result<Report, CliE
     } else {
         act_on_ids(what, &store, &chosen.ids).await?
     };
-    let word = what.word();
     let failure =
         (!missing.is_empty()).then(|| format!("not among the dead: {}", missing.join(", ")));
-    let json = json!({word: changed, "missing": missing});
-    Ok(Report::new(json, format!("{changed} {word}\n")).failing(failure))
+    Ok(acted(what, changed, missing, failure))
 }
 
 /// Acts on the named ones; returns how many were dead, and which were not.

@@ -1,7 +1,7 @@
 //! `tidegate group`: a group of jobs, looked at or cancelled as a whole.
 
 use super::output::pairs;
-use super::store::{OnQueue, Store};
+use super::store::OnQueue;
 use super::workflow::{Ended, cancel_whole};
 use super::{CliError, Global, Report};
 use clap::Subcommand;
@@ -13,15 +13,9 @@ Examples:
   tidegate group cancel site-4 --queue pages";
 
 /// `tidegate group …`
-#[derive(Debug, clap::Args)]
-#[command(after_help = EXAMPLES)]
-pub struct Args {
-    #[command(subcommand)]
-    command: Command,
-}
-
 #[derive(Debug, Subcommand)]
-enum Command {
+#[command(after_help = EXAMPLES)]
+pub(super) enum Command {
     /// Show how far a group is
     Show(OneGroup),
     /// Cancel its members, those that are yet to come, and what follows it
@@ -29,7 +23,7 @@ enum Command {
 }
 
 #[derive(Debug, clap::Args)]
-struct OneGroup {
+pub(super) struct OneGroup {
     /// Its id
     id: String,
     #[command(flatten)]
@@ -40,14 +34,14 @@ struct OneGroup {
 ///
 /// # Errors
 /// There is no such group, or configuration or Redis.
-pub async fn run(args: Args, global: &Global) -> Result<Report, CliError> {
-    let (Command::Show(group) | Command::Cancel(group)) = &args.command;
-    let store = Store::open(global, group.on.queue.as_deref()).await?;
+pub(super) async fn run(command: Command, global: &Global) -> Result<Report, CliError> {
+    let (Command::Show(group) | Command::Cancel(group)) = &command;
+    let store = group.on.open(global).await?;
     for queue in store.queues() {
         let Some(state) = queue.group(&group.id).await? else {
             continue;
         };
-        if matches!(args.command, Command::Cancel(_)) {
+        if matches!(command, Command::Cancel(_)) {
             let ended = cancel_whole(&store, &queue, &group.id).await?;
             return Ok(ended.report(&queue, &group.id));
         }

@@ -22,15 +22,9 @@ Examples:
   tidegate audit default";
 
 /// `tidegate limits …`
-#[derive(Debug, clap::Args)]
-#[command(after_help = EXAMPLES)]
-pub struct Args {
-    #[command(subcommand)]
-    command: Command,
-}
-
 #[derive(Debug, Subcommand)]
-enum Command {
+#[command(after_help = EXAMPLES)]
+pub(super) enum Command {
     /// Show what holds, and what of it was changed live
     List(OnQueue),
     /// Change limits for all daemons, at once and until they are cleared; what is not named stays as it is
@@ -47,7 +41,7 @@ enum Command {
 }
 
 #[derive(Debug, clap::Args)]
-struct Set {
+pub(super) struct Set {
     /// The queue
     #[arg(value_name = "QUEUE", value_parser = queue_name)]
     queue: String,
@@ -64,7 +58,7 @@ struct Set {
 
 #[derive(Debug, clap::Args)]
 #[group(id = "of_kind", multiple = true)]
-struct KindLimits {
+pub(super) struct KindLimits {
     /// At once across all daemons: of the kind, or of each key if it has one. 1-1000000
     #[arg(long, value_name = "N", requires = "kind")]
     limit: Option<usize>,
@@ -97,8 +91,8 @@ fn rate(given: &str) -> Result<RateChange, String> {
 ///
 /// # Errors
 /// Configuration, Redis, or a limit that makes no sense.
-pub async fn run(args: Args, global: &Global) -> Result<Report, CliError> {
-    match args.command {
+pub(super) async fn run(command: Command, global: &Global) -> Result<Report, CliError> {
+    match command {
         Command::List(on) => list(&on, global).await,
         Command::Set(set) => self::set(set, global).await,
         Command::Clear { queue, kind } => clear(queue, kind, global).await,
@@ -106,7 +100,7 @@ pub async fn run(args: Args, global: &Global) -> Result<Report, CliError> {
 }
 
 async fn list(on: &OnQueue, global: &Global) -> Result<Report, CliError> {
-    let store = Store::open(global, on.queue.as_deref()).await?;
+    let store = on.open(global).await?;
     let (mut views, mut rows) = (Vec::new(), Vec::new());
     for queue in store.queues() {
         let control = queue.control().await?;

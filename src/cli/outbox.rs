@@ -1,6 +1,6 @@
 //! `tidegate outbox`: rows that wait in Postgres, and those that can't be jobs.
 
-use super::act::{Act, confirm_purge};
+use super::act::{Act, Sure, acted};
 use super::output::{age, brief, table};
 use super::store::queue_name;
 use super::{CliError, Global, Report};
@@ -22,15 +22,9 @@ Examples:
 const REASON_WIDTH: usize = 80;
 
 /// `tidegate outbox …`
-#[derive(Debug, clap::Args)]
-#[command(after_help = EXAMPLES)]
-pub struct Args {
-    #[command(subcommand)]
-    command: Command,
-}
-
 #[derive(Debug, Subcommand)]
-enum Command {
+#[command(after_help = EXAMPLES)]
+pub(super) enum Command {
     /// Show how far behind the relay is, and rows, the oldest first
     List {
         #[command(flatten)]
@@ -48,14 +42,13 @@ enum Command {
     Purge {
         #[command(flatten)]
         chosen: Chosen,
-        /// Really remove them: needed with --all on a terminal
-        #[arg(long)]
-        yes: bool,
+        #[command(flatten)]
+        sure: Sure,
     },
 }
 
 #[derive(Debug, clap::Args)]
-struct Of {
+pub(super) struct Of {
     /// Only this kind
     #[arg(long)]
     kind: Option<String>,
@@ -65,7 +58,7 @@ struct Of {
 }
 
 #[derive(Debug, clap::Args)]
-struct Chosen {
+pub(super) struct Chosen {
     /// Numbers of rows, as `list` shows them
     #[arg(required_unless_present = "all", conflicts_with_all = ["all", "kind", "queue"], value_name = "SEQ")]
     seqs: Vec<i64>,
@@ -80,8 +73,8 @@ struct Chosen {
 ///
 /// # Errors
 /// No database is configured, it can't be reached, it has no outbox, or a purge of everything was not confirmed.
-pub async fn run(args: Args, global: &Global) -> Result<Report, CliError> {
-    let (change, chosen) = match args.command {
+pub(super) async fn run(command: Command, global: &Global) -> Result<Report, CliError> {
+    let (change, chosen) = match command {
         Command::List {
             of,
             rejected,
@@ -91,8 +84,8 @@ pub async fn run(args: Args, global: &Global) -> Result<Report, CliError> {
             return list(&filter, limit, global).await;
         }
         Command::Retry(chosen) => (Change::Retry, chosen),
-        Command::Purge { chosen, yes } => {
-            confirm_purge(chosen.all, yes)?;
+        Command::Purge { chosen, sure } => {
+            sure.confirm(chosen.all)?;
             (Change::Purge, chosen)
         }
     };
@@ -234,13 +227,12 @@ fn whole(ms: f64) -> u64 {
 }
 
 fn report_change(change: Change, chosen: &Chosen, changed: u64) -> Report {
-    let word = match change {
-        Change::Retry => Act::Retry.word(),
-        Change::Purge => Act::Purge.word(),
+    let what = match change {
+        Change::Retry => Act::Retry,
+        Change::Purge => Act::Purge,
     };
     let asked = chosen.seqs.len() as u64;
     let missing = asked.saturating_sub(changed);
     let failure = (missing > 0).then(|| format!("{missing} are no rejected rows"));
-    let json = json!({word: changed, "missing": missing});
-    Report::new(json, format!("{changed} {word}\n")).failing(failure)
+    acted(what, changed, missing, failure)
 }

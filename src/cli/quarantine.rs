@@ -2,9 +2,9 @@
 //!
 //! Their bytes are anybody's: shown as base64 to programs, escaped to people.
 
-use super::act::{Act, confirm_purge};
+use super::act::{Act, Sure, acted};
 use super::output::{age, brief, table};
-use super::store::{OnQueue, Store};
+use super::store::OnQueue;
 use super::{CliError, Global, Report};
 use crate::queue::Queue;
 use crate::queue::inspect::Quarantined;
@@ -26,15 +26,9 @@ const REASON_WIDTH: usize = 60;
 const RAW_WIDTH: usize = 40;
 
 /// `tidegate quarantine …`
-#[derive(Debug, clap::Args)]
-#[command(after_help = EXAMPLES)]
-pub struct Args {
-    #[command(subcommand)]
-    command: Command,
-}
-
 #[derive(Debug, Subcommand)]
-enum Command {
+#[command(after_help = EXAMPLES)]
+pub(super) enum Command {
     /// List quarantined entries, the oldest first
     List {
         #[command(flatten)]
@@ -49,14 +43,13 @@ enum Command {
     Purge {
         #[command(flatten)]
         chosen: Chosen,
-        /// Really remove them: needed with --all on a terminal
-        #[arg(long)]
-        yes: bool,
+        #[command(flatten)]
+        sure: Sure,
     },
 }
 
 #[derive(Debug, clap::Args)]
-struct Filter {
+pub(super) struct Filter {
     #[command(flatten)]
     on: OnQueue,
     /// Only entries with this fault, like unknown_kind
@@ -65,7 +58,7 @@ struct Filter {
 }
 
 #[derive(Debug, clap::Args)]
-struct Chosen {
+pub(super) struct Chosen {
     /// Ids of entries, as `list` shows them
     #[arg(required_unless_present = "all", conflicts_with_all = ["all", "code"], value_parser = entry_id)]
     ids: Vec<String>,
@@ -80,19 +73,19 @@ struct Chosen {
 ///
 /// # Errors
 /// Configuration, Redis, or a purge of everything that was not confirmed.
-pub async fn run(args: Args, global: &Global) -> Result<Report, CliError> {
-    match args.command {
+pub(super) async fn run(command: Command, global: &Global) -> Result<Report, CliError> {
+    match command {
         Command::List { filter, limit } => list(&filter, limit, global).await,
         Command::Retry(chosen) => act(Act::Retry, &chosen, global).await,
-        Command::Purge { chosen, yes } => {
-            confirm_purge(chosen.all, yes)?;
+        Command::Purge { chosen, sure } => {
+            sure.confirm(chosen.all)?;
             act(Act::Purge, &chosen, global).await
         }
     }
 }
 
 async fn list(filter: &Filter, limit: usize, global: &Global) -> Result<Report, CliError> {
-    let store = Store::open(global, filter.on.queue.as_deref()).await?;
+    let store = filter.on.open(global).await?;
     let (mut views, mut rows, mut total) = (Vec::new(), Vec::new(), 0);
     for queue in store.queues() {
         let mut pages = Pages::start(&queue, filter).await?;
@@ -134,7 +127,7 @@ fn row(queue: &Queue, entry: &Quarantined, now_ms: u64) -> Vec<String> {
 }
 
 async fn act(what: Act, chosen: &Chosen, global: &Global) -> Result<Report, CliError> {
-    let store = Store::open(global, chosen.filter.on.queue.as_deref()).await?;
+    let store = chosen.filter.on.open(global).await?;
     if !chosen.all && store.names.len() > 1 {
         // Each queue counts its own entries, so that two may bear the same id.
         let queues = store.names.join(", ");
@@ -157,12 +150,10 @@ async fn act(what: Act, chosen: &Chosen, global: &Global) -> Result<Report, CliE
             changed += act_on(what, &queue, ids).await?;
         }
     }
-    let word = what.word();
     let missing = asked.saturating_sub(changed);
     let missing = if chosen.all { 0 } else { missing };
     let failure = (missing > 0).then(|| format!("{missing} not in quarantine"));
-    let json = json!({word: changed, "missing": missing});
-    Ok(Report::new(json, format!("{changed} {word}\n")).failing(failure))
+    Ok(acted(what, changed, missing, failure))
 }
 
 async fn act_on(what: Act, queue: &Queue, ids: &[String]) -> Result<u64, CliError> {

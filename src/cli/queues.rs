@@ -1,7 +1,7 @@
 //! `tidegate queues`: every queue in numbers.
 
 use super::output::{age, bytes, table};
-use super::store::{OnQueue, Store};
+use super::store::OnQueue;
 use super::{CliError, Global, Report};
 use crate::job::Priority;
 use crate::queue::inspect::Counts;
@@ -25,7 +25,7 @@ pub struct Args {
 /// # Errors
 /// Configuration or Redis.
 pub async fn run(args: Args, global: &Global) -> Result<Report, CliError> {
-    let store = Store::open(global, args.on.queue.as_deref()).await?;
+    let store = args.on.open(global).await?;
     let (mut views, mut rows) = (Vec::new(), Vec::new());
     for queue in store.queues() {
         let counts = queue.counts().await?;

@@ -20,6 +20,16 @@ pub struct OnQueue {
     pub queue: Option<String>,
 }
 
+impl OnQueue {
+    /// Opens that queue, or all of them: see [`Store::open`].
+    ///
+    /// # Errors
+    /// As that.
+    pub async fn open(&self, global: &Global) -> Result<Store, CliError> {
+        Store::open(global, self.queue.as_deref()).await
+    }
+}
+
 /// Reads the name of a queue from the command line.
 pub(super) fn queue_name(given: &str) -> Result<String, String> {
     id::check_queue(given).map(|()| given.to_owned())

@@ -2,7 +2,7 @@
 
 use super::run::serve;
 use super::{Daemon, DaemonError};
-use crate::catalog::{self, Catalog, CodeDefinition};
+use crate::catalog::{self, CODE, Catalog, CodeDefinition};
 use crate::config::{self, Config, Secret, Sources};
 use crate::handlers::{BUILT_IN, Handlers, JobFn, Kind};
 use apalis_core::task::extensions::Extensions;
@@ -115,8 +115,8 @@ impl Builder {
         };
         for kind in self.kinds {
             let (definition, handler) = kind.open(Arc::clone(&data));
-            if !open.handlers.add(definition.kind(), handler) {
-                let name = definition.kind();
+            let name = definition.kind();
+            if name == CODE || !open.handlers.add(name, handler) {
                 return Err(DaemonError::setting(format!(
                     "handler {name:?}: there is another one of that name"
                 )));

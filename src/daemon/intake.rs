@@ -41,6 +41,7 @@ pub(super) fn start(
             config: Arc::clone(&config),
             metrics: Arc::clone(&parts.shared.metrics),
             alerts: parts.shared.alerts.clone(),
+            aside: outbox::aside::Aside::default(),
         };
         services.spawn(outbox::run(relay, stop.clone()));
     }

@@ -10,11 +10,13 @@ pub mod intake;
 mod parts;
 mod reload;
 mod run;
+mod scope;
 
 pub use builder::Builder;
 pub use error::DaemonError;
 pub use health::NEVER_SHED;
 pub use run::{Options, run, stop};
+pub use scope::{DEFAULT_QUEUE, queue_names};
 
 use crate::admin::{self, AdminState};
 use crate::cache::Cache;
@@ -34,7 +36,6 @@ use crate::telemetry::events;
 use crate::telemetry::{Alert, Alerts, Metrics, Successes};
 use arc_swap::ArcSwap;
 use parts::{breakers, connect, inspect};
-use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -43,8 +44,6 @@ use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// The queue there is when none is named anywhere.
-pub const DEFAULT_QUEUE: &str = "default";
 /// How long services and alerts may take to end.
 const END_DEADLINE: Duration = Duration::from_secs(3);
 
@@ -118,7 +117,7 @@ impl Daemon {
         handlers: Handlers,
         code: Vec<CodeDefinition>,
     ) -> Result<Self, DaemonError> {
-        let catalog = catalog.with_code(&code)?;
+        let catalog = scope::own_kinds(&config, catalog, &code)?;
         crate::tls::install();
         intake::check(&config)?;
         let conn = connect(&config).await?;
@@ -271,18 +270,6 @@ fn deps(config: &Config, conn: &Connection) -> Result<Deps, DaemonError> {
         &config.redis.prefix,
     ));
     Ok(deps)
-}
-
-/// Every queue that the configuration or a definition names; [`DEFAULT_QUEUE`] when none does.
-#[must_use]
-pub fn queue_names(config: &Config, catalog: &Catalog) -> BTreeSet<String> {
-    let configured = config.queue.iter().map(|q| q.name.clone());
-    let defined = catalog.iter().map(|spec| spec.queue.to_string());
-    let mut names: BTreeSet<String> = configured.chain(defined).collect();
-    if names.is_empty() {
-        names.insert(DEFAULT_QUEUE.to_owned());
-    }
-    names
 }
 
 fn queues(config: &Config, conn: &Connection, shared: &Shared) -> Vec<Arc<QueueContext>> {

@@ -1,6 +1,6 @@
 //! Taking over a new configuration: whole, or not at all.
 
-use super::{DaemonError, Parts};
+use super::{DaemonError, Parts, scope};
 use crate::catalog::Catalog;
 use crate::config::Config;
 use crate::runner::Registry;
@@ -33,7 +33,7 @@ pub(super) fn apply(parts: &Parts, config: Config, catalog: Catalog) -> Result<(
     let mut new_deps = parts.deps.clone();
     new_deps.config = Arc::new(config.clone());
     new_deps.http = crate::handlers::SharedClient::default();
-    let catalog = catalog.with_code(&parts.code)?;
+    let catalog = scope::own_kinds(&config, catalog, &parts.code)?;
     let registry = Registry::build(catalog, &parts.handlers, &new_deps, &parts.shared.breakers)
         .map_err(|problems| DaemonError::definitions(&problems))?;
     let unserved = unserved_queues(parts, &registry.catalog);

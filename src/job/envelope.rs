@@ -3,10 +3,14 @@
 //! Owns: what an entry of an inbox may look like. What passes here is well formed by itself; whether the kind exists
 //! and its arguments fit is the catalogue's to say.
 
-use super::partition::MAX_KEY_BYTES;
+mod check;
+mod legible;
+
+pub use legible::{Legible, id_alone};
+
 use super::strict::{self, StrictObject};
 use super::ties::{self, Debounce, Group, Parent, Unique};
-use super::{JobId, Priority, id};
+use super::{JobId, Priority, Reject, RejectCode};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
@@ -121,76 +125,6 @@ where
     T::deserialize(d).map(Some)
 }
 
-/// Why an entry can't be a job.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Reject {
-    /// The class of the fault.
-    pub code: RejectCode,
-    /// What is wrong, naming the field.
-    pub message: String,
-}
-
-impl Reject {
-    /// A reason with its class.
-    #[must_use]
-    pub fn new(code: RejectCode, message: impl Into<String>) -> Self {
-        Self {
-            code,
-            message: message.into(),
-        }
-    }
-}
-
-impl std::fmt::Display for Reject {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}: {}", self.code.as_str(), self.message)
-    }
-}
-
-/// Classes of faults, stable words for reports and metrics.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RejectCode {
-    /// Not JSON, not an object, a duplicate key, a wrong type, a value out of range.
-    Malformed,
-    /// Larger than allowed.
-    TooLarge,
-    /// A field this version does not know.
-    UnknownField,
-    /// An envelope version this daemon does not speak.
-    UnknownVersion,
-    /// No definition of that name here.
-    UnknownKind,
-    /// The arguments do not fit the definition.
-    BadArgs,
-    /// The envelope names another queue than its inbox.
-    WrongQueue,
-}
-
-impl RejectCode {
-    /// The stable word.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Malformed => "malformed",
-            Self::TooLarge => "too_large",
-            Self::UnknownField => "unknown_field",
-            Self::UnknownVersion => "unknown_version",
-            Self::UnknownKind => "unknown_kind",
-            Self::BadArgs => "bad_args",
-            Self::WrongQueue => "wrong_queue",
-        }
-    }
-
-    /// Whether another daemon, or this one after an upgrade or a reload, may know better.
-    #[must_use]
-    pub const fn may_heal(self) -> bool {
-        matches!(
-            self,
-            Self::UnknownField | Self::UnknownVersion | Self::UnknownKind
-        )
-    }
-}
-
 impl Envelope {
     /// Whether it gives this id. A job may have the envelope of a later one, which took its place and gave another.
     #[must_use]
@@ -262,160 +196,6 @@ impl Envelope {
             (None, None) => admitted_ms,
         }
     }
-
-    fn check(&self, steps: usize) -> Result<(), Reject> {
-        self.check_version()?;
-        self.check_ranges()
-            .and_then(|()| self.check_ties(steps))
-            .map_err(|(field, why)| {
-                Reject::new(RejectCode::Malformed, format!("{field}: {why}"))
-            })?;
-        let args_bytes = serde_json::to_vec(&self.args.0).map_or(usize::MAX, |v| v.len());
-        if args_bytes > MAX_ARGS_BYTES {
-            let message = format!("args: {args_bytes} bytes; at most {MAX_ARGS_BYTES} allowed");
-            return Err(Reject::new(RejectCode::TooLarge, message));
-        }
-        Ok(())
-    }
-
-    fn check_version(&self) -> Result<(), Reject> {
-        match self.v {
-            None | Some(1) => Ok(()),
-            Some(other) => Err(Reject::new(
-                RejectCode::UnknownVersion,
-                format!("v: {other}; this daemon speaks 1"),
-            )),
-        }
-    }
-
-    /// What it says about other jobs.
-    fn check_ties(&self, steps: usize) -> Result<(), (&'static str, String)> {
-        let fail = |field, why: &str| Err((field, why.to_owned()));
-        if let Some(unique) = &self.unique {
-            unique.check()?;
-        }
-        if let Some(debounce) = &self.debounce {
-            debounce.check()?;
-            if self.unique.is_some() {
-                return fail("debounce", "give unique or debounce, not both");
-            }
-            if self.run_at.is_some() || self.delay_ms.is_some() {
-                return fail(
-                    "debounce",
-                    "says when it runs, so neither run_at nor delay_ms may",
-                );
-            }
-        }
-        if let Some(group) = &self.group {
-            group.check(steps)?;
-            if self.unique.is_some() || self.debounce.is_some() {
-                return fail("group", ties::NO_MEMBER);
-            }
-        }
-        if let Some(then) = &self.then {
-            ties::check_then("then", then, ties::MAX_THEN_BYTES, steps)?;
-        }
-        at_most("result_ttl_ms", self.result_ttl_ms, ties::MAX_RESULT_TTL_MS)
-    }
-
-    fn check_ranges(&self) -> Result<(), (&'static str, String)> {
-        id::check_kind(&self.kind).map_err(|e| ("kind", e))?;
-        if let Some(queue) = &self.queue {
-            id::check_queue(queue).map_err(|e| ("queue", e))?;
-        }
-        if self.run_at.is_some() && self.delay_ms.is_some() {
-            return Err(("run_at", "give run_at or delay_ms, not both".to_owned()));
-        }
-        if self.expires_at.is_some() && self.ttl_ms.is_some() {
-            return Err((
-                "expires_at",
-                "give expires_at or ttl_ms, not both".to_owned(),
-            ));
-        }
-        at_most("delay_ms", self.delay_ms, MAX_AHEAD_MS)?;
-        at_most("ttl_ms", self.ttl_ms, MAX_AHEAD_MS)?;
-        // Scores in Redis are doubles: beyond 2^53 they would be rounded.
-        at_most("run_at", self.run_at, 1 << 53)?;
-        at_most("expires_at", self.expires_at, 1 << 53)?;
-        at_most("enqueued_at", self.enqueued_at, 1 << 53)?;
-        if self
-            .max_attempts
-            .is_some_and(|n| n == 0 || n > MAX_ATTEMPTS)
-        {
-            return Err(("max_attempts", format!("must be 1 to {MAX_ATTEMPTS}")));
-        }
-        if self
-            .timeout_ms
-            .is_some_and(|n| n == 0 || n > MAX_TIMEOUT_MS)
-        {
-            return Err(("timeout_ms", format!("must be 1 to {MAX_TIMEOUT_MS}")));
-        }
-        if self
-            .concurrency_key
-            .as_ref()
-            .is_some_and(|key| key.len() > MAX_KEY_BYTES)
-        {
-            return Err((
-                "concurrency_key",
-                format!("longer than {MAX_KEY_BYTES} bytes"),
-            ));
-        }
-        if let Some(trace) = &self.traceparent {
-            check_traceparent(trace).map_err(|e| ("traceparent", e))?;
-        }
-        let meta_bytes: usize = self.meta.iter().map(|(k, v)| k.len() + v.len()).sum();
-        if meta_bytes > MAX_META_BYTES {
-            return Err((
-                "meta",
-                format!("{meta_bytes} bytes; at most {MAX_META_BYTES} allowed"),
-            ));
-        }
-        Ok(())
-    }
-}
-
-fn at_most(
-    field: &'static str,
-    given: Option<u64>,
-    max: u64,
-) -> Result<(), (&'static str, String)> {
-    match given {
-        Some(n) if n > max => Err((field, format!("{n} is more than {max}"))),
-        _ => Ok(()),
-    }
-}
-
-/// `version-traceid-parentid-flags` in lower-case hex (W3C Trace Context, section 3.2).
-fn check_traceparent(given: &str) -> Result<(), String> {
-    let hex = |part: &str, len: usize| {
-        part.len() == len
-            && part
-                .bytes()
-                .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
-    };
-    let parts: Vec<&str> = given.splitn(5, '-').collect();
-    match parts[..] {
-        [version, trace, parent, flags]
-            if hex(version, 2) && hex(trace, 32) && hex(parent, 16) && hex(flags, 2) =>
-        {
-            Ok(())
-        }
-        _ => Err("must be a W3C traceparent like 00-<32 hex>-<16 hex>-01".to_owned()),
-    }
-}
-
-/// The id of an entry that is no envelope otherwise, if that much can be read: whoever reserved it can be let go.
-#[must_use]
-pub fn id_alone(raw: &[u8]) -> Option<JobId> {
-    #[derive(Deserialize)]
-    struct IdAlone {
-        id: JobId,
-    }
-    if raw.len() > MAX_ENTRY_BYTES || strict::scan(raw, MAX_DEPTH).is_err() {
-        return None;
-    }
-    let found: IdAlone = serde_json::from_slice(raw).ok()?;
-    Some(found.id)
 }
 
 #[cfg(test)]

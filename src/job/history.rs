@@ -85,6 +85,10 @@ pub enum What {
     Retried,
     /// An operator made it run before it was due.
     Hurried,
+    /// A later job took its place under its lock: it has that one's envelope, and starts afresh.
+    Replaced,
+    /// It took a later job in.
+    Merged,
     /// An operator asked for the end of its run.
     CancelAsked,
     /// It was cancelled.
@@ -264,7 +268,7 @@ impl History {
 
     /// Adds an event; the oldest in the middle gives way when there are too many.
     pub fn push(&mut self, event: Event) {
-        if event.event == What::Retried {
+        if matches!(event.event, What::Retried | What::Replaced) {
             (self.attempts, self.crashes, self.snoozes) = (0, 0, 0);
         }
         if event.event == What::PutOff

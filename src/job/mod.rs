@@ -13,11 +13,13 @@ mod outgoing;
 pub mod partition;
 mod priority;
 pub mod progress;
+mod reject;
 mod strict;
 pub mod ties;
+pub mod unique;
 
 pub use args::{ArgSpec, ArgType};
-pub use envelope::{Envelope, Reject, RejectCode};
+pub use envelope::Envelope;
 pub use history::{AttemptError, Event, History, What};
 pub use id::JobId;
 pub use outcome::{Blame, Failure, Outcome};
@@ -25,6 +27,7 @@ pub use outgoing::Outgoing;
 pub use partition::KeyExpr;
 pub use priority::Priority;
 pub use progress::Progress;
+pub use reject::{Reject, RejectCode};
 pub use ties::Parent;
 
 use serde_json::{Map, Value};

@@ -1,21 +1,21 @@
 //! What an envelope may say about other jobs: whom it must not stand beside, what comes after it, what it is part of.
 //!
-//! Owns: the form and the ranges of `unique`, `debounce`, `group` and `parents`. Must not know how the queue keeps to it.
+//! Owns: the form and the ranges of `group` and `parents`, and the ids and outcomes of workflows; those of `unique` and
+//! `debounce` are in [`super::unique`]. Must not know how the queue keeps to it.
 
 use super::envelope::MAX_ARGS_DEPTH;
 use super::history::{MAX_ERROR_BYTES, cut};
 use super::id;
-use super::partition::MAX_KEY_BYTES;
 use super::strict::{self, StrictValue};
 use super::{Envelope, JobId};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-/// The longest a lock may outlive the admission of its job: a year, in milliseconds.
-pub const MAX_LOCK_MS: u64 = super::envelope::MAX_AHEAD_MS;
-/// The longest a job may be debounced: a day, in milliseconds.
-pub const MAX_DEBOUNCE_MS: u64 = 86_400_000;
+pub use super::unique::{
+    Debounce, MAX_DEBOUNCE_MS, MAX_LOCK_MS, OnConflict, Unique, Until, check_key,
+};
+
 /// The most members of a group.
 pub const MAX_GROUP_SIZE: u32 = 100_000;
 /// The most steps that may follow a job, one after the other.
@@ -32,66 +32,6 @@ pub const MAX_RESULT_TTL_MS: u64 = 604_800_000;
 /// Why a job that may be dropped for another one is no member of a group.
 pub const NO_MEMBER: &str =
     "a member can't be unique or debounced: the group would wait for one that was dropped";
-
-/// Until when the lock of a unique job is held.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Until {
-    /// Until it is taken by a daemon: at most one waits.
-    Claimed,
-    /// Until its end, whichever that is: at most one waits or runs.
-    #[default]
-    Finished,
-    /// Until its time is over, even if the job is done before: at most one succeeds in that time.
-    Ttl,
-}
-
-/// What becomes of a job whose lock another one holds.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum OnConflict {
-    /// It is dropped.
-    #[default]
-    Skip,
-    /// The waiting one takes its arguments, time and priority. If that one runs, as `skip`.
-    Replace,
-    /// The waiting one takes its arguments in as well: arrays are united, of the rest the newest counts.
-    Merge,
-}
-
-/// `unique`
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Unique {
-    /// What no other job of the kind may have.
-    #[serde(default, deserialize_with = "super::envelope::present")]
-    pub key: Option<String>,
-    /// The arguments that make up the key, instead: none for one job of the kind at all. All of them if neither is given.
-    #[serde(default, deserialize_with = "super::envelope::present")]
-    pub args: Option<Vec<String>>,
-    /// Until when it holds.
-    #[serde(default)]
-    pub until: Until,
-    /// The lock is gone after this many ms in any case.
-    #[serde(default, deserialize_with = "super::envelope::present")]
-    pub ttl_ms: Option<u64>,
-    /// What becomes of the second one.
-    #[serde(default)]
-    pub on_conflict: OnConflict,
-}
-
-/// `debounce`: of jobs with the same key that follow each other closely, the last one runs.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Debounce {
-    /// What belongs together.
-    pub key: String,
-    /// Runs after this many ms without another one.
-    pub wait_ms: u64,
-    /// But at the latest this many ms after the first one.
-    #[serde(default, deserialize_with = "super::envelope::present")]
-    pub max_wait_ms: Option<u64>,
-}
 
 /// When the job after a group runs.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -151,66 +91,16 @@ fn strict<'de, D: Deserializer<'de>>(d: D) -> Result<Option<Value>, D::Error> {
 }
 
 /// What is wrong: the field, and why.
-type Fault = (&'static str, String);
-
-impl Unique {
-    pub(super) fn check(&self) -> Result<(), Fault> {
-        if let Some(key) = &self.key {
-            check_key(key).map_err(|e| ("unique", format!("key {e}")))?;
-            if self.args.is_some() {
-                return Err(("unique", "give key or args, not both".to_owned()));
-            }
-        }
-        self.check_rule().map_err(|e| ("unique", e))
-    }
-
-    /// What can't work, whatever the key.
-    ///
-    /// # Errors
-    /// Says which fields contradict each other.
-    pub fn check_rule(&self) -> Result<(), String> {
-        if self.ttl_ms.is_some_and(|ms| ms == 0 || ms > MAX_LOCK_MS) {
-            return Err(format!("ttl must be 1 to {MAX_LOCK_MS} ms"));
-        }
-        if self.until == Until::Ttl && self.ttl_ms.is_none() {
-            return Err("until = \"ttl\" needs a ttl".to_owned());
-        }
-        if self.on_conflict == OnConflict::Merge && self.until != Until::Claimed {
-            return Err(
-                "on_conflict = \"merge\" needs until = \"claimed\": what runs takes nothing in any more"
-                    .to_owned(),
-            );
-        }
-        Ok(())
-    }
-}
-
-impl Debounce {
-    pub(super) fn check(&self) -> Result<(), Fault> {
-        check_key(&self.key).map_err(|e| ("debounce", format!("key {e}")))?;
-        self.check_rule().map_err(|e| ("debounce", e))
-    }
-
-    /// What can't work, whatever the key.
-    ///
-    /// # Errors
-    /// Says which field is out of range.
-    pub fn check_rule(&self) -> Result<(), String> {
-        if self.wait_ms == 0 || self.wait_ms > MAX_DEBOUNCE_MS {
-            return Err(format!("wait must be 1 to {MAX_DEBOUNCE_MS} ms"));
-        }
-        match self.max_wait_ms {
-            Some(max) if max < self.wait_ms || max > MAX_DEBOUNCE_MS => Err(format!(
-                "max_wait must be at least wait, and at most {MAX_DEBOUNCE_MS} ms"
-            )),
-            _ => Ok(()),
-        }
-    }
-}
+pub(super) type Fault = (&'static str, String);
 
 impl Group {
+    /// Whether it can be a group at all, whatever follows it.
+    pub(super) fn is_sound(&self) -> bool {
+        (1..=MAX_GROUP_SIZE).contains(&self.size)
+    }
+
     pub(super) fn check(&self, steps: usize) -> Result<(), Fault> {
-        if self.size == 0 || self.size > MAX_GROUP_SIZE {
+        if !self.is_sound() {
             return Err(("group", format!("size must be 1 to {MAX_GROUP_SIZE}")));
         }
         match &self.then {
@@ -249,24 +139,6 @@ pub(super) fn check_then(
     Ok(())
 }
 
-/// A key that may stand in the name of a lock.
-///
-/// # Errors
-/// Says what is allowed.
-pub fn check_key(key: &str) -> Result<(), String> {
-    // What begins with '#' stands for a hash.
-    if key.is_empty()
-        || key.len() > MAX_KEY_BYTES
-        || key.contains(char::is_control)
-        || key.starts_with('#')
-    {
-        return Err(format!(
-            "must be 1 to {MAX_KEY_BYTES} bytes without control characters, and not begin with '#'"
-        ));
-    }
-    Ok(())
-}
-
 /// The id of the step after `id`: the steps of a chain count up.
 #[must_use]
 pub fn next_id(id: &str, workflow: Option<&JobId>) -> String {
@@ -295,7 +167,7 @@ fn suffixed(id: &str, suffix: &str) -> String {
     format!("{}-{}{suffix}", &id[..kept], &digest[..32])
 }
 
-/// How a job ended, as those are told who wait for it or come after it. Results that are too large give way to their
+/// How a job ended, as those are told who wait for it or come after it; of an unknown kind if that is empty. Results that are too large give way to their
 /// size.
 #[must_use]
 pub fn outcome(
@@ -315,7 +187,7 @@ pub fn outcome(
     });
     let told = Parent {
         id: id.clone(),
-        kind: Some(kind.to_owned()),
+        kind: (!kind.is_empty()).then(|| kind.to_owned()),
         state: state.to_owned(),
         at: Some(at_ms),
         result,

@@ -1,13 +1,14 @@
-//! From the inbox into the queue: look at entries, decide in Rust, move them in one script.
+//! From the inbox into the queue: look at entries, and move them to where the verdicts say in one script.
+//!
+//! Owns the calls; what becomes of an entry is decided in [`super::verdict`].
 
 use super::reply::Reply;
 use super::script::{ADMIT, PEEK};
-use super::{Flow, Queue, QueueError, Ties, millis};
-use crate::catalog::{Catalog, JobSpec};
-use crate::job::partition::safe_key;
-use crate::job::{Envelope, JobId, Reject, RejectCode, envelope, history};
-use std::fmt::Write;
-use std::sync::Arc;
+use super::ties::Member;
+use super::{Flow, Queue, QueueError, millis};
+use crate::job::{JobId, envelope, history};
+
+pub use super::verdict::{Verdict, flow_of, judge, within_a_year};
 
 /// The most entries looked at in one step.
 pub const PEEK_ENTRIES: usize = 256;
@@ -29,44 +30,6 @@ pub struct Peeked {
     pub entries: Vec<Vec<u8>>,
 }
 
-/// What is to become of one entry.
-#[derive(Debug)]
-pub enum Verdict {
-    /// It may run now.
-    Ready {
-        /// Where it waits.
-        flow: Flow,
-        /// Its id.
-        id: JobId,
-        /// Whether the app gave the id.
-        given: bool,
-        /// What it is to be tied to.
-        ties: Option<Box<Ties>>,
-    },
-    /// It may run later.
-    Delayed {
-        /// When, ms.
-        due_ms: u64,
-        /// Where it will wait.
-        flow: Flow,
-        /// Its id.
-        id: JobId,
-        /// Whether the app gave the id.
-        given: bool,
-        /// What it is to be tied to.
-        ties: Option<Box<Ties>>,
-    },
-    /// It can't be a job.
-    Rejected {
-        /// Why.
-        reject: Reject,
-        /// Its id, if that much could be read.
-        id: Option<JobId>,
-        /// How long somebody wants its result kept, ms; 0 if nobody does, or that could not be read.
-        result_ttl_ms: u64,
-    },
-}
-
 /// What admission changed.
 #[derive(Debug)]
 pub enum Admission {
@@ -80,137 +43,6 @@ pub enum Admission {
     },
     /// Another daemon was faster; nothing was changed.
     Moved,
-}
-
-/// Decides about one entry of `queue`'s inbox. `random` feeds a minted id.
-#[must_use]
-pub fn judge(raw: &[u8], queue: &str, catalog: &Catalog, now_ms: u64, random: [u8; 10]) -> Verdict {
-    let mut envelope = match Envelope::parse(raw) {
-        Ok(envelope) => envelope,
-        Err(reject) => {
-            let id = envelope::id_alone(raw);
-            return Verdict::Rejected {
-                reject,
-                id,
-                result_ttl_ms: 0,
-            };
-        }
-    };
-    let flow = flow_of(&envelope, catalog);
-    let ties =
-        match within_a_year(&envelope, now_ms).and_then(|()| fits(&mut envelope, queue, catalog)) {
-            Ok(ties) => ties,
-            Err(reject) => {
-                return Verdict::Rejected {
-                    reject,
-                    result_ttl_ms: envelope.result_ttl_ms.unwrap_or(0),
-                    id: envelope.id,
-                };
-            }
-        };
-    let given = envelope.id.is_some();
-    let wait_ms = ties.as_ref().map_or(0, |t| t.wait_ms());
-    let due_ms = envelope
-        .ready_at(now_ms)
-        .max(now_ms.saturating_add(wait_ms));
-    let id = envelope.id.unwrap_or_else(|| JobId::mint(now_ms, random));
-    if due_ms > now_ms {
-        Verdict::Delayed {
-            due_ms,
-            flow,
-            id,
-            given,
-            ties,
-        }
-    } else {
-        Verdict::Ready {
-            flow,
-            id,
-            given,
-            ties,
-        }
-    }
-}
-
-/// Absolute times may be as far ahead as relative ones.
-///
-/// # Errors
-/// Names the one that is not.
-pub fn within_a_year(envelope: &Envelope, now_ms: u64) -> Result<(), Reject> {
-    let latest = now_ms.saturating_add(envelope::MAX_AHEAD_MS);
-    let times = [
-        ("run_at", envelope.run_at),
-        ("expires_at", envelope.expires_at),
-    ];
-    for (field, at) in times {
-        if at.is_some_and(|at| at > latest) {
-            let message = format!("{field}: more than a year ahead");
-            return Err(Reject::new(RejectCode::Malformed, message));
-        }
-    }
-    Ok(())
-}
-
-/// Checks an envelope against its inbox and its definition, and those that follow it too; returns what it is to be tied
-/// to.
-fn fits(
-    envelope: &mut Envelope,
-    queue: &str,
-    catalog: &Catalog,
-) -> Result<Option<Box<Ties>>, Reject> {
-    if let Some(named) = envelope.queue.as_deref().filter(|named| *named != queue) {
-        let message = format!("queue: the envelope says {named:?}, but it came in by {queue:?}");
-        return Err(Reject::new(RejectCode::WrongQueue, message));
-    }
-    let Some(spec) = catalog.get(&envelope.kind) else {
-        let message = format!("kind: {:?} is not defined here", envelope.kind);
-        return Err(Reject::new(RejectCode::UnknownKind, message));
-    };
-    let bad = |e| Reject::new(RejectCode::BadArgs, e);
-    if envelope.concurrency_key.is_some() && spec.partition.is_none() {
-        let message = format!(
-            "concurrency_key: jobs of {} are not told apart; its definition has no [concurrency] key, [rate] key or fairness",
-            spec.kind
-        );
-        return Err(bad(message));
-    }
-    key_of(envelope, spec).map_err(bad)?;
-    let mut given = envelope.take_args();
-    spec.bind(&mut given).map_err(bad)?;
-    for (field, next) in envelope.following() {
-        let mut next = Envelope::parse(next.get().as_bytes())?;
-        fits(&mut next, queue, catalog)
-            .map_err(|reject| Reject::new(reject.code, format!("{field}: {}", reject.message)))?;
-    }
-    Ties::of(envelope, spec, &given)
-}
-
-/// What a job is told apart by; none if the jobs of its kind are not.
-fn key_of(envelope: &Envelope, spec: &JobSpec) -> Result<Option<Arc<str>>, String> {
-    let Some(expr) = &spec.partition else {
-        return Ok(None);
-    };
-    if let Some(given) = &envelope.concurrency_key {
-        return Ok(Some(safe_key(given)));
-    }
-    let declared = spec.args.get(expr.argument());
-    let default = declared.and_then(|arg| arg.default.as_ref());
-    expr.key(envelope.args(), default).map(Some)
-}
-
-/// The flow an envelope belongs to. A kind that is not defined here keeps its own priority, or the default one; what is
-/// no key counts as none, as it can't be admitted.
-#[must_use]
-pub fn flow_of(envelope: &Envelope, catalog: &Catalog) -> Flow {
-    let spec = catalog.get(&envelope.kind);
-    Flow {
-        priority: envelope
-            .priority
-            .or(spec.map(|s| s.priority))
-            .unwrap_or_default(),
-        kind: spec.map_or_else(|| envelope.kind.as_str().into(), |s| s.kind.clone()),
-        key: spec.and_then(|s| key_of(envelope, s).unwrap_or_else(|_| Some("".into()))),
-    }
 }
 
 impl Queue {
@@ -331,6 +163,13 @@ impl Queue {
                     .arg(ties.lock_rule())
                     .arg(ties.group_rule());
             }
+            if let Verdict::Rejected { group, .. } = verdict
+                && verdict.is_tied()
+            {
+                let member = group.as_deref();
+                cmd.arg(member.map_or("", |member| member.id.as_str()))
+                    .arg(member.map_or_else(String::new, Member::rule));
+            }
             if verdict.is_tied() {
                 let asked = verdict.result_of();
                 results += usize::from(asked.is_some());
@@ -339,49 +178,6 @@ impl Queue {
             }
         }
         cmd
-    }
-}
-
-impl Verdict {
-    /// The verb of the script, as its header lists them.
-    fn write_verb(&self, verb: &mut String, flows: &[&Flow]) {
-        let given = |given: &bool| if *given { "g" } else { "" };
-        let tied = if self.is_tied() { "t" } else { "" };
-        // Writing to a String can't fail.
-        let _ = match self {
-            Self::Ready { flow, given: g, .. } => {
-                let number = flows.iter().position(|f| *f == flow).map_or(0, |n| n + 1);
-                write!(verb, "{number}{}{tied}", given(g))
-            }
-            Self::Delayed { given: g, .. } => write!(verb, "d{}{tied}", given(g)),
-            Self::Rejected { .. } => write!(verb, "q{tied}"),
-        };
-    }
-
-    fn ties(&self) -> Option<&Ties> {
-        match self {
-            Self::Ready { ties, .. } | Self::Delayed { ties, .. } => ties.as_deref(),
-            Self::Rejected { .. } => None,
-        }
-    }
-
-    /// Who wants to know how it ends: its id, and for how many ms that is kept.
-    fn result_of(&self) -> Option<(&JobId, u64)> {
-        match self {
-            Self::Ready { id, ties, .. } | Self::Delayed { id, ties, .. } => {
-                Some((id, ties.as_ref()?.result_ttl_ms?))
-            }
-            Self::Rejected {
-                id, result_ttl_ms, ..
-            } => id
-                .as_ref()
-                .map(|id| (id, *result_ttl_ms))
-                .filter(|(_, ms)| *ms > 0),
-        }
-    }
-
-    fn is_tied(&self) -> bool {
-        self.ties().is_some() || self.result_of().is_some()
     }
 }
 

@@ -11,6 +11,15 @@ use std::time::Duration;
 /// How long it may be quiet before the connection is asked for a sign of life.
 const QUIET: Duration = Duration::from_secs(5);
 
+/// One ring.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ring {
+    /// The index of the queue.
+    pub queue: usize,
+    /// The incarnation that rang, which knows of it anyway; another word if it was an operator.
+    pub by: String,
+}
+
 /// An ear on the bells of some queues, over one connection of its own.
 pub struct Bell {
     sink: PubSubSink,
@@ -38,16 +47,18 @@ impl Bell {
         Ok(bell)
     }
 
-    /// Waits for the next ring; the index of the queue it was for, none if it was for none of ours.
+    /// Waits for the next ring; none if it was for no queue of ours.
     ///
     /// # Errors
     /// The connection is gone, or gives no sign of life.
-    pub async fn rung(&mut self) -> Result<Option<usize>, QueueError> {
+    pub async fn rung(&mut self) -> Result<Option<Ring>, QueueError> {
         loop {
             match tokio::time::timeout(QUIET, self.rings.next()).await {
                 Ok(Some(ring)) => {
                     let channel = ring.get_channel_name();
-                    return Ok(self.channels.iter().position(|c| c == channel));
+                    let queue = self.channels.iter().position(|c| c == channel);
+                    let by = String::from_utf8_lossy(ring.get_payload_bytes()).into_owned();
+                    return Ok(queue.map(|queue| Ring { queue, by }));
                 }
                 Ok(None) => return Err(lost()),
                 Err(_) => {

@@ -303,7 +303,9 @@ impl Queue {
     /// Redis failed or refused the write, or a key has the wrong type.
     pub async fn release(&self, ids: &[String]) -> Result<u64, QueueError> {
         let k = &self.keys;
-        let mut cmd = RELEASE.call([&k.quarantine, &k.inbox, &k.stats].into_iter());
+        let own = [&k.quarantine, &k.stats, &k.ids];
+        let keys: Vec<&String> = k.of_ties().into_iter().chain(own).collect();
+        let mut cmd = RELEASE.call(keys.into_iter());
         cmd.arg(ids);
         count(RELEASE.send(self, &cmd).await?)
     }

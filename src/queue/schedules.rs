@@ -19,6 +19,8 @@ pub const TICK_SCHEDULES: usize = 256;
 pub const TICK_ENTRIES: usize = 250;
 /// The bytes of envelopes after which a call is full.
 pub const TICK_BYTES: usize = 1 << 20;
+/// Clocks that follow each other, as after a failover, differ by less than this.
+const AHEAD_MS: u64 = 60_000;
 /// How much of a name an id holds; of a longer one, its beginning and a hash.
 const NAME_IN_ID: usize = 100;
 const NAME_BEGINNING: usize = 80;
@@ -81,14 +83,22 @@ pub fn record(last_ms: u64, scheduled: &Scheduled) -> String {
     format!("{last_ms} {} {schedule}", schedule.zone())
 }
 
-/// The last tick of a record, if it is of this schedule's expression.
+/// The last tick of a record, if it is of this schedule's expression, and not from a time when the clock of Redis was
+/// ahead of what it says now.
 #[must_use]
-pub fn last_tick(record: &str, scheduled: &Scheduled) -> Option<u64> {
+pub fn last_tick(record: &str, scheduled: &Scheduled, now_ms: u64) -> Option<u64> {
     let (ms, rest) = record.split_once(' ')?;
     let schedule = &scheduled.spec.schedule;
     let (zone, expression) = rest.split_once(' ')?;
     let same = zone == schedule.zone() && expression == schedule.to_string();
-    ms.parse().ok().filter(|_| same)
+    let last: u64 = ms.parse().ok()?;
+    (same && !is_ahead(last, now_ms)).then_some(last)
+}
+
+/// Whether a tick can't have been served yet: only a clock that was set back since has seen its time.
+#[must_use]
+pub const fn is_ahead(tick_ms: u64, now_ms: u64) -> bool {
+    tick_ms > now_ms.saturating_add(AHEAD_MS)
 }
 
 /// The last tick of a record, whichever expression it is of.

@@ -4,7 +4,10 @@ use super::reply::Reply;
 use super::script::SETTLE;
 use super::ties::Notice;
 use super::{Flow, Keys, Queue, QueueError, millis};
-use crate::job::{History, Priority, Reject};
+use crate::clock;
+use crate::job::ties::outcome;
+use crate::job::{History, JobId, Priority, Reject};
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt::Write;
 use std::sync::Arc;
@@ -139,27 +142,41 @@ impl Queue {
         settlements: &[Settlement],
     ) -> Result<Settled, QueueError> {
         debug_assert!(settlements.len() <= SETTLE_MAX);
-        let cmd = self.settle_cmd(incarnation, batch, settlements);
-        let mut reply = Reply::new(SETTLE.send(self, &cmd).await?)?;
-        let word = reply.text()?;
-        let now_ms = reply.count()?;
-        let mut stale = Vec::new();
-        while !reply.is_empty() {
-            // Lua counts from 1.
-            stale.push(usize::try_from(reply.int()? - 1).unwrap_or(usize::MAX));
+        let mut late = vec![false; settlements.len()];
+        loop {
+            let cmd = self.settle_cmd(incarnation, batch, settlements, &late);
+            let mut reply = Reply::new(SETTLE.send(self, &cmd).await?)?;
+            let word = reply.text()?;
+            let now_ms = reply.count()?;
+            let mut named = Vec::new();
+            while !reply.is_empty() {
+                // Lua counts from 1.
+                named.push(usize::try_from(reply.int()? - 1).unwrap_or(usize::MAX));
+            }
+            if word != "wanted" {
+                return Ok(Settled::read(&word, now_ms, named, settlements.len()));
+            }
+            // Nothing was done: each time there are more whose ends are told.
+            for at in named {
+                late[at.min(settlements.len() - 1)] = true;
+            }
         }
-        if word == "old" {
-            stale = (0..settlements.len()).collect();
-        }
-        Ok(Settled {
-            now_ms,
-            stale,
-            woke: word == "woke",
-        })
     }
 
-    fn settle_cmd(&self, incarnation: &str, batch: u64, settlements: &[Settlement]) -> redis::Cmd {
+    /// `late` tells whose end is waited for though nobody had asked when its run began.
+    fn settle_cmd(
+        &self,
+        incarnation: &str,
+        batch: u64,
+        settlements: &[Settlement],
+        late: &[bool],
+    ) -> redis::Cmd {
         let k = &self.keys;
+        let told: Vec<Told<'_>> = settlements
+            .iter()
+            .zip(late)
+            .map(|(s, late)| s.told(*late))
+            .collect();
         let mut flows: Vec<&Flow> = Vec::new();
         let mut counters: Vec<&str> = Vec::new();
         for s in settlements {
@@ -173,8 +190,8 @@ impl Queue {
             }
         }
         let flow_keys: Vec<String> = flows.iter().map(|f| k.flow(f)).collect();
-        let asked = settlements.iter().filter(|s| s.wants_list());
-        let results: Vec<String> = asked.map(|s| k.result(&s.id)).collect();
+        let asked = settlements.iter().zip(&told).filter(|(_, told)| told.list);
+        let results: Vec<String> = asked.map(|(s, _)| k.result(&s.id)).collect();
         let own = [
             &k.workers,
             &k.running,
@@ -224,16 +241,13 @@ impl Queue {
             cmd.arg(&*flow.member());
         }
         let mut list = 0;
-        for s in settlements {
+        for (s, told) in settlements.iter().zip(&told) {
             cmd.arg(&*s.id).arg(&*s.token);
-            s.write_verb(&mut cmd, &counters);
+            s.write_verb(&mut cmd, &counters, told);
             s.ending.write(&mut cmd, &flows);
-            if !s.ending.is_end() {
-                continue;
-            }
-            if let Some(outcome) = &s.notice.outcome {
-                list += usize::from(s.wants_list());
-                cmd.arg(outcome).arg(if s.wants_list() { list } else { 0 });
+            if let Some(outcome) = &told.outcome {
+                list += usize::from(told.list);
+                cmd.arg(&**outcome).arg(if told.list { list } else { 0 });
             }
             if let (Ending::Finished { .. }, Some(follow)) = (&s.ending, &s.notice.follow) {
                 cmd.arg(follow);
@@ -285,13 +299,63 @@ impl<'a> Slots<'a> {
     }
 }
 
+/// What is told of an end, and whether at the job's result list too.
+struct Told<'a> {
+    outcome: Option<Cow<'a, str>>,
+    list: bool,
+}
+
+impl Settled {
+    /// What the script says: `named` are the stale ones of `count`.
+    fn read(word: &str, now_ms: u64, named: Vec<usize>, count: usize) -> Self {
+        Self {
+            now_ms,
+            stale: match word {
+                "old" => (0..count).collect(),
+                _ => named,
+            },
+            woke: word == "woke",
+        }
+    }
+}
+
 impl Settlement {
-    fn wants_list(&self) -> bool {
-        self.notice.result && self.notice.outcome.is_some() && self.ending.is_end()
+    fn told(&self, late: bool) -> Told<'_> {
+        let notice = &self.notice;
+        let outcome = notice.outcome.as_deref().filter(|_| self.ending.is_end());
+        let outcome = outcome.map(Cow::Borrowed);
+        let list = late || notice.result && outcome.is_some();
+        let outcome = outcome.or_else(|| late.then(|| self.late_outcome()));
+        Told { outcome, list }
+    }
+
+    /// What is told of an end that nobody had asked for when the run began.
+    fn late_outcome(&self) -> Cow<'_, str> {
+        if let Some(told) = &self.notice.late {
+            return Cow::Borrowed(told);
+        }
+        let (kind, state, error) = match &self.ending {
+            Ending::Finished { record, .. } => {
+                let mut fields = record.split('\t').skip(1);
+                let state = fields.next().unwrap_or_default();
+                (fields.next().unwrap_or_default(), state, None)
+            }
+            Ending::Dead { history, .. } => {
+                let error = history.errors.last().map(|e| e.error.clone());
+                (history.kind.as_deref().unwrap_or_default(), "dead", error)
+            }
+            Ending::Quarantined(reject) => ("", "quarantined", Some(reject.to_string())),
+            Ending::Later { .. } | Ending::HandedBack { .. } => return Cow::Borrowed("{}"),
+        };
+        let told = JobId::parse(&self.id).map(|id| {
+            let error = error.as_deref();
+            outcome(&id, kind, state, clock::unix_ms(), None, error)
+        });
+        Cow::Owned(told.unwrap_or_else(|_| "{}".to_owned()))
     }
 
     /// A letter, the number of the counter, and flags, as the script's header lists them.
-    fn write_verb(&self, cmd: &mut redis::Cmd, counters: &[&str]) {
+    fn write_verb(&self, cmd: &mut redis::Cmd, counters: &[&str], told: &Told<'_>) {
         let counter = counters.iter().position(|c| *c == self.ending.counter());
         // There are few counters: their numbers stay within ASCII.
         let counter = counter.and_then(|n| u8::try_from(n).ok()).unwrap_or(0) + b'1';
@@ -307,7 +371,7 @@ impl Settlement {
             Ending::Dead { given, .. } => flag(b'g', *given),
             _ => {}
         }
-        flag(b't', self.ending.is_end() && self.notice.outcome.is_some());
+        flag(b't', told.outcome.is_some());
         cmd.arg(verb);
     }
 }

@@ -23,6 +23,8 @@ pub struct Ties {
     pub result_ttl_ms: Option<u64>,
     /// The first job of its chain, or the group before it.
     pub workflow: Option<JobId>,
+    /// A hash of what follows it, if it has a lock.
+    pub then: Option<String>,
 }
 
 /// A lock, and what holds for it.
@@ -68,12 +70,18 @@ impl Ties {
         if lock.is_some() && group.is_some() {
             return Err(bad(format!("group: {NO_MEMBER}; {} is", spec.kind)));
         }
+        let locked = lock.is_some();
         let of_spec = || spec.result_ttl.map(super::millis);
         let ties = Self {
             lock,
             group,
             result_ttl_ms: envelope.result_ttl_ms.or_else(of_spec).filter(|ms| *ms > 0),
             workflow: envelope.workflow.clone(),
+            then: envelope
+                .then
+                .as_ref()
+                .filter(|_| locked)
+                .map(|then| digest(then.get())),
         };
         Ok((ties != Self::default()).then(|| Box::new(ties)))
     }
@@ -97,8 +105,17 @@ impl Ties {
             self.group.as_ref().map(|g| format!("g{}", g.id)),
             self.workflow.as_ref().map(|w| format!("w{w}")),
             self.result_ttl_ms.map(|ms| format!("r{ms}")),
+            self.then
+                .as_ref()
+                .filter(|_| self.merges())
+                .map(|hash| format!("n{hash}")),
         ];
         lines.into_iter().flatten().collect::<Vec<_>>().join("\n")
+    }
+
+    fn merges(&self) -> bool {
+        let lock = self.lock.as_ref();
+        lock.is_some_and(|lock| lock.on_conflict == OnConflict::Merge)
     }
 
     /// What holds for the lock, as the admission script reads it.
@@ -110,20 +127,35 @@ impl Ties {
                 OnConflict::Merge => 'm',
             };
             let (wait, most) = lock.debounce;
-            format!("{action}|{}|{wait}|{most}", lock.ttl_ms)
+            let then = if self.then.is_some() { "|t" } else { "" };
+            format!("{action}|{}|{wait}|{most}{then}", lock.ttl_ms)
         })
     }
 
     /// What holds for the group, as the admission script reads it.
     pub(super) fn group_rule(&self) -> String {
-        self.group.as_ref().map_or_else(String::new, |group| {
-            let when = match group.when {
-                When::Success => 's',
-                When::Always => 'a',
-            };
-            let then = group.then.as_deref().unwrap_or_default();
-            format!("{}|{when}|{then}", group.size)
-        })
+        self.group.as_ref().map_or_else(String::new, Member::rule)
+    }
+}
+
+impl Member {
+    /// The group that a rejected envelope names, with what follows it if that fits.
+    pub(super) fn of_rejected(group: &Group, fits: impl FnOnce(&str) -> bool) -> Self {
+        let mut member = member(group);
+        if !group.then.as_ref().is_some_and(|then| fits(then.get())) {
+            member.then = None;
+        }
+        member
+    }
+
+    /// What holds for the group, as the admission script reads it.
+    pub(super) fn rule(&self) -> String {
+        let when = match self.when {
+            When::Success => 's',
+            When::Always => 'a',
+        };
+        let then = self.then.as_deref().unwrap_or_default();
+        format!("{}|{when}|{then}", self.size)
     }
 }
 
@@ -145,6 +177,8 @@ pub struct Notice {
     pub outcome: Option<String>,
     /// Whether somebody waits for that at the job's result list.
     pub result: bool,
+    /// What is told if nobody had asked when the run began, but somebody has since; none if its ending says it all.
+    pub late: Option<String>,
     /// The envelope that follows: it goes to the inbox in the same step.
     pub follow: Option<String>,
 }
@@ -162,7 +196,7 @@ pub fn notice_unrun(id: &str, kind: &str, stored: &str, ending: &Ending, now_ms:
         Ok(id) if !stored.is_empty() => Notice {
             outcome: Some(outcome(&id, kind, state, now_ms, None, error.as_deref())),
             result: keeps_result(stored),
-            follow: None,
+            ..Notice::default()
         },
         _ => Notice::default(),
     }
@@ -177,6 +211,11 @@ pub fn next_step(then: &str, id: &JobId, workflow: Option<&JobId>, outcome: &str
         workflow.unwrap_or(id),
     );
     format!(r#"{next},"parents":[{outcome}]}}"#)
+}
+
+/// Tells texts apart.
+fn digest(text: &str) -> String {
+    hex::encode(&Sha256::digest(text)[..16])
 }
 
 fn bad(message: String) -> Reject {

@@ -18,8 +18,6 @@ const OUT_OF_MEMORY_POLL: Duration = Duration::from_millis(250);
 pub enum Asked {
     /// It will.
     Yes,
-    /// It runs, and nobody asked before it began: its end can only be looked for.
-    TooLate,
     /// It is dead.
     Dead,
     /// There is no such job in the queue: it is over, or not admitted yet.
@@ -83,19 +81,18 @@ impl Queue {
             .await?)
     }
 
-    /// Asks a job that waits to tell its end, and to keep that for `ttl`.
+    /// Asks a job that waits or runs to tell its end, and to keep that for `ttl`.
     ///
     /// # Errors
     /// Redis failed or refused the write, or a key has the wrong type.
     pub async fn ask_result(&self, id: &str, ttl: Duration) -> Result<Asked, QueueError> {
         let k = &self.keys;
-        let mut cmd = ASK.call([&k.jobs, &k.running, &k.dead, &k.ties].into_iter());
+        let mut cmd = ASK.call([&k.jobs, &k.dead, &k.ties].into_iter());
         cmd.arg(id).arg(millis(ttl));
         let answer = ASK.send(self, &cmd).await?;
         let word = Reply::new(Value::Array(vec![answer]))?.text()?;
         Ok(match word.as_str() {
             "asked" => Asked::Yes,
-            "running" => Asked::TooLate,
             "dead" => Asked::Dead,
             _ => Asked::Unknown,
         })

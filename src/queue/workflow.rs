@@ -62,12 +62,16 @@ fn state_name(letter: &str) -> &'static str {
 }
 
 /// What was forgotten.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Pruned {
     /// Groups.
     pub groups: u64,
     /// Locks that outlived their jobs.
     pub locks: u64,
+    /// Groups among them that were not complete: members that they waited for never came.
+    pub open: u64,
+    /// One of those.
+    pub open_name: String,
 }
 
 impl Queue {
@@ -132,7 +136,7 @@ impl Queue {
     }
 
     /// Forgets groups that have not changed for `age`, the oldest beyond `most`, and locks that outlived their time; a few
-    /// hundred at a time.
+    /// hundred at a time. Groups with members that may end still are kept.
     ///
     /// # Errors
     /// Redis failed, or a key has the wrong type.
@@ -146,6 +150,7 @@ impl Queue {
             &k.locks,
             &k.lock_ends,
             &k.stops,
+            &k.stats,
         ];
         let mut cmd = PRUNE.call(keys.into_iter());
         cmd.arg(millis(age)).arg(most).arg(PRUNE_MAX);
@@ -153,6 +158,8 @@ impl Queue {
         Ok(Pruned {
             groups: reply.count()?,
             locks: reply.count()?,
+            open: reply.count()?,
+            open_name: reply.lossy()?,
         })
     }
 }

@@ -236,12 +236,13 @@ impl Progress {
     }
 
     /// The loop had an answer.
-    pub fn look(&self, now: Instant, oldest_age: Option<Duration>) {
-        let mut seen = self.seen.lock();
-        seen.looked = Some(now);
-        if let Some(age) = oldest_age {
-            seen.oldest_age = age;
-        }
+    pub fn look(&self, now: Instant) {
+        self.seen.lock().looked = Some(now);
+    }
+
+    /// The job that waits longest waits this long.
+    pub fn waits(&self, oldest_age: Duration) {
+        self.seen.lock().oldest_age = oldest_age;
     }
 
     /// What it saw last.

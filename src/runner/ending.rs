@@ -49,7 +49,8 @@ pub fn ending_of(
 #[must_use]
 pub fn notice_of(delivery: &Delivery, outcome: &Outcome, ending: &Ending, now_ms: u64) -> Notice {
     let follows = delivery.then.as_deref();
-    if !delivery.tied && follows.is_none() {
+    // Without a result its ending says it all to who asks while it runs.
+    if !delivery.tied && follows.is_none() && !matches!(outcome, Outcome::Done(Some(_))) {
         return Notice::default();
     }
     let job = &delivery.job;
@@ -69,8 +70,14 @@ pub fn notice_of(delivery: &Delivery, outcome: &Outcome, ending: &Ending, now_ms
         }
         _ => return Notice::default(),
     };
+    let (outcome, late) = if delivery.tied {
+        (Some(text), None)
+    } else {
+        (None, Some(text))
+    };
     Notice {
-        outcome: delivery.tied.then_some(text),
+        outcome,
+        late,
         result: delivery.keeps_result,
         follow,
     }

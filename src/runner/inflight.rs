@@ -56,6 +56,12 @@ impl InFlight {
         self.held.lock().len()
     }
 
+    /// The ids of the jobs that are held.
+    #[must_use]
+    pub fn ids(&self) -> Vec<Arc<str>> {
+        self.held.lock().keys().cloned().collect()
+    }
+
     /// Whether none is held.
     #[must_use]
     pub fn is_empty(&self) -> bool {

@@ -18,6 +18,8 @@ const LEASE_INTERVALS: u32 = 3;
 const PATIENCE: u32 = 30;
 /// How often a queue is swept even if its counts fit: two faults may make up for each other.
 const FULL: Duration = Duration::from_secs(86_400);
+/// How often what is kept beside jobs is gone through: no count tells of ties, groups and slots.
+const BONDS: Duration = Duration::from_secs(3_600);
 
 /// Audits one queue until `stop`.
 pub async fn run(context: Arc<QueueContext>, interval: Duration, stop: CancellationToken) {
@@ -27,6 +29,8 @@ pub async fn run(context: Arc<QueueContext>, interval: Duration, stop: Cancellat
         flows: KnownFlows::default(),
         seen: Seen::default(),
         swept: clock::monotonic(),
+        // In good time after a start: whoever restarts more often is to be audited too.
+        bonds_due: clock::monotonic() + interval,
         context,
     };
     loop {
@@ -60,6 +64,7 @@ struct Auditor {
     flows: KnownFlows,
     seen: Seen,
     swept: Instant,
+    bonds_due: Instant,
 }
 
 impl Auditor {
@@ -80,19 +85,24 @@ impl Auditor {
                 self.seen.not_counted()
             }
         };
-        if !due && clock::since(self.swept) < FULL {
-            return Ok(());
-        }
-        self.swept = clock::monotonic();
         let options = Options {
             repair: true,
             pace: PACE,
         };
+        let now = clock::monotonic();
+        if !due && clock::since(self.swept) < FULL {
+            if now < self.bonds_due {
+                return Ok(());
+            }
+            self.bonds_due = now + BONDS;
+            let findings = queue.sweep_bonds(&registry.catalog, options).await?;
+            self.tell(&findings);
+            return Ok(());
+        }
+        self.swept = now;
+        self.bonds_due = now + BONDS;
         let findings = queue.sweep(&registry.catalog, options).await?;
         self.tell(&findings);
-        if !findings.is_empty() {
-            self.context.nudge();
-        }
         let left = queue.tally(&mut self.flows).await?;
         let left = left.map_or(0, |tally| tally.mismatch());
         self.seen = Seen {
@@ -111,6 +121,9 @@ impl Auditor {
     }
 
     fn tell(&self, findings: &Findings) {
+        if !findings.is_empty() {
+            self.context.nudge();
+        }
         let shared = &self.context.shared;
         let name = &self.context.queue.name;
         for finding in findings.iter() {

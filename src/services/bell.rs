@@ -3,7 +3,7 @@
 
 use crate::config::RedisConfig;
 use crate::queue::Queue;
-use crate::queue::bell::Bell;
+use crate::queue::bell::{Bell, Ring};
 use crate::runner::QueueContext;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -46,9 +46,10 @@ async fn pass_on(queues: &[Arc<QueueContext>], mut bell: Bell) -> String {
     loop {
         if rung.is_empty() {
             match bell.rung().await {
-                Ok(one) => rung.extend(one),
+                Ok(ring) => rung.extend(ring.and_then(|ring| news(queues, &ring))),
                 Err(e) => return e.to_string(),
             }
+            continue;
         }
         let now = std::mem::take(&mut rung);
         now.iter()
@@ -57,7 +58,7 @@ async fn pass_on(queues: &[Arc<QueueContext>], mut bell: Bell) -> String {
         let gather = async {
             loop {
                 match bell.rung().await {
-                    Ok(one) => rung.extend(one),
+                    Ok(ring) => rung.extend(ring.and_then(|ring| news(queues, &ring))),
                     Err(e) => return e,
                 }
             }
@@ -66,4 +67,10 @@ async fn pass_on(queues: &[Arc<QueueContext>], mut bell: Bell) -> String {
             return lost.to_string();
         }
     }
+}
+
+/// The queue of a ring; none if we rang ourselves: then we have looked already.
+fn news(queues: &[Arc<QueueContext>], ring: &Ring) -> Option<usize> {
+    let own = queues.get(ring.queue)?.lease.current();
+    (own.as_deref() != Some(&*ring.by)).then_some(ring.queue)
 }

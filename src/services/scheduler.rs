@@ -8,7 +8,7 @@ use crate::policy::ticks::{self, Due};
 use crate::queue::QueueError;
 use crate::queue::schedules::{
     Glance, Stored, TICK_BYTES, TICK_ENTRIES, TICK_SCHEDULES, Tick, Ticked, any_last_tick,
-    envelope, last_tick, record, tick_id,
+    envelope, is_ahead, last_tick, record, tick_id,
 };
 use crate::runner::{QueueContext, Registry, heal};
 use crate::telemetry::events;
@@ -73,19 +73,26 @@ struct Entry {
 
 impl Entry {
     /// Ticks after this time are to be served. A record of another expression says nothing: after a change of the
-    /// definition, what the new expression would have meant in the past does not count.
-    fn last_ms(&self) -> u64 {
-        last_tick(&self.record, &self.scheduled).unwrap_or(self.since_ms)
+    /// definition, what the new expression would have meant in the past does not count. Nor does what was served while
+    /// the clock of Redis was ahead: those ticks have their jobs, and their ids are known.
+    fn last_ms(&self, now_ms: u64) -> u64 {
+        let since_ms = if is_ahead(self.since_ms, now_ms) {
+            now_ms
+        } else {
+            self.since_ms
+        };
+        last_tick(&self.record, &self.scheduled, now_ms).unwrap_or(since_ms)
     }
 
-    fn next_ms(&self) -> Option<u64> {
+    fn next_ms(&self, now_ms: u64) -> Option<u64> {
         let schedule = &self.scheduled.spec.schedule;
-        schedule.next_after(self.last_ms()).filter(|_| !self.paused)
+        let last = self.last_ms(now_ms);
+        schedule.next_after(last).filter(|_| !self.paused)
     }
 
     /// Whether its first sight is yet to be put on record, so that what is missed from now on is made up for.
-    fn is_unrecorded(&self) -> bool {
-        !self.paused && last_tick(&self.record, &self.scheduled).is_none()
+    fn is_unrecorded(&self, now_ms: u64) -> bool {
+        !self.paused && last_tick(&self.record, &self.scheduled, now_ms).is_none()
     }
 
     fn due(&self, now_ms: u64) -> Option<Due> {
@@ -93,7 +100,7 @@ impl Entry {
             return None;
         }
         let spec = &self.scheduled.spec;
-        let last = self.last_ms();
+        let last = self.last_ms(now_ms);
         ticks::due(&spec.schedule, spec.misfire, spec.catch_up, last, now_ms)
     }
 }
@@ -142,7 +149,11 @@ impl Desk {
     }
 
     fn until_next(&self, now_ms: u64) -> Duration {
-        let next = self.entries.iter().filter_map(Entry::next_ms).min();
+        let next = self
+            .entries
+            .iter()
+            .filter_map(|entry| entry.next_ms(now_ms))
+            .min();
         let wait = next.map_or(u64::MAX, |at| at.saturating_sub(now_ms).max(1));
         Duration::from_millis(wait).min(self.look_interval())
     }
@@ -182,7 +193,7 @@ impl Desk {
             since_ms: before
                 .remove(&scheduled.name)
                 .filter(|old| !old.paused && same_times(&old.scheduled, &scheduled))
-                .map_or(now_ms, |old| old.last_ms()),
+                .map_or(now_ms, |old| old.last_ms(now_ms)),
             record: stored
                 .records
                 .get(&*scheduled.name)
@@ -205,7 +216,8 @@ impl Desk {
         let is_gone = |name: &str, record: &str| {
             !known.contains(name)
                 && !stored.added.iter().any(|(added, _)| added == name)
-                && any_last_tick(record).is_none_or(|last| last < before)
+                && any_last_tick(record)
+                    .is_none_or(|last| last < before || is_ahead(last, stored.glance.now_ms))
         };
         let gone = stored
             .records
@@ -230,7 +242,7 @@ impl Desk {
             }
             let planned = match entry.due(now_ms) {
                 Some(due) => serve_due(index, entry, due, now_ms, TICK_BYTES - bytes),
-                None if entry.is_unrecorded() => first_sight(index, entry),
+                None if entry.is_unrecorded(now_ms) => first_sight(index, entry, now_ms),
                 None => continue,
             };
             bytes += planned.tick.entries.iter().map(Vec::len).sum::<usize>();
@@ -266,7 +278,7 @@ impl Desk {
                 }
                 Ticked::Moved(record) => {
                     // If the new record is of another expression, we go on from what we knew.
-                    entry.since_ms = entry.last_ms();
+                    entry.since_ms = entry.last_ms(now_ms);
                     entry.record = record;
                 }
                 // The clock of Redis went back between two calls; by its new time nothing is due.
@@ -316,19 +328,20 @@ fn serve_due(index: usize, entry: &Entry, due: Due, now_ms: u64, room: usize) ->
 }
 
 /// Puts on record that a schedule is known from now on.
-fn first_sight(index: usize, entry: &Entry) -> Planned {
+fn first_sight(index: usize, entry: &Entry, now_ms: u64) -> Planned {
+    let last_ms = entry.last_ms(now_ms);
     Planned {
         entry: index,
         tick: Tick {
             name: entry.scheduled.name.to_string(),
             record: entry.record.clone(),
-            new: record(entry.since_ms, &entry.scheduled),
+            new: record(last_ms, &entry.scheduled),
             latest_ms: 0,
             passed_over: 0,
             entries: Vec::new(),
         },
         due: None,
-        last_ms: entry.since_ms,
+        last_ms,
     }
 }
 

@@ -49,12 +49,12 @@ impl Told {
         if let Some(bytes) = context.queue.memory().await? {
             metrics.queue_memory(name, bytes);
         }
-        let counts = context.queue.counts().await?;
-        let since_ever = |counter: &str| counts.stats.get(counter).copied().unwrap_or(0);
-        metrics.ids_remembered(name, counts.ids);
+        let sizes = context.queue.sizes().await?;
+        let since_ever = |counter: &str| sizes.stats.get(counter).copied().unwrap_or(0);
+        metrics.ids_remembered(name, sizes.ids);
         metrics.queue_dropped(name, "history", since_ever("history_dropped"));
-        if counts.ids > ids_max {
-            alerts.raise(events::ids_many(name, counts.ids, ids_max));
+        if sizes.ids > ids_max {
+            alerts.raise(events::ids_many(name, sizes.ids, ids_max));
         }
         let dropped = [since_ever("dead_dropped"), since_ever("quarantine_dropped")];
         let before = self.0.replace(dropped).unwrap_or(dropped);
@@ -98,6 +98,9 @@ async fn tidy(context: &QueueContext, keep: &RetentionConfig) -> Result<(), Queu
     }
     for _ in 0..STEPS {
         let pruned = queue.prune_ties(keep.groups_age, keep.groups_max).await?;
+        if pruned.open > 0 {
+            events::groups_dropped(&queue.name, pruned.open, &pruned.open_name);
+        }
         if pruned == Pruned::default() {
             break;
         }
@@ -119,7 +122,7 @@ async fn bury_old(context: &QueueContext, before_ms: u64) -> Result<(), QueueErr
 /// Entries set aside for an unknown kind, field or version, which this daemon knows.
 async fn release_understood(context: &QueueContext) -> Result<(), QueueError> {
     let mut after = String::new();
-    let mut left = context.queue.counts().await?.quarantine;
+    let mut left = context.queue.sizes().await?.quarantine;
     // Not one more than there were: a daemon that does not know the kind may set aside again what is released here.
     for _ in 0..STEPS {
         let count = RELEASE_MAX.min(usize::try_from(left).unwrap_or(usize::MAX));

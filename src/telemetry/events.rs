@@ -4,6 +4,15 @@
 //! outcome error` as far as they apply. Those that somebody should be told about carry an `alert` field as well and
 //! return the [`super::Alert`]; hand it to [`super::Alerts::raise`]. Payloads are never logged.
 
+/// An event that is an alert as well: its level, its name, the alert, whom it is about, what is told, then the fields of
+/// the event.
+macro_rules! alerting {
+    ($level:ident, $event:literal, $alert:ident, $subject:expr, $told:expr, $($rest:tt)+) => {{
+        $level!(event = $event, alert = AlertName::$alert.as_str(), $($rest)+);
+        Alert::new(AlertName::$alert, $subject, $told)
+    }};
+}
+
 mod intake;
 mod job;
 mod system;

@@ -94,6 +94,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "health",
             "db",
             "handlers",
+            "services",
             "daemon",
             "stack",
         ],

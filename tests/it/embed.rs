@@ -1,5 +1,7 @@
 //! Tidegate inside another program: functions as handlers, the typed client, and the helpers for tests.
 
+mod files;
+
 use crate::support::{DEADLINE, fresh_prefix, redis_url, wait_until};
 use apalis_core::backend::memory::MemoryStorage;
 use apalis_core::worker::builder::WorkerBuilder;
@@ -126,88 +128,6 @@ async fn a_kind_from_code_needs_no_file_and_bad_arguments_never_reach_it() {
         aside.reason
     );
     stop(daemon).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_file_counts_for_a_kind_and_may_name_a_handler_of_the_code() {
-    let config = config();
-    let dir = tempfile::tempdir().unwrap();
-    let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
-    write(
-        "a.toml",
-        "kind = \"app.add\"\nhandler = \"app.add\"\nqueue = \"sums\"\n",
-    );
-    write(
-        "b.toml",
-        "kind = \"app.increment\"\nhandler = \"app.add\"\n[args]\na = { type = \"integer\", required = true }\nb = { type = \"integer\", default = 1 }\n",
-    );
-    let (builder, sum) = adding(&config);
-    let daemon = builder.jobs_dir(dir.path()).start().await.unwrap();
-    let client = daemon.client();
-    let added = client
-        .enqueue(Job::new("app.add", Add { a: 2, b: 3 }))
-        .await;
-    let added = added.unwrap();
-    assert_eq!(added.queue, "sums");
-    until_state(&client, "sums", &added.id, "done").await;
-    let one_more = Job::new("app.increment", json!({"a": 10}));
-    let one_more = client.enqueue(one_more).await.unwrap();
-    until_state(&client, "default", &one_more.id, "done").await;
-    assert_eq!(sum.load(Ordering::Relaxed), 16);
-
-    // A reload keeps the kinds of the code, and what the files say of them now.
-    std::fs::remove_file(dir.path().join("a.toml")).unwrap();
-    let files = tidegate::catalog::load_with_code(dir.path(), &[], &["app.add"]).unwrap();
-    daemon.reload(config.clone(), files).unwrap();
-    let client = daemon.client();
-    let moved = client
-        .enqueue(Job::new("app.add", Add { a: 1, b: 1 }))
-        .await
-        .unwrap();
-    assert_eq!(moved.queue, "default");
-    until_state(&client, "default", &moved.id, "done").await;
-    stop(daemon).await;
-}
-
-#[tokio::test]
-async fn what_could_not_work_is_refused_at_the_start_and_named() {
-    async fn told(builder: Builder) -> String {
-        match builder.config(config()).start().await {
-            Ok(_) => panic!("it started"),
-            Err(e) => e.to_string(),
-        }
-    }
-    let builder = || adding(&config()).0;
-    let twice = told(builder().handler("app.add", add)).await;
-    assert!(
-        twice.contains("app.add") && twice.contains("another"),
-        "{twice}"
-    );
-    let built_in = told(builder().handler("exec", add)).await;
-    assert!(built_in.contains("exec"), "{built_in}");
-    let wrong = Kind::new("app.b", add)
-        .timeout(Duration::ZERO)
-        .max_attempts(0);
-    let wrong = told(builder().kind(wrong)).await;
-    assert!(
-        wrong.contains("timeout") && wrong.contains("max_attempts"),
-        "{wrong}"
-    );
-    let dir = tempfile::tempdir().unwrap();
-    let text = "kind = \"app.add\"\nhandler = \"exec\"\n[exec]\ncommand = [\"/bin/true\"]\n";
-    std::fs::write(dir.path().join("a.toml"), text).unwrap();
-    let other = told(builder().jobs_dir(dir.path())).await;
-    assert!(
-        other.contains("a.toml") && other.contains("registers"),
-        "{other}"
-    );
-    let text = "kind = \"app.c\"\nhandler = \"app.add\"\n[app.add]\nx = 1\n";
-    std::fs::write(dir.path().join("a.toml"), text).unwrap();
-    let section = told(builder().jobs_dir(dir.path())).await;
-    assert!(
-        section.contains("a.toml:3") && section.contains("app"),
-        "{section}"
-    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,6 +3,7 @@
 mod admission;
 mod audit;
 mod cost;
+mod depth;
 mod hostile;
 mod kept;
 mod lease;

@@ -6,6 +6,7 @@
 mod bed;
 mod figures;
 mod load;
+mod outbox;
 mod pickup;
 mod process;
 mod raw;
@@ -39,6 +40,7 @@ Examples:
   tidegate bench                               on a Redis of its own, about half a minute
   tidegate bench --jobs 1000000 --json         more jobs, for programs
   tidegate bench --appendonly                  with an append-only file, synced every second
+  tidegate bench --outbox                      only the relay of the outbox, with a Postgres of its own
   tidegate bench --redis redis://10.0.0.7/0    on a given server, under a prefix of its own
 
 The handler does nothing, so that what is measured is Tidegate and Redis. Both run on this machine unless --redis says
@@ -62,6 +64,9 @@ pub struct Args {
     /// Let the private server keep an append-only file, synced every second
     #[arg(long, conflicts_with = "redis")]
     appendonly: bool,
+    /// Measure how fast one relay moves rows of the outbox, and nothing else; --jobs is the number of rows
+    #[arg(long)]
+    outbox: bool,
     /// The daemon that is measured; `bench` starts it itself
     #[arg(long, hide = true)]
     worker: bool,
@@ -78,12 +83,19 @@ pub async fn run(args: Args, global: &Global) -> Result<Report, CliError> {
     let jobs = args.count()?;
     let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(failed)?;
     let bed = Bed::make(args.redis.clone(), args.appendonly).await?;
+    let measured = async {
+        if args.outbox {
+            outbox::measure(jobs, &bed).await
+        } else {
+            measure(jobs, args.concurrency, &bed).await?.report()
+        }
+    };
     let measured = tokio::select! {
-        measured = measure(jobs, args.concurrency, &bed) => measured,
+        measured = measured => measured,
         _ = signals.next() => Err(failed("interrupted")),
     };
     bed.clear().await?;
-    measured?.report()
+    measured
 }
 
 impl Args {

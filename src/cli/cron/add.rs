@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 /// `tidegate cron add …`
 #[derive(Debug, clap::Args)]
-pub(super) struct Add {
+pub(in crate::cli) struct Add {
     /// Its name: words of a-z 0-9 _ joined by dots, not the kind of a definition
     name: String,
     /// When, like '0 7 * * mon'

@@ -28,15 +28,9 @@ Five fields as in cron(5), six with the seconds first, seven with a year last, o
 of them at most.";
 
 /// `tidegate cron …`
-#[derive(Debug, clap::Args)]
-#[command(after_help = EXAMPLES)]
-pub struct Args {
-    #[command(subcommand)]
-    command: Command,
-}
-
 #[derive(Debug, Subcommand)]
-enum Command {
+#[command(after_help = EXAMPLES)]
+pub(super) enum Command {
     /// List schedules, with their next runs in plain words
     List {
         #[command(flatten)]
@@ -58,7 +52,7 @@ enum Command {
 }
 
 #[derive(Debug, clap::Args)]
-struct Named {
+pub(super) struct Named {
     /// Its name: the kind, for the schedule of a definition
     name: String,
     #[command(flatten)]
@@ -69,10 +63,10 @@ struct Named {
 ///
 /// # Errors
 /// The schedule is not known or can't be one, or configuration or Redis.
-pub async fn run(args: Args, global: &Global) -> Result<Report, CliError> {
-    match args.command {
+pub(super) async fn run(command: Command, global: &Global) -> Result<Report, CliError> {
+    match command {
         Command::List { on, next } => {
-            let store = Store::open(global, on.queue.as_deref()).await?;
+            let store = on.open(global).await?;
             list::run(&store, usize::from(next)).await
         }
         Command::Run(named) => run_now(&found(&named, global).await?).await,
@@ -114,7 +108,7 @@ struct Found {
 }
 
 async fn found(named: &Named, global: &Global) -> Result<Found, CliError> {
-    let store = Store::open(global, named.on.queue.as_deref()).await?;
+    let store = named.on.open(global).await?;
     for board in boards(&store).await? {
         if let Some(unserved) = board.unserved.iter().find(|s| s.name == named.name) {
             return Err(CliError::failed(
@@ -178,7 +172,7 @@ fn changed_report(name: &str, queue: &Queue, state: &str, changed: bool, words: 
 
 /// Also of a schedule that nothing defines any more.
 async fn resume(named: &Named, global: &Global) -> Result<Report, CliError> {
-    let store = Store::open(global, named.on.queue.as_deref()).await?;
+    let store = named.on.open(global).await?;
     let mut known = None;
     for board in boards(&store).await? {
         if board.queue.resume_schedule(&named.name).await? {
@@ -207,7 +201,7 @@ async fn resume(named: &Named, global: &Global) -> Result<Report, CliError> {
 }
 
 async fn remove(named: &Named, global: &Global) -> Result<Report, CliError> {
-    let store = Store::open(global, named.on.queue.as_deref()).await?;
+    let store = named.on.open(global).await?;
     for queue in store.queues() {
         let stored = queue.stored_schedules().await?;
         if stored.added.iter().any(|(name, _)| *name == named.name)

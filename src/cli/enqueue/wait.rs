@@ -13,9 +13,9 @@ use std::time::Duration;
 
 /// How long results are kept beyond the wait for them.
 pub(super) const SPARE: Duration = Duration::from_secs(60);
-/// How often a job is looked at that can't tell its end.
-const LOOK: Duration = Duration::from_millis(250);
-/// How often one is looked at that can, should that be lost.
+/// How often a job is looked for that is not admitted yet, and can't be asked.
+const LOOK: Duration = Duration::from_secs(1);
+/// How often one is looked at that will tell its end, should that be lost.
 const CHECK: Duration = Duration::from_secs(10);
 
 /// A job whose end is awaited.
@@ -80,14 +80,12 @@ impl Awaited<'_> {
         if self.look(seen).await? {
             return Ok(());
         }
-        let asked = match self.status {
-            "created" => Asked::Yes,
-            _ => self.queue.ask_result(&self.id, limit + SPARE).await?,
-        };
-        let mut step = if asked == Asked::Yes { CHECK } else { LOOK };
+        // One that is new asks by its envelope.
+        let mut asked = self.status == "created" || self.ask(limit).await?;
         let config = &self.store.config.redis;
         let mut waiter = ResultWaiter::connect(self.queue.clone(), config).await?;
         loop {
+            let step = if asked { CHECK } else { LOOK };
             if let Some(text) = waiter.wait(&self.id, step).await? {
                 let told: Value = serde_json::from_str(&text)
                     .map_err(|_| QueueError::Reply("a result that is no JSON".to_owned()))?;
@@ -95,8 +93,7 @@ impl Awaited<'_> {
                 if let Some(of) = told["of"].as_str() {
                     of.clone_into(&mut self.id);
                     self.status = "duplicate";
-                    let asked = self.queue.ask_result(of, limit + SPARE).await?;
-                    step = if asked == Asked::Yes { CHECK } else { LOOK };
+                    asked = self.ask(limit).await?;
                 } else {
                     seen.found = self.queue.find(&self.id).await?;
                     seen.told = Some(told);
@@ -106,7 +103,14 @@ impl Awaited<'_> {
             if self.look(seen).await? {
                 return Ok(());
             }
+            asked = asked || self.ask(limit).await?;
         }
+    }
+
+    /// Whether the job will tell its end, waiting or running.
+    async fn ask(&self, limit: Duration) -> Result<bool, CliError> {
+        let answer = self.queue.ask_result(&self.id, limit + SPARE).await?;
+        Ok(answer == Asked::Yes)
     }
 
     /// Whether the job has ended already, by what the queue still knows of it.

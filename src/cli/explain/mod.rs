@@ -67,7 +67,7 @@ impl Reason {
 /// # Errors
 /// There is no such queue or job, or configuration or Redis.
 pub async fn run(args: Args, global: &Global) -> Result<Report, CliError> {
-    let store = Store::open(global, args.on.queue.as_deref()).await?;
+    let store = args.on.open(global).await?;
     let published = board::read_health(&store.conn, &store.config.redis.prefix).await?;
     let health = Health::read(published.as_deref(), store.config.gate.mode);
     let Some(target) = args.target else {

@@ -46,15 +46,9 @@ const TELL: Duration = Duration::from_secs(2);
 const ERROR_WIDTH: usize = 60;
 
 /// `tidegate jobs …`
-#[derive(Debug, clap::Args)]
-#[command(after_help = EXAMPLES)]
-pub struct Args {
-    #[command(subcommand)]
-    command: Command,
-}
-
 #[derive(Debug, Subcommand)]
-enum Command {
+#[command(after_help = EXAMPLES)]
+pub(super) enum Command {
     /// Count jobs by queue, state and kind
     Count(Filters),
     /// List jobs
@@ -80,7 +74,7 @@ enum Command {
 }
 
 #[derive(Debug, clap::Args)]
-struct Filters {
+pub(super) struct Filters {
     #[command(flatten)]
     on: OnQueue,
     /// pending, delayed, running, dead; several with commas [default: all of them]
@@ -91,7 +85,7 @@ struct Filters {
 }
 
 #[derive(Debug, clap::Args)]
-struct MoreFilters {
+pub(super) struct MoreFilters {
     /// Only jobs of this kind
     #[arg(long)]
     kind: Option<String>,
@@ -104,7 +98,7 @@ struct MoreFilters {
 }
 
 #[derive(Debug, clap::Args)]
-struct Chosen {
+pub(super) struct Chosen {
     #[command(flatten)]
     on: OnQueue,
     /// pending, delayed, dead; several with commas
@@ -140,14 +134,14 @@ impl MoreFilters {
 ///
 /// # Errors
 /// What is asked for makes no sense, or configuration or Redis.
-pub async fn run(args: Args, global: &Global) -> Result<Report, CliError> {
-    match args.command {
+pub(super) async fn run(command: Command, global: &Global) -> Result<Report, CliError> {
+    match command {
         Command::Count(Filters { on, state, more }) => {
-            let store = Store::open(global, on.queue.as_deref()).await?;
+            let store = on.open(global).await?;
             count(&store, &more.with(state), global).await
         }
         Command::List { filters, limit } => {
-            let store = Store::open(global, filters.on.queue.as_deref()).await?;
+            let store = filters.on.open(global).await?;
             list(&store, &filters.more.with(filters.state), limit).await
         }
         Command::Retry(chosen) => change(Act::Retry, chosen, global).await,
@@ -294,7 +288,7 @@ fn row(queue: &Queue, job: &Matched, now_ms: u64) -> Vec<String> {
 
 async fn change(act: Act, chosen: Chosen, global: &Global) -> Result<Report, CliError> {
     act.check_states(&chosen.state)?;
-    let mut store = Store::open(global, chosen.on.queue.as_deref()).await?;
+    let mut store = chosen.on.open(global).await?;
     act.check_target(&mut store, global).await?;
     let filter = chosen.more.with(chosen.state);
     let limit = chosen.limit.unwrap_or(u64::MAX);

@@ -125,6 +125,22 @@ pub async fn find(database: &Database, id: &str) -> Result<Option<Listed>, DbErr
     .await
 }
 
+/// Inserts so many rows of one kind at once, as a measurement needs them.
+///
+/// # Errors
+/// As [`standing`]; there is no time limit.
+pub async fn fill(database: &Database, kind: &str, rows: u64) -> Result<(), DbError> {
+    let mut connection = database.acquire().await?;
+    sqlx::query(
+        "insert into tidegate.outbox (kind, args) select $1, jsonb_build_object('n', n) from generate_series(1, $2) n",
+    )
+    .bind(kind)
+    .bind(i64::try_from(rows).unwrap_or(i64::MAX))
+    .execute(&mut *connection)
+    .await?;
+    Ok(())
+}
+
 /// Changes those of these rows that can't be sent; says how many there were.
 ///
 /// # Errors

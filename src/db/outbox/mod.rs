@@ -66,12 +66,12 @@ pub struct Batch {
     pub more: bool,
 }
 
-/// $1: rows, $2: bytes in all, $3: bytes of one row. Nothing in it can fail because of what stands in a row.
+/// $1: rows, $2: bytes in all, $3: bytes of one row, $4: queues whose rows stay. Nothing in it can fail because of what stands in a row.
 const TAKE: &str = "
     with locked as (
         select seq, kind, queue, coalesce(id, uid::text) as id, priority, args::text as args,
                options::text as options, run_at, delay, created_at
-        from tidegate.outbox where error is null order by seq limit $1 for update skip locked
+        from tidegate.outbox where error is null and queue <> all($4) order by seq limit $1 for update skip locked
     ), sized as (
         select *, octet_length(args) + coalesce(octet_length(options), 0) + octet_length(kind) as size from locked
     ), summed as (
@@ -106,11 +106,15 @@ pub async fn require(database: &Database) -> Result<(), DbError> {
 }
 
 impl Batch {
-    /// Locks the oldest rows that nobody else has locked; none if there are none.
+    /// Locks the oldest rows that nobody else has locked, but for those of some queues; none if there are none.
     ///
     /// # Errors
     /// No connection, the table is not there, or the server failed.
-    pub async fn take(database: &Database, bounds: Bounds) -> Result<Option<Self>, DbError> {
+    pub async fn take(
+        database: &Database,
+        bounds: Bounds,
+        not_for: &[String],
+    ) -> Result<Option<Self>, DbError> {
         let deadline = database.statement_timeout();
         let mut tx = database
             .begin(TxOptions {
@@ -125,6 +129,7 @@ impl Batch {
                 .bind(i64::from(bounds.rows))
                 .bind(i64::from(bounds.bytes))
                 .bind(i64::from(bounds.row_bytes))
+                .bind(not_for)
                 .fetch_all(&mut *tx)
                 .await?)
         })

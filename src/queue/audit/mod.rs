@@ -5,7 +5,9 @@
 //! steps. Each finding is confirmed by the script that repairs it, in one instant, so that a queue at work is never taken
 //! for a broken one. Must not know when or how often it is asked.
 
+mod bonds;
 mod steps;
+mod stones;
 mod sweep;
 
 use super::reply::Reply;
@@ -74,12 +76,18 @@ pub enum Damage {
     Unlisted,
     /// A delayed or dead id of no job. It is removed.
     Bodiless,
-    /// Something kept for a job that is gone. It is removed.
+    /// Something kept for a job that is gone, like its ties or its lock. It is removed.
     Orphan,
     /// A tombstone for entries that are not there. It is corrected.
     Stone,
     /// An id reserved for an entry that never came. It is released.
     Reservation,
+    /// A slot held by a job that does not run, or not counted for one that does. It is given back, or counted.
+    Slot,
+    /// Flows that wait for a slot that nobody holds, so that nobody would wake them. They are put in line.
+    Parked,
+    /// A group that waits for members that are gone. They are counted as failed.
+    Group,
 }
 
 impl Damage {
@@ -95,6 +103,9 @@ impl Damage {
             Self::Orphan => "orphan",
             Self::Stone => "stone",
             Self::Reservation => "reservation",
+            Self::Slot => "slot",
+            Self::Parked => "parked",
+            Self::Group => "group",
         }
     }
 
@@ -110,6 +121,9 @@ impl Damage {
             Self::Orphan => "things kept for jobs that are gone",
             Self::Stone => "tombstones without entries",
             Self::Reservation => "ids reserved for entries that never came",
+            Self::Slot => "jobs whose slots were held or counted wrongly",
+            Self::Parked => "slots that were waited for though nobody held one",
+            Self::Group => "groups that waited for members that were gone",
         }
     }
 }
@@ -247,6 +261,19 @@ impl Queue {
     /// Redis failed, or a key has the wrong type.
     pub async fn sweep(&self, catalog: &Catalog, options: Options) -> Result<Findings, QueueError> {
         sweep::Sweep::new(self, catalog, options).run().await
+    }
+
+    /// The part of [`Queue::sweep`] that does not look at every job: what is kept beside them, like ties, locks, groups
+    /// and slots. Nothing of that shows in the counts.
+    ///
+    /// # Errors
+    /// Redis failed, or a key has the wrong type.
+    pub async fn sweep_bonds(
+        &self,
+        catalog: &Catalog,
+        options: Options,
+    ) -> Result<Findings, QueueError> {
+        sweep::Sweep::new(self, catalog, options).run_bonds().await
     }
 
     /// Takes or keeps the right to audit this queue for so long; false if somebody else has it.

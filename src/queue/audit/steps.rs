@@ -2,7 +2,8 @@
 
 use super::super::reply::Reply;
 use super::super::script::{
-    HOLE, LOOSE_LOCKS, ORPHANS, PENDING, REENTER, RELIST, UNRESERVE, UNSTONE, WHEREABOUTS,
+    HOLE, LOOSE_LOCKS, LOOSE_TIES, ORPHANS, PENDING, REENTER, REGROUP, RELIST, UNHOLD, UNRESERVE,
+    UNSLOT, UNSTONE, WHEREABOUTS,
 };
 use super::super::{Flow, Queue, QueueError};
 use super::KnownFlows;
@@ -19,11 +20,37 @@ pub(super) const REENTER_MAX: usize = 100;
 /// Tombstones corrected at once.
 pub(super) const UNSTONE_MAX: usize = 200;
 /// Jobs, or ids, looked at in one step; their values come along inside Redis.
-const SCAN: usize = 64;
+pub(super) const SCAN: usize = 64;
 /// Entries looked through when one is to be found again, and at either end of a flow.
 const REACH: usize = 2_500;
 /// Reserved ids looked at.
 const RESERVED: usize = 500;
+
+/// One step through something: where the next one begins, "0" when all was seen, and what was found.
+pub(super) type Step = (String, Vec<Vec<u8>>);
+
+/// What is kept beside jobs.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Beside<'k> {
+    /// The ids of one hash or zset, each of which must be in another one.
+    Ids {
+        of: &'k String,
+        home: &'k String,
+    },
+    Ties,
+    Locks,
+}
+
+/// What a step through slots found.
+#[derive(Debug)]
+pub(super) struct SlotStep {
+    /// Where each slot is to be looked at next; "0" if all was seen.
+    pub cursors: Vec<String>,
+    /// Holders that do not run.
+    pub ghosts: Vec<Vec<u8>>,
+    /// Slots that are waited for, and that nobody holds.
+    pub stuck: Vec<String>,
+}
 
 /// An entry of a flow, where it was seen.
 #[derive(Debug, Clone)]
@@ -118,36 +145,90 @@ impl Queue {
     }
 
     /// One step through all jobs, for those that should wait in a flow.
-    pub(super) async fn pending(&self, cursor: &str) -> Result<(String, Vec<Vec<u8>>), QueueError> {
+    pub(super) async fn pending(&self, cursor: &str) -> Result<Step, QueueError> {
         let k = &self.keys;
         let mut cmd = PENDING.call([&k.jobs, &k.running, &k.delayed, &k.dead].into_iter());
         cmd.arg(cursor).arg(SCAN);
         read_step(PENDING.send(self, &cmd).await?)
     }
 
-    /// One step through a hash or zset of ids, for those that are not in another.
-    pub(super) async fn orphans(
+    /// One step through what is kept beside jobs, for what nobody has any more.
+    pub(super) async fn step_beside(
         &self,
-        of: &str,
-        home: &str,
+        what: Beside<'_>,
         cursor: &str,
         repair: bool,
-    ) -> Result<(String, Vec<Vec<u8>>), QueueError> {
-        let mut cmd = ORPHANS.call([of, home].into_iter());
+    ) -> Result<Step, QueueError> {
+        let k = &self.keys;
+        let (script, keys) = match what {
+            Beside::Ids { of, home } => (&ORPHANS, vec![of, home]),
+            Beside::Ties => (&LOOSE_TIES, [&k.of_ties()[..], &[&k.jobs]].concat()),
+            Beside::Locks => (&LOOSE_LOCKS, vec![&k.locks, &k.jobs, &k.lock_ends, &k.ties]),
+        };
+        let mut cmd = script.call(keys.into_iter());
         cmd.arg(cursor).arg(SCAN).arg(u8::from(repair));
-        read_step(ORPHANS.send(self, &cmd).await?)
+        read_step(script.send(self, &cmd).await?)
     }
 
-    /// One step through the locks, for those whose jobs are gone.
-    pub(super) async fn loose_locks(
+    /// Counts members that are gone, of groups as they were read; answers which groups were still the same.
+    pub(super) async fn regroup(
         &self,
-        cursor: &str,
+        groups: &[(&str, &str, u64)],
         repair: bool,
-    ) -> Result<(String, Vec<Vec<u8>>), QueueError> {
+    ) -> Result<Vec<Vec<u8>>, QueueError> {
+        let mut cmd = REGROUP.call(self.keys.of_ties().into_iter());
+        cmd.arg(u8::from(repair));
+        for (name, read, gone) in groups {
+            cmd.arg(name).arg(read).arg(gone);
+        }
+        read_list(Reply::new(REGROUP.send(self, &cmd).await?)?)
+    }
+
+    /// Puts right what jobs hold, as it was read; answers whose slots were wrong.
+    pub(super) async fn unhold(
+        &self,
+        held: &[(String, String)],
+        repair: bool,
+    ) -> Result<Vec<Vec<u8>>, QueueError> {
         let k = &self.keys;
-        let mut cmd = LOOSE_LOCKS.call([&k.locks, &k.jobs, &k.lock_ends].into_iter());
-        cmd.arg(cursor).arg(SCAN).arg(u8::from(repair));
-        read_step(LOOSE_LOCKS.send(self, &cmd).await?)
+        let names = held.iter().flat_map(|(_, lines)| lines.split('\n'));
+        let slots = names.filter(|name| !name.is_empty()).map(|n| k.slots(n));
+        let keys = [&k.running, &k.holds, &k.parked, &k.bell].into_iter();
+        let keys: Vec<String> = keys.chain(&k.ready).cloned().chain(slots).collect();
+        let mut cmd = UNHOLD.call(keys.into_iter());
+        cmd.arg(u8::from(repair));
+        for (id, lines) in held {
+            cmd.arg(id).arg(lines);
+        }
+        read_list(Reply::new(UNHOLD.send(self, &cmd).await?)?)
+    }
+
+    /// One step through the holders of some slots, each from its cursor on.
+    pub(super) async fn unslot(
+        &self,
+        slots: &[(String, String)],
+        repair: bool,
+    ) -> Result<SlotStep, QueueError> {
+        let k = &self.keys;
+        let named = slots.iter().map(|(name, _)| k.slots(name));
+        let keys = [&k.running, &k.parked, &k.bell].into_iter();
+        let keys: Vec<String> = keys.chain(&k.ready).cloned().chain(named).collect();
+        let mut cmd = UNSLOT.call(keys.into_iter());
+        cmd.arg(u8::from(repair)).arg(SCAN);
+        for (name, cursor) in slots {
+            cmd.arg(name).arg(cursor);
+        }
+        let mut reply = Reply::new(UNSLOT.send(self, &cmd).await?)?;
+        let text = |list: Vec<Vec<u8>>| -> Vec<String> {
+            let each = list.iter();
+            each.map(|item| String::from_utf8_lossy(item).into_owned())
+                .collect()
+        };
+        Ok(SlotStep {
+            cursors: text(read_list(reply.array()?)?),
+            ghosts: read_list(reply.array()?)?,
+            stuck: text(read_list(reply.array()?)?),
+        })
     }
 
     /// Ids that are reserved though the inbox is empty.
@@ -256,7 +337,7 @@ impl Queue {
     }
 }
 
-fn read_step(value: Value) -> Result<(String, Vec<Vec<u8>>), QueueError> {
+fn read_step(value: Value) -> Result<Step, QueueError> {
     let mut reply = Reply::new(value)?;
     Ok((reply.text()?, read_list(reply)?))
 }

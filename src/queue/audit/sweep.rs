@@ -5,7 +5,8 @@
 
 use super::super::admit::flow_of;
 use super::super::{Flow, Queue, QueueError};
-use super::steps::{ASK, PAGE, REENTER_MAX, Sighting, UNSTONE_MAX, split};
+use super::steps::{ASK, PAGE, REENTER_MAX, Sighting, split};
+use super::stones::Stone;
 use super::{Damage, Findings, Options};
 use crate::catalog::Catalog;
 use crate::clock;
@@ -14,21 +15,15 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 /// Jobs marked at once: some twenty bytes each.
-const PART: u64 = 1_000_000;
+pub(super) const PART: u64 = 1_000_000;
 /// The most ids, or entries, of one sort that are held in full; the next sweep goes on with the others.
-const HELD: usize = 10_000;
+pub(super) const HELD: usize = 10_000;
+
+/// What a call costs, in entries read: very many short flows are not to take an age, nor to come without a pause.
+const CALL: usize = 24;
 
 /// Marks of jobs by the hash of their ids, and whether an entry of each was seen.
 type Marks = HashMap<u64, bool>;
-
-/// A tombstone as it was read.
-struct Stone {
-    value: String,
-    count: u64,
-    until_ms: u64,
-    /// Entries it is for, that were seen in one walk.
-    seen: u64,
-}
 
 /// What one walk through all flows brought, besides striking out marks.
 #[derive(Default)]
@@ -39,13 +34,15 @@ struct Walked {
 
 /// One sweep of one queue.
 pub(super) struct Sweep<'a> {
-    queue: &'a Queue,
-    catalog: &'a Catalog,
-    options: Options,
-    flows: Vec<Flow>,
+    pub(super) queue: &'a Queue,
+    pub(super) catalog: &'a Catalog,
+    pub(super) options: Options,
+    pub(super) flows: Vec<Flow>,
     /// None if there are too many to hold.
-    stones: Option<HashMap<Vec<u8>, Stone>>,
+    pub(super) stones: Option<HashMap<Vec<u8>, Stone>>,
     found: Findings,
+    /// Done since the last pause, in entries.
+    work: usize,
 }
 
 impl<'a> Sweep<'a> {
@@ -57,13 +54,12 @@ impl<'a> Sweep<'a> {
             flows: Vec::new(),
             stones: None,
             found: Findings::default(),
+            work: 0,
         }
     }
 
     pub(super) async fn run(mut self) -> Result<Findings, QueueError> {
-        self.flows = self.queue.all_flows(self.catalog).await?;
-        self.relist().await?;
-        self.orphans().await?;
+        self.beside_jobs().await?;
         self.stones = self.read_stones().await?;
         let jobs = self.queue.job_count().await?;
         let parts = jobs / PART + 1;
@@ -74,13 +70,33 @@ impl<'a> Sweep<'a> {
         Ok(self.found)
     }
 
-    async fn pause(&self) {
+    pub(super) async fn run_bonds(mut self) -> Result<Findings, QueueError> {
+        self.beside_jobs().await?;
+        Ok(self.found)
+    }
+
+    async fn beside_jobs(&mut self) -> Result<(), QueueError> {
+        self.flows = self.queue.all_flows(self.catalog).await?;
+        self.relist().await?;
+        self.bonds().await
+    }
+
+    pub(super) async fn pause(&self) {
         if !self.options.pace.is_zero() {
             tokio::time::sleep(self.options.pace).await;
         }
     }
 
-    fn note(&mut self, damage: Damage, what: &[u8]) {
+    /// Pauses once as much was done as a whole page is.
+    async fn worked(&mut self, entries: usize) {
+        self.work += entries + CALL;
+        if self.work >= PAGE {
+            self.work = 0;
+            self.pause().await;
+        }
+    }
+
+    pub(super) fn note(&mut self, damage: Damage, what: &[u8]) {
         self.found.note(damage, String::from_utf8_lossy(what));
     }
 
@@ -90,76 +106,9 @@ impl<'a> Sweep<'a> {
                 let key = self.queue.keys.flow(&flow);
                 self.note(Damage::Unlisted, key.as_bytes());
             }
+            self.worked(0).await;
         }
         Ok(())
-    }
-
-    /// What is kept by id for jobs that are gone.
-    async fn orphans(&mut self) -> Result<(), QueueError> {
-        let k = &self.queue.keys;
-        for (of, home, damage) in [
-            (&k.delayed, &k.jobs, Damage::Bodiless),
-            (&k.dead, &k.jobs, Damage::Bodiless),
-            (&k.meta, &k.jobs, Damage::Orphan),
-            (&k.progress, &k.jobs, Damage::Orphan),
-            (&k.cancels, &k.jobs, Damage::Orphan),
-            (&k.ties, &k.jobs, Damage::Orphan),
-            (&k.merges, &k.jobs, Damage::Orphan),
-            (&k.archive, &k.archived, Damage::Orphan),
-            (&k.archived, &k.archive, Damage::Orphan),
-        ] {
-            let mut cursor = "0".to_owned();
-            loop {
-                let step = self.queue.orphans(of, home, &cursor, self.options.repair);
-                let (next, gone) = step.await?;
-                gone.iter().for_each(|id| self.note(damage, id));
-                self.pause().await;
-                if next == "0" {
-                    break;
-                }
-                cursor = next;
-            }
-        }
-        let mut cursor = "0".to_owned();
-        loop {
-            let step = self.queue.loose_locks(&cursor, self.options.repair);
-            let (next, gone) = step.await?;
-            gone.iter().for_each(|lock| self.note(Damage::Orphan, lock));
-            self.pause().await;
-            if next == "0" {
-                break;
-            }
-            cursor = next;
-        }
-        for id in self.queue.unreserve(self.options.repair).await? {
-            self.note(Damage::Reservation, &id);
-        }
-        Ok(())
-    }
-
-    async fn read_stones(&self) -> Result<Option<HashMap<Vec<u8>, Stone>>, QueueError> {
-        let (mut stones, mut cursor) = (HashMap::new(), 0);
-        loop {
-            let (next, step) = self.queue.stones(cursor).await?;
-            for (id, value) in step {
-                let (count, until) = value.split_once(':').unwrap_or_default();
-                let stone = Stone {
-                    count: count.parse().unwrap_or(0),
-                    until_ms: until.parse().unwrap_or(0),
-                    seen: 0,
-                    value,
-                };
-                stones.insert(id, stone);
-            }
-            if stones.len() > HELD {
-                return Ok(None);
-            }
-            self.pause().await;
-            if next == 0 {
-                return Ok(Some(stones));
-            }
-            cursor = next;
-        }
     }
 
     /// One part of the jobs. Entries that are no jobs' show with the first.
@@ -225,8 +174,9 @@ impl<'a> Sweep<'a> {
                         walked.strays.extend(strays.take(room));
                     }
                 }
-                self.pause().await;
-                if page.len() < PAGE {
+                let full = page.len() == PAGE;
+                self.worked(page.len()).await;
+                if !full {
                     break;
                 }
                 from += PAGE;
@@ -295,13 +245,16 @@ impl<'a> Sweep<'a> {
         Ok(())
     }
 
-    async fn each_entry(&self, mut each: impl FnMut(&Sighting)) -> Result<(), QueueError> {
-        for flow in &self.flows {
+    pub(super) async fn each_entry(
+        &mut self,
+        mut each: impl FnMut(&Sighting),
+    ) -> Result<(), QueueError> {
+        for flow in self.flows.clone() {
             let mut from = 0;
             loop {
-                let page = self.queue.flow_page(flow, from).await?;
+                let page = self.queue.flow_page(&flow, from).await?;
                 page.iter().for_each(&mut each);
-                self.pause().await;
+                self.worked(page.len()).await;
                 if page.len() < PAGE {
                     break;
                 }
@@ -374,14 +327,7 @@ impl<'a> Sweep<'a> {
             let back = self.queue.reenter(flow, few, &event, repair);
             for (id, value) in back.await? {
                 self.note(Damage::Lost, &id);
-                let (count, until) = value.split_once(':').unwrap_or_default();
-                let stone = Stone {
-                    count: count.parse().unwrap_or(0),
-                    until_ms: until.parse().unwrap_or(0),
-                    seen: 0,
-                    value,
-                };
-                laid.insert(id, stone);
+                laid.insert(id, Stone::read(value));
             }
             self.pause().await;
         }
@@ -390,83 +336,12 @@ impl<'a> Sweep<'a> {
         }
         Ok(())
     }
-
-    /// Takes tombstones away again for which there is no entry, now that all flows were read once more.
-    async fn lift(&mut self, mut laid: HashMap<Vec<u8>, Stone>) -> Result<(), QueueError> {
-        self.take_in_new_flows().await?;
-        self.each_entry(|seen| {
-            let (ready, id) = split(&seen.entry);
-            if let Some(stone) = laid.get_mut(id)
-                && ready <= stone.until_ms
-            {
-                stone.seen += 1;
-            }
-        })
-        .await?;
-        self.unstone(&laid).await
-    }
-
-    /// Flows that came since the sweep began: an entry that a stone is for may stand in one of them.
-    async fn take_in_new_flows(&mut self) -> Result<(), QueueError> {
-        let known: HashSet<Flow> = self.flows.iter().cloned().collect();
-        let now = self.queue.all_flows(self.catalog).await?;
-        let new = now.into_iter().filter(|flow| !known.contains(flow));
-        self.flows.extend(new);
-        Ok(())
-    }
-
-    async fn unstone(&self, stones: &HashMap<Vec<u8>, Stone>) -> Result<(), QueueError> {
-        let wrong = stones.iter().filter(|(_, stone)| stone.seen < stone.count);
-        let wrong: Vec<(&[u8], &str, u64)> = wrong
-            .map(|(id, stone)| (id.as_slice(), stone.value.as_str(), stone.seen))
-            .collect();
-        for few in wrong.chunks(UNSTONE_MAX) {
-            self.queue.unstone(few).await?;
-            self.pause().await;
-        }
-        Ok(())
-    }
-
-    /// Tombstones for fewer entries than they say, in two walks, and unchanged all the while: entries of cancelled jobs stay
-    /// where they are until a claim drops them, and then their stone changes.
-    async fn correct_stones(&mut self) -> Result<(), QueueError> {
-        let Some(stones) = self.stones.take() else {
-            return Ok(());
-        };
-        let short = |stone: &Stone| stone.seen < stone.count;
-        let mut wrong: HashMap<Vec<u8>, Stone> =
-            stones.into_iter().filter(|(_, s)| short(s)).collect();
-        if wrong.is_empty() {
-            return Ok(());
-        }
-        self.take_in_new_flows().await?;
-        let mut again: HashMap<Vec<u8>, u64> = HashMap::new();
-        self.each_entry(|seen| {
-            let (ready, id) = split(&seen.entry);
-            if wrong.get(id).is_some_and(|stone| ready <= stone.until_ms) {
-                *again.entry(id.to_vec()).or_default() += 1;
-            }
-        })
-        .await?;
-        for (id, stone) in &mut wrong {
-            stone.seen = stone.seen.max(again.get(id).copied().unwrap_or(0));
-        }
-        let now = self.read_stones().await?.unwrap_or_default();
-        wrong.retain(|id, stone| {
-            short(stone) && now.get(id).is_some_and(|found| found.value == stone.value)
-        });
-        wrong.keys().for_each(|id| self.note(Damage::Stone, id));
-        if self.options.repair {
-            self.unstone(&wrong).await?;
-        }
-        Ok(())
-    }
 }
 
 /// Entries of one job held when it has more than one.
 const EXTRA: usize = 16;
 
-fn hash(id: &[u8]) -> u64 {
+pub(super) fn hash(id: &[u8]) -> u64 {
     let mut hasher = DefaultHasher::new();
     id.hash(&mut hasher);
     hasher.finish()

@@ -11,14 +11,14 @@
 --         'd' delayed: due ms
 --         'q' quarantine: code, reason
 --         't' ties: as `ties` has them; its lock's rule or ''; its group's rule or ''; ms for which its result is kept,
---             number of the result list or 0. The last two stand alone after 'q'
---         a lock's rule: '<s skip, r replace or m merge>|<ms or 0>|<ms to wait for another one, or 0>|<at most ms, or 0>'
---         a group's rule: '<size>|<s success or a always>|<what follows, without its last brace, or nothing>'
+--             number of the result list or 0. After 'q' instead: its group or '', that group's rule or '', and the
+--             last two
+--         a lock's rule: '<s skip, r replace or m merge>|<ms or 0>|<ms to wait for another one, or 0>|<at most ms, or 0>',
+--             and '|t' if something follows; a group's rule: see lib/members.lua
 -- Out:  {'ok', now_ms, not admitted, number of each entry that is not...} or {'moved'}; error LEASE if not registered
 local taken_key, workers, jobs, ids, delayed, quarantine, stats, tomb, running, meta, stops,
   dead = unpack(KEYS, 10, 21)
 local FIRST_READY, FIRST_FLOW, HEAD, GIVEN, TIED = 22, 27, 11, string.byte('g'), string.byte('t')
-local MERGE_MAX = 262144
 local inbox, n, window = INBOX, tonumber(ARGV[3]), tonumber(ARGV[9])
 local flows = #KEYS - FIRST_FLOW + 1 - ARGV[11]
 if not redis.call('ZSCORE', workers, ARGV[1]) then return redis.error_reply('LEASE lost') end
@@ -39,7 +39,7 @@ if tonumber(ARGV[10]) > 0 then
   for _, key in ipairs({running, meta}) do redis.call('HLEN', key) end
   for _, key in ipairs({stops, dead}) do redis.call('ZCARD', key) end
 end
-local stones = redis.call('HLEN', tomb) > 0
+locking.stones = redis.call('HLEN', tomb) > 0
 
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
@@ -62,7 +62,7 @@ end
 
 -- The earliest ready time of an id: after that of the entries which a cancelled job of the same id left behind.
 local function earliest(id)
-  local stone = stones and redis.call('HGET', tomb, id)
+  local stone = locking.stones and redis.call('HGET', tomb, id)
   local at = string.match(stone or '', '^%d+:(%d+)$')
   return at and at + 1 or 0
 end
@@ -79,7 +79,7 @@ local stamp, at = string.format('%013d:', now), HEAD + 2 * flows
 -- Puts an id where it waits: in a list of its flow, or else among the delayed.
 local function place(id, list, due)
   if list then
-    list[#list + 1] = stones and string.format('%013d:%s', math.max(now, earliest(id)), id) or stamp .. id
+    list[#list + 1] = locking.stones and string.format('%013d:%s', math.max(now, earliest(id)), id) or stamp .. id
   else
     redis.call('ZADD', delayed, math.max(due, earliest(id)), id)
   end
@@ -99,8 +99,12 @@ local function flush()
   payloads = {}
 end
 
-local function set_aside(raw, code, reason)
-  quarantining.add(quarantine, stats, tonumber(ARGV[7]), tonumber(ARGV[8]), now, code, reason, raw)
+locking.jobs, locking.running, locking.dead, locking.delayed = jobs, running, dead, delayed
+locking.meta, locking.tomb, locking.now, locking.place, locking.flush = meta, tomb, now, place, flush
+
+-- `group` is the one in which it was counted, if it was.
+local function set_aside(raw, code, reason, group, id)
+  quarantining.add(quarantine, stats, tonumber(ARGV[7]), tonumber(ARGV[8]), now, code, reason, raw, group, id)
   count('quarantined')
 end
 
@@ -118,134 +122,39 @@ local function turn_away(entry, how, holder)
 end
 
 -- Takes a member into its group; false if it may not be one.
-local function join(entry, name, rule)
-  local size, when, follows = string.match(rule, '^(%d+)|(%a)|(.*)$')
-  local group = group_of(name)
-  if not group then
-    group = {size = tonumber(size), when = when, members = 0, done = 0, failed = 0, state = 'o'}
-    groups[name] = group
-  end
-  if group.state == 'c' then
-    turn_away(entry, 'cancelled')
-    return false
-  end
-  local wrong = group.size ~= tonumber(size) and 'was begun with size ' .. group.size
-    or group.members >= group.size and 'has all its ' .. group.size .. ' members already'
-  if wrong then
-    set_aside(entry.raw, 'malformed', 'group: ' .. name .. ' ' .. wrong)
+local function join(entry, rule)
+  local name = group_in(entry.tied)
+  local how, wrong = joining.join(ids, name, entry.given and entry.id or '', rule, now)
+  if how == 'wrong' then
+    local counted = joining.refuse(ids, name, entry.given and entry.id or '', rule, 'quarantined', now)
+    set_aside(entry.raw, 'malformed', 'group: ' .. name .. ' ' .. wrong, counted and name, entry.given and entry.id)
     turn_away(entry, 'quarantined')
-    return false
+  elseif how then
+    turn_away(entry, how)
   end
-  group.members = group.members + 1
-  group.changed = true
-  if follows ~= '' then redis.call('HSETNX', GROUP_THEN, name, follows) end
-  return true
-end
-
--- The waiting holder of a lock takes over what an entry says.
-local function replace(entry, holder, first, wait, most)
-  local due = entry.due
-  if wait > 0 then
-    due = now + wait
-    if most > 0 then due = math.min(due, first + most) end
-  end
-  redis.call('HSET', jobs, holder, entry.raw)
-  redis.call('HDEL', meta, holder)
-  -- Results that somebody waits for are still told of the holder, and its id is still its own.
-  local before, tied = redis.call('HGET', TIES, holder) or '', entry.tied
-  local asked = string.match('\n' .. before, '\n(r%d+)')
-  if asked and not string.find(tied, '\nr%d') then tied = tied .. '\n' .. asked end
-  if id_was_given(before) then tied = tied .. '\ni' end
-  redis.call('HSET', TIES, holder, tied)
-  -- One that was put off for as long as it may be keeps its place.
-  if wait > 0 and due <= now then return end
-  if redis.call('ZREM', delayed, holder) == 0 then
-    lay_stone(tomb, holder, now)
-    stones = true
-  end
-  place(holder, entry.list, due)
-end
-
--- Writes down who holds a lock, and until when.
-local function hold(name, id, letter, gone, first, held)
-  redis.call('HSET', LOCKS, name, string.format('%s|%s|%d|%d', id, letter, gone, first))
-  if letter == 't' then
-    redis.call('ZADD', LOCK_ENDS, gone, name)
-  elseif held == 't' then
-    redis.call('ZREM', LOCK_ENDS, name)
-  end
-end
-
--- The lock among the ties of a job.
-local function lock_of(tied) return string.match('\n' .. (tied or ''), '\n[fct]([^\n]+)') end
-
--- Takes the lock of an entry; false if the holder stands for it.
-local function lock(entry, name, letter, rule)
-  local action, ttl, wait, most = string.match(rule, '^(%a)|(%d+)|(%d+)|(%d+)$')
-  wait, most = tonumber(wait), tonumber(most)
-  local gone = tonumber(ttl) > 0 and now + ttl or 0
-  local holder, held, ends, first = string.match(redis.call('HGET', LOCKS, name) or '', '^([^|]*)|(%a)|(%d+)|(%d+)$')
-  if holder and holder ~= entry.id and (ends == '0' or tonumber(ends) > now) then
-    -- What came earlier in this batch must be where it is looked for.
-    flush()
-    -- Dead ones stand for nobody, and a reservation may bear the id of another job.
-    local lives = redis.call('HEXISTS', jobs, holder) == 1 and not redis.call('ZSCORE', dead, holder)
-      and lock_of(redis.call('HGET', TIES, holder)) == name
-    if lives and action == 'r' and redis.call('HEXISTS', running, holder) == 0 then
-      replace(entry, holder, tonumber(first), wait, most)
-      -- From now on it is held as the new one asks.
-      if held ~= letter then hold(name, holder, letter, gone, first, held) end
-      turn_away(entry, 'replaced', holder)
-      return false
-    end
-    if lives and action == 'm' and redis.call('HEXISTS', running, holder) == 0 then
-      local before = redis.call('HGET', MERGES, holder)
-      if #(before or '') + #entry.raw < MERGE_MAX then
-        redis.call('HSET', MERGES, holder, before and before .. ',' .. entry.raw or entry.raw)
-        turn_away(entry, 'merged', holder)
-        return false
-      end
-    elseif lives or held == 't' then
-      turn_away(entry, 'skipped', holder)
-      return false
-    end
-  end
-  hold(name, entry.id, letter, gone, now, held)
-  if letter == 't' then
-    for _, old in ipairs(redis.call('ZRANGE', LOCK_ENDS, '-inf', now, 'BYSCORE', 'LIMIT', 0, 16)) do
-      -- The enqueue script may have reserved it for another job since.
-      local ends = string.match(redis.call('HGET', LOCKS, old) or '', '|t|(%d+)|%d+$')
-      if ends and tonumber(ends) <= now then redis.call('HDEL', LOCKS, old) end
-      redis.call('ZREM', LOCK_ENDS, old)
-    end
-  end
-  return true
-end
-
--- The enqueue script reserves the lock of an entry. One that is no job of its own must not leave it behind, unless the
--- job of that id holds it, or holds it no more but until its time is over.
-local function give_up_reservation(id, tied)
-  local name = lock_of(tied)
-  local held = name and redis.call('HGET', LOCKS, name)
-  if not held or string.sub(held, 1, #id + 3) ~= id .. '|f|' then return end
-  if lock_of(redis.call('HGET', TIES, id)) ~= name then redis.call('HDEL', LOCKS, name) end
+  return not how
 end
 
 -- Ties an entry; false if it is no job of its own then.
 local function bind(entry, lock_rule, group_rule)
   local workflow = string.match('\n' .. entry.tied, '\nw([^\n]+)')
   if workflow and redis.call('ZSCORE', stops, workflow) then
-    give_up_reservation(entry.id, entry.tied)
+    locking.give_up(entry.id, entry.tied)
+    if group_rule ~= '' then
+      joining.refuse(ids, group_in(entry.tied), entry.given and entry.id or '', group_rule, 'cancelled', now)
+    end
     turn_away(entry, 'cancelled')
     return false
   end
   if lock_rule ~= '' then
-    local letter, name = string.match('\n' .. entry.tied, '\n([fct])([^\n]+)')
-    if not lock(entry, name, letter, lock_rule) then return false end
+    local how, holder = locking.take(entry, lock_rule)
+    if how then
+      if how == 'skipped' and string.sub(lock_rule, -2) == '|t' then count('then_skipped') end
+      turn_away(entry, how, holder)
+      return false
+    end
   end
-  if group_rule ~= '' and not join(entry, string.match('\n' .. entry.tied, '\ng([^\n]+)'), group_rule) then
-    return false
-  end
+  if group_rule ~= '' and not join(entry, group_rule) then return false end
   redis.call('HSET', TIES, entry.id, entry.tied .. (entry.given and lock_rule ~= '' and '\ni' or ''))
   return true
 end
@@ -261,14 +170,18 @@ for i = 1, n do
   if not list and string.sub(verb, 1, 1) == 'q' then
     local reserved = id ~= '' and redis.call('ZSCORE', ids, id) == '1'
     if reserved then redis.call('ZREM', ids, id) end
-    set_aside(raws[i], ARGV[at + 3], ARGV[at + 4])
+    local group = tied and ARGV[at + 5] ~= '' and ARGV[at + 5]
+    local counted = group and joining.refuse(ids, group, id, ARGV[at + 6], 'quarantined', now)
+    set_aside(raws[i], ARGV[at + 3], ARGV[at + 4], counted and group, id)
     at = at + 4
     if tied then
-      if redis.call('HEXISTS', jobs, id) == 0 then
-        local outcome = string.format('{"id":"%s","state":"quarantined","at":%d}', id, now)
-        put_result(result_list(ARGV[at + 2]), ARGV[at + 1], outcome)
+      local list = result_list(ARGV[at + 4])
+      -- What came earlier in this batch must be where it is looked for.
+      flush()
+      if list and redis.call('HEXISTS', jobs, id) == 0 then
+        put_result(list, ARGV[at + 3], string.format('{"id":"%s","state":"quarantined","at":%d}', id, now))
       end
-      at = at + 2
+      at = at + 4
     end
   else
     local due = not list and tonumber(ARGV[at + 3])
@@ -276,7 +189,11 @@ for i = 1, n do
     if given and taken(id) then
       away[#away + 1] = i
       count('duplicates')
-      if tied then give_up_reservation(id, ARGV[at + 1]) end
+      if tied then
+        locking.give_up(id, ARGV[at + 1])
+        -- A member whose id is that of another job never comes.
+        if ARGV[at + 3] ~= '' then joining.refuse(ids, group_in(ARGV[at + 1]), id, ARGV[at + 3], 'duplicate', now) end
+      end
     else
       local entry = tied and {number = i, raw = raws[i], id = id, given = given, list = list, due = due,
         tied = ARGV[at + 1], ttl = ARGV[at + 4], result = result_list(ARGV[at + 5])}

@@ -38,15 +38,16 @@ archiving.note(id, ARGV[2], redis.call('HGET', meta, id) or ARGV[6], ARGV[7])
 redis.call('HDEL', meta, id)
 archiving.keep(archive, archived, stats, now, tonumber(ARGV[9]), tonumber(ARGV[10]))
 local tied = redis.call('HGET', TIES, id)
-if (ARGV[3] == '1' or id_was_given(tied or '')) and tonumber(ARGV[4]) > 0 then
-  redis.call('ZADD', ids, now + ARGV[4] + EIGHTHS.cancelled, id)
-end
+local until_ms = (ARGV[3] == '1' or id_was_given(tied or '')) and tonumber(ARGV[4]) > 0
+  and now + ARGV[4] + EIGHTHS.cancelled
+if until_ms then redis.call('ZADD', ids, until_ms, id) end
 if tonumber(ARGV[5]) > 0 then
   redis.call('LPUSH', recent, ARGV[2])
   redis.call('LTRIM', recent, 0, ARGV[5] - 1)
 end
 if tied then
   untie(id, tied, 'cancelled', nil, result, now)
+  if until_ms and member_of[id] then mark_member(ids, member_of[id], id, until_ms) end
   keep_groups(now)
 end
 redis.pcall('HINCRBY', stats, 'cancelled', 1)

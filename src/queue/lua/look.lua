@@ -1,9 +1,10 @@
 #!lua flags=no-writes
 -- Everything a daemon must know about a queue to plan its next step. Writes nothing.
 -- KEYS: jobs, delayed, inbox, cancels, running, stats, resume, control, ready x5
--- ARGV: max flows per priority, max due jobs, max bytes of their envelopes
--- Out:  {now_ms, next due ms or -1, inbox length, running, {cancelled id...}, {due id, its score, envelope...},
---       1 if flows are due whose rate made them wait, {field of control, its value, ...}, {flow, its place, ...} x5}
+-- ARGV: max flows per priority, max due jobs, max bytes of their envelopes, max wishes for the end of a job
+-- Out:  {now_ms, next due ms or -1, inbox length, running, wishes, {id somebody wishes to end...; none if there are too
+--       many}, {due id, its score, envelope...}, 1 if flows are due whose rate made them wait,
+--       {field of control, its value, ...}, {flow, its place, ...} x5}
 local jobs, delayed, inbox, cancels, running, _, resume, control = unpack(KEYS, 1, 8)
 local FIRST_READY = 9
 local t = redis.call('TIME')
@@ -26,16 +27,14 @@ end
 -- A time that nobody of us wrote, and that never comes, is dealt with now.
 local last = redis.call('ZRANGE', delayed, -1, -1, 'WITHSCORES')
 if last[2] and tonumber(last[2]) >= 1e13 then add(last) end
-local wanted = {}
-if redis.call('EXISTS', cancels) == 1 then
-  wanted = redis.call('HSCAN', cancels, 0, 'COUNT', 256)[2]
-end
+local wishes = redis.call('HLEN', cancels)
+local wished = wishes > 0 and wishes <= tonumber(ARGV[4]) and redis.call('HKEYS', cancels) or {}
 local first = tonumber(next_due[2] or 1e13)
 local resumes = redis.call('ZRANGE', resume, 0, 0, 'WITHSCORES')[2]
 first = math.min(first, tonumber(resumes or 1e13))
 local changed = redis.call('HLEN', control)
 local out = {now, first < 1e13 and math.floor(math.max(first, -1)) or -1, redis.call('LLEN', inbox),
-  redis.call('HLEN', running), wanted, due, resumes and tonumber(resumes) <= now and 1 or 0,
+  redis.call('HLEN', running), wishes, wished, due, resumes and tonumber(resumes) <= now and 1 or 0,
   changed > 0 and changed <= 5000 and redis.call('HGETALL', control) or {}}
 for p = 0, 4 do
   out[#out + 1] = redis.call('ZRANGE', KEYS[FIRST_READY + p], 0, ARGV[1] - 1, 'WITHSCORES')

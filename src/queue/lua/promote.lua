@@ -1,35 +1,43 @@
 #!lua flags=allow-oom
 -- Moves due jobs from the delayed set to the tails of their flows, and puts flows in line again whose rate lets them start.
 -- Who comes second changes nothing.
--- KEYS: those of lib/ties.lua, workers, delayed, jobs, meta, quarantine, stats, tomb, archive, archived, resume,
---       ready x5, flow...
--- ARGV: incarnation, quarantine max, quarantine bytes, history max, history bytes, items,
+-- KEYS: those of lib/ties.lua, workers, delayed, jobs, meta, quarantine, stats, tomb, archive, archived, resume, ids,
+--       ready x5, flow..., result list...
+-- ARGV: incarnation, quarantine max, quarantine bytes, history max, history bytes, items, flows,
 --       then for each: id, score as read, flow number, priority number; then the kind of each flow.
---       Flow number 0: it is no job, or its time is none, and goes to quarantine
+--       Flow number 0: it is no job, or its time is none, and goes to quarantine; the next result list is its own
 -- Out:  number moved; error LEASE if not registered
-local workers, delayed, jobs, meta, quarantine, stats, tomb, archive, archived, resume = unpack(KEYS, 10, 19)
-local FIRST_READY, FIRST_FLOW, HEAD, RESUMED = 20, 25, 6, 256
-local n, moved = tonumber(ARGV[6]), 0
+local workers, delayed, jobs, meta, quarantine, stats, tomb, archive, archived, resume, ids = unpack(KEYS, 10, 20)
+local FIRST_READY, FIRST_FLOW, HEAD, RESUMED = 21, 26, 7, 256
+local n, flows, lists, moved = tonumber(ARGV[6]), tonumber(ARGV[7]), 0, 0
 if not redis.call('ZSCORE', workers, ARGV[1]) then return redis.error_reply('LEASE lost') end
 -- Redis does not roll back: a key of the wrong type must show before the first write.
 for _, key in ipairs({jobs, meta, stats}) do redis.call('HLEN', key) end
 for k = FIRST_READY, FIRST_FLOW - 1 do redis.call('ZCARD', KEYS[k]) end
-for k = FIRST_FLOW, #KEYS do redis.call('LLEN', KEYS[k]) end
+for k = FIRST_FLOW, FIRST_FLOW + flows - 1 do redis.call('LLEN', KEYS[k]) end
 redis.call('XLEN', quarantine)
 redis.call('HLEN', archive)
 redis.call('ZCARD', archived)
 redis.call('ZCARD', resume)
+redis.call('ZCARD', ids)
 local stones = redis.call('HLEN', tomb) > 0
 local bound = redis.call('HLEN', TIES) > 0
 if bound then check_ties() end
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 
-local function set_aside(id, score)
+local function set_aside(id, score, result)
   local raw = redis.call('HGET', jobs, id)
   if not raw then return end
-  quarantining.add(quarantine, stats, tonumber(ARGV[2]), tonumber(ARGV[3]), now, 'malformed',
-    'stored as delayed until ' .. score .. ', which is no time, or with an envelope that is none', raw)
+  local tied = bound and redis.call('HGET', TIES, id)
+  local group = group_in(tied or '')
+  local reason = 'stored as delayed until ' .. score .. ', which is no time, or with an envelope that is none'
+  local max, max_bytes = tonumber(ARGV[2]), tonumber(ARGV[3])
+  quarantining.add(quarantine, stats, max, max_bytes, now, 'malformed', reason, raw, group, id)
+  for more in tied and merged_into(id) or function() end do
+    quarantining.add(quarantine, stats, max, max_bytes, now, 'malformed', reason, more)
+  end
+  if group then mark_refused(ids, group, id, now) end
   local history = redis.call('HGET', meta, id)
   if history then
     local event = string.format('{"at":%.0f,"event":"quarantined"}', now)
@@ -38,8 +46,7 @@ local function set_aside(id, score)
   redis.call('HDEL', jobs, id)
   redis.call('HDEL', meta, id)
   redis.pcall('HINCRBY', stats, 'quarantined', 1)
-  local tied = bound and redis.call('HGET', TIES, id)
-  if tied then untie(id, tied, 'quarantined', nil, nil, now) end
+  if tied then untie(id, tied, 'quarantined', nil, result, now) end
 end
 
 -- The ready time of a job: after that of the entries which a cancelled one of the same id left behind, even if the clock
@@ -52,7 +59,11 @@ end
 
 for i = 1, n do
   local at = HEAD + (i - 1) * 4
-  local id, score, f, p = ARGV[at + 1], ARGV[at + 2], tonumber(ARGV[at + 3]), tonumber(ARGV[at + 4])
+  local id, score, f, p, result = ARGV[at + 1], ARGV[at + 2], tonumber(ARGV[at + 3]), tonumber(ARGV[at + 4]), nil
+  if f == 0 then
+    result = KEYS[FIRST_FLOW + flows + lists]
+    lists = lists + 1
+  end
   if redis.call('ZSCORE', delayed, id) == score then
     redis.call('ZREM', delayed, id)
     if f > 0 then
@@ -61,7 +72,7 @@ for i = 1, n do
       redis.call('ZADD', KEYS[FIRST_READY + p - 1], 'NX', ready, ARGV[HEAD + n * 4 + f])
       moved = moved + 1
     else
-      set_aside(id, score)
+      set_aside(id, score, result)
     end
   end
 end

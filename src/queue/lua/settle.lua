@@ -18,7 +18,8 @@
 --         it, number of its result list or 0; flag 'n' of 'd' and 'e': the envelope that follows
 --       then the names of the slots, then pairs: an item, a slot it holds, by number
 -- Out:  {'ok' | 'woke' (ok, and who was parked may run) | 'applied' | 'old', now_ms, number of each stale item...};
---       error LEASE if not registered
+--       {'wanted', now_ms, number of each item whose end is waited for since its run began...}: nothing was done, its result
+--       list is to be declared; error LEASE if not registered
 local workers, running, jobs, meta, delayed, dead, recent, stats, ids, settled, quarantine, cancels,
   progress, archive, archived = unpack(KEYS, 10, 24)
 local FIRST_READY, FIRST_FLOW, FIRST_COUNTER = 25, 30, 16
@@ -64,7 +65,7 @@ local asked = redis.call('HLEN', cancels) > 0
 local bound = redis.call('HLEN', TIES) > 0
 if bound then check_ties() end
 
-local wanted, starts, start, letters = {}, {}, first_kind + flows, {}
+local wanted, starts, start, letters, listed = {}, {}, first_kind + flows, {}, {}
 for i = 1, n do
   wanted[i], starts[i] = ARGV[start], start
   local verb = ARGV[start + 2]
@@ -72,7 +73,10 @@ for i = 1, n do
   letters[letter] = true
   start = start + 3 + ARGUMENTS[letter]
   if #verb > 2 then
-    if string.find(verb, 't', 3, true) then start = start + 2 end
+    if string.find(verb, 't', 3, true) then
+      listed[i] = ARGV[start + 1] ~= '0'
+      start = start + 2
+    end
     if string.find(verb, 'n', 3, true) then
       start = start + 1
       redis.call('LLEN', INBOX)
@@ -84,6 +88,13 @@ if asked or letters.e or letters.x or letters.q then
   redis.call('ZCARD', archived)
 end
 local held = redis.call('HMGET', running, unpack(wanted))
+local late = {}
+for i, tied in ipairs(bound and redis.call('HMGET', TIES, unpack(wanted)) or {}) do
+  local verb = ARGV[starts[i] + 2]
+  if tied and not listed[i] and held[i] == ARGV[starts[i] + 1] and not string.find(verb, '^[rh]')
+    and string.find('\n' .. tied, '\nr%d') then late[#late + 1] = i end
+end
+if #late > 0 then return {'wanted', now, unpack(late)} end
 local stale, ended, over_now, finished, with_meta, records, counts = {}, {}, {}, {}, {}, {}, {}
 local handed_back, remembered, not_again, lost, ended_item, died, over, follow = {}, {}, {}, {}, {}, 0, {}, {}
 
@@ -148,7 +159,12 @@ end
 
 function act.q(id, at, verb)
   local raw = redis.call('HGET', jobs, id) or ''
-  quarantining.add(quarantine, stats, quarantine_max, quarantine_bytes, now, ARGV[at], ARGV[at + 1], raw)
+  local group = bound and group_in(redis.call('HGET', TIES, id) or '')
+  quarantining.add(quarantine, stats, quarantine_max, quarantine_bytes, now, ARGV[at], ARGV[at + 1], raw, group, id)
+  for more in bound and merged_into(id) or function() end do
+    quarantining.add(quarantine, stats, quarantine_max, quarantine_bytes, now, ARGV[at], ARGV[at + 1], more)
+  end
+  if group then mark_refused(ids, group, id, now) end
   local history = redis.call('HGET', meta, id)
   if history then
     local event = string.format('{"at":%.0f,"event":"quarantined"}', now)
@@ -184,8 +200,8 @@ local function put_back(flow, back, kind)
     newest = order[i][1] > newest and order[i][1] or newest
   end
   -- More than a few hundred can't have been put back before them just now.
-  local older = 0
-  for i, entry in ipairs(redis.call('LRANGE', flow, 0, 499)) do
+  local older, first = 0, redis.call('LRANGE', flow, 0, 499)
+  for i, entry in ipairs(first) do
     local ready = string.sub(entry, 1, 13)
     if ready >= newest then break end
     order[#order + 1] = {ready, n + i, entry}
@@ -196,6 +212,9 @@ local function put_back(flow, back, kind)
   local entries = {}
   for i = #order, 1, -1 do entries[#entries + 1] = order[i][3] end
   redis.call('LPUSH', flow, unpack(entries))
+  -- A place that is not the ready time of the head is that of a flow which takes turns: it stays there.
+  local place = first[1] and string.find(kind, '@', 1, true) and redis.call('ZSCORE', back.ready, kind)
+  if place and tonumber(place) ~= tonumber(string.sub(first[1], 1, 13)) then return end
   redis.call('ZADD', back.ready, tonumber(order[1][1]) or 0, kind)
 end
 
@@ -255,6 +274,10 @@ end
 
 if bound then
   untie_all(over)
+  for _, item in ipairs(id_window > 0 and remembered or {}) do
+    local group = member_of[item[1]]
+    if group then mark_member(ids, group, item[1], now + id_window + item[2]) end
+  end
   -- One that died just now may give way at once: what its death left of its ties goes then.
   for i, id in ipairs(dropped) do dropped[i] = {id, 'purged'} end
   untie_all(dropped)
@@ -276,6 +299,6 @@ for slot, holders in pairs(freed) do
   woke = wake(parked, ARGV[start + slot - 1], FIRST_READY) or woke
 end
 -- Not every user may publish; looks find the same.
-if woke then redis.pcall('PUBLISH', bell, 'look') end
+if woke then redis.pcall('PUBLISH', bell, incarnation) end
 if batch > 0 then redis.call('HSET', settled, incarnation, batch .. '|' .. table.concat(stale, ',')) end
 return {woke and 'woke' or 'ok', now, unpack(stale)}

@@ -28,7 +28,7 @@ for i = 2, #ARGV, 3 do
   local id = ARGV[i]
   local tied = bound and redis.call('HGET', TIES, id) or ''
   local answer = state_of(id) ~= wanted and 0
-    or (string.find('\n' .. tied, '\n[gw]') or redis.call('HEXISTS', MERGES, id) == 1) and 2 or 1
+    or (string.find('\n' .. tied, '\n[gGw]') or redis.call('HEXISTS', MERGES, id) == 1) and 2 or 1
   if answer == 1 then
     local counted = wanted == 'dead' and dead_size(jobs, meta, id) or 0
     if wanted == 'delayed' then

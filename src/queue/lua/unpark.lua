@@ -27,5 +27,5 @@ for s = 1, #KEYS - FIRST_SLOT + 1 do
   local room = limit < 0 or redis.call('SCARD', slot) < limit
   if room and wake(parked, name, FIRST_READY) then woken = woken + 1 end
 end
-if woken > 0 then redis.pcall('PUBLISH', bell, 'look') end
+if woken > 0 then redis.pcall('PUBLISH', bell, ARGV[1]) end
 return {removed, woken}

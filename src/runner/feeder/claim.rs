@@ -2,7 +2,9 @@
 
 use super::Feeder;
 use crate::clock;
-use crate::queue::claim::{LOOK_FLOWS, RawDelivery, Stand};
+use crate::job::Priority;
+use crate::queue::claim::{RawDelivery, Stand};
+use crate::queue::look::Cursor;
 use crate::queue::settle::Ending;
 use crate::queue::ties::Notice;
 use crate::queue::{Claimed, Control, Flow, FlowAllowance, QueueError, Settlement, Terms};
@@ -11,6 +13,7 @@ use crate::runner::pipeline::Run;
 use crate::runner::registry::Registry;
 use crate::runner::settler::Ended;
 use crate::runner::slots::{Ask, Reserved};
+use arc_swap::Guard;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -20,17 +23,21 @@ use tokio::sync::mpsc::error::SendError;
 const CLAIM_MAX: usize = 256;
 /// The most flows of one claim.
 const CLAIM_FLOWS: usize = 32;
-/// How often a plan looks further down a class whose first flows are closed.
-const LOOKS_FURTHER: usize = 25;
 
 impl Feeder {
-    /// Claims what may run now; true if something came.
+    /// Claims what may run now; true if something came, or may come next.
     pub(super) async fn claim(&mut self, incarnation: &Arc<str>) -> Result<bool, QueueError> {
         self.found_empty.clear();
         if self.phase() != Phase::Running || self.heads.is_empty() {
             return Ok(false);
         }
-        let plan = self.complete_plan().await?;
+        if self.context.control.load().paused.is_some() {
+            return Ok(false);
+        }
+        if self.heads.is_cut() {
+            self.read_on().await?;
+        }
+        let plan = self.plan();
         let asks: Vec<Ask> = plan.iter().map(|(_, ask)| ask.clone()).collect();
         let reserved = self.reserve(&asks);
         if reserved.limit == 0 {
@@ -57,59 +64,52 @@ impl Feeder {
         came
     }
 
-    /// The plan of what may be claimed. Where only the first flows of a class are known and most of these are closed,
-    /// more of them are looked at.
-    async fn complete_plan(&mut self) -> Result<Vec<(Flow, Ask)>, QueueError> {
-        if self.context.control.load().paused.is_some() {
-            return Ok(Vec::new());
+    /// Where only the first flows of a class are known and most of these are closed, those behind them are read: a few
+    /// pages between two polls.
+    async fn read_on(&mut self) -> Result<(), QueueError> {
+        let slots = &self.context.shared.slots;
+        if slots.busy() >= slots.total() {
+            return Ok(());
         }
-        for _ in 0..LOOKS_FURTHER {
-            let plan = self.plan();
-            let Some((class, horizon)) = self.heads.cut().filter(|_| plan.len() < CLAIM_FLOWS)
-            else {
-                return Ok(plan);
-            };
-            let next = self.context.queue.look_further(class, horizon).await?;
-            let last = next.last().map(|(_, place)| *place);
-            let more = next.len() >= LOOK_FLOWS;
-            // Thousands of one millisecond: what stands behind them is found in any case.
-            let horizon = last.filter(|_| more).map(|last| last.max(horizon + 1));
-            self.heads.extend(class, next, horizon);
+        for class in Priority::ALL {
+            while let Some(from) = self.next_page(class) {
+                let (page, next) = self.context.queue.look_further(class, from).await?;
+                let mut heads = std::mem::take(&mut self.heads);
+                let mut asks = Asks::of(self);
+                heads.read_on(class, page, next, |flow| asks.get(flow).is_some());
+                self.heads = heads;
+            }
         }
-        Ok(self.plan())
+        Ok(())
+    }
+
+    fn next_page(&self, class: Priority) -> Option<Cursor> {
+        let mut asks = Asks::of(self);
+        self.heads.next_page(class, |flow| asks.get(flow).is_some())
     }
 
     /// The flows that may be claimed from, in order, with what each may take.
     fn plan(&self) -> Vec<(Flow, Ask)> {
-        let registry = self.context.shared.registry.load();
-        let control = self.context.control.load();
-        let mut asks: HashMap<Arc<str>, [Option<Option<Ask>>; 5]> = HashMap::new();
+        let mut asks = Asks::of(self);
         let mut open = 0;
         let flows = self.heads.first(
             CLAIM_FLOWS,
             self.redis_clock.now_ms(),
             self.context.queue.aging_after(),
             |flow| {
-                let class = flow.priority.index();
-                let known = asks.get(&*flow.kind).and_then(|by| by[class].as_ref());
-                let is_open = known.map(Option::is_some).unwrap_or_else(|| {
-                    let ask = self.ask(&registry, &control, flow);
-                    let is_open = ask.is_some();
-                    asks.entry(Arc::clone(&flow.kind)).or_default()[class] = Some(ask);
-                    is_open
-                });
+                let is_open = asks.get(flow).is_some();
                 open += usize::from(is_open);
                 is_open
             },
         );
         // Who takes turns may take several in one claim only if nobody is left out of it.
-        let left_out = open > flows.len() || self.heads.cut().is_some();
+        let left_out = open > flows.len() || self.heads.is_cut();
         let slots = &self.context.shared.slots;
         let free = slots.total().saturating_sub(slots.busy());
         let others = flows.len();
         let with_ask = |flow: Flow| {
-            let mut ask = asks.get(&*flow.kind)?[flow.priority.index()].clone()??;
-            if registry.get(&flow.kind)?.spec.fair {
+            let mut ask = asks.get(&flow)?.clone();
+            if asks.registry.get(&flow.kind)?.spec.fair {
                 let room = free.min(ask.kind_limit).min(ask.class_limit);
                 let share = if left_out { 1 } else { (room / others).max(1) };
                 ask.flow_limit = ask.flow_limit.min(share);
@@ -168,7 +168,7 @@ impl Feeder {
         slots.reserve(&context.queue.name, limit, most, asks)
     }
 
-    /// Takes in what a claim brought; true if there was anything.
+    /// Takes in what a claim brought; true if there was anything, or there may be with the next one.
     async fn take_in(
         &mut self,
         incarnation: &Arc<str>,
@@ -176,6 +176,9 @@ impl Feeder {
         claimed: Claimed,
     ) -> bool {
         self.redis_clock.set(claimed.now_ms);
+        // What was closed just now may have kept others out of the plan.
+        let closed = !claimed.shut.is_empty() || claimed.heads.contains(&Stand::Parked);
+        let others = allowed.len() >= CLAIM_FLOWS || self.heads.is_cut();
         for shut in claimed.shut {
             self.shut.insert(shut.kind, shut.until_ms);
         }
@@ -191,8 +194,8 @@ impl Feeder {
                 self.found_empty.push(f.flow.clone());
             }
         }
-        self.context.progress.look(clock::monotonic(), None);
-        let came = !claimed.jobs.is_empty() || claimed.dropped > 0;
+        self.context.progress.look(clock::monotonic());
+        let came = !claimed.jobs.is_empty() || claimed.dropped > 0 || (closed && others);
         let mut runs = Vec::with_capacity(claimed.jobs.len());
         for raw in claimed.jobs {
             let Some(flow) = allowed.get(raw.flow).map(|f| &f.flow) else {
@@ -246,6 +249,36 @@ impl Feeder {
                 kind: Arc::clone(&job.kind),
             });
         }
+    }
+}
+
+/// What may be asked for from flows, found once for each kind and class.
+struct Asks<'a> {
+    feeder: &'a Feeder,
+    registry: Guard<Arc<Registry>>,
+    control: Guard<Arc<Control>>,
+    known: HashMap<Arc<str>, [Option<Option<Ask>>; 5]>,
+}
+
+impl<'a> Asks<'a> {
+    fn of(feeder: &'a Feeder) -> Self {
+        Self {
+            feeder,
+            registry: feeder.context.shared.registry.load(),
+            control: feeder.context.control.load(),
+            known: HashMap::new(),
+        }
+    }
+
+    fn get(&mut self, flow: &Flow) -> Option<&Ask> {
+        if !self.known.contains_key(&flow.kind) {
+            self.known
+                .insert(Arc::clone(&flow.kind), Default::default());
+        }
+        let of_kind = self.known.get_mut(&flow.kind)?;
+        of_kind[flow.priority.index()]
+            .get_or_insert_with(|| self.feeder.ask(&self.registry, &self.control, flow))
+            .as_ref()
     }
 }
 

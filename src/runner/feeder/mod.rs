@@ -58,6 +58,8 @@ pub struct Feeder {
     next_due_ms: Option<u64>,
     redis_clock: RedisClock,
     next_look: Instant,
+    /// When more may be read behind the first flows of a class.
+    next_poll: Instant,
 }
 
 /// Redis time, carried on by our own monotonic clock between answers.
@@ -112,6 +114,7 @@ impl Feeder {
                 read: now,
             },
             next_look: now,
+            next_poll: now,
         }
     }
 
@@ -200,16 +203,19 @@ impl Feeder {
         let now = clock::monotonic();
         self.redis_clock.set(look.now_ms);
         self.next_look = now + self.context.poll;
+        self.stop_cancelled(&look.cancels, look.many_cancels)
+            .await?;
         self.take_over(look.control);
         let terms = self.context.terms();
         let same_terms = std::mem::replace(&mut self.terms, terms) == terms;
         self.shut
             .retain(|_, until| same_terms && until.is_some_and(|until| until > look.now_ms));
         self.next_due_ms = self.with_shut(look.next_due_ms);
-        for id in &look.cancels {
-            self.context.inflight.stop_one(id, StopReason::Cancelled);
+        self.heads.replace(look.heads, look.horizon, look.now_ms);
+        if now >= self.next_poll {
+            self.next_poll = now + self.context.poll;
+            self.heads.poll(look.now_ms);
         }
-        self.heads.replace(look.heads, look.horizon);
         if !look.due.is_empty() || look.resumes {
             let registry = self.context.shared.registry.load_full();
             let promoted = self
@@ -223,11 +229,21 @@ impl Feeder {
             // There may be more than one look returns.
             self.next_look = now;
         }
-        let oldest = self.heads.oldest();
-        let age = oldest.map_or(0, |ready| look.now_ms.saturating_sub(ready));
-        self.context
-            .progress
-            .look(now, Some(Duration::from_millis(age)));
+        self.context.progress.look(now);
+        Ok(())
+    }
+
+    /// Stops what somebody wishes to end; where there are many such wishes, it is asked which of them are for us.
+    async fn stop_cancelled(&mut self, wished: &[String], many: bool) -> Result<(), QueueError> {
+        let inflight = &self.context.inflight;
+        for id in wished {
+            inflight.stop_one(id, StopReason::Cancelled);
+        }
+        if many {
+            for id in self.context.queue.cancels_among(&inflight.ids()).await? {
+                inflight.stop_one(&id, StopReason::Cancelled);
+            }
+        }
         Ok(())
     }
 

@@ -44,6 +44,18 @@ pub fn envelope(row: &Row, now_ms: u64) -> Result<Vec<u8>, String> {
     }
 }
 
+/// The id that the enqueue script is told. A member of a group goes to the inbox whether its id is taken or not, so that
+/// admission counts it: its envelope has the id all the same.
+#[must_use]
+pub fn script_id(row: &Row) -> String {
+    let options = row.options.as_deref().unwrap_or_default();
+    if options.contains(r#""group""#) {
+        String::new()
+    } else {
+        row.id.clone()
+    }
+}
+
 fn passes(reject: &Reject) -> bool {
     reject.code.may_heal()
 }

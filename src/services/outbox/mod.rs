@@ -4,8 +4,10 @@
 //! to the next relay, and the ids tell Redis which of them it has already. Any number of daemons may relay. Must not
 //! know what the jobs are.
 
+pub mod aside;
 pub mod letter;
 
+use self::aside::Aside;
 use super::intake::{IntakeError, Moved, Trouble, push};
 use crate::clock;
 use crate::config::Config;
@@ -40,6 +42,8 @@ pub struct Relay {
     pub metrics: Arc<Metrics>,
     /// Who hears of rows that can't be jobs.
     pub alerts: Alerts,
+    /// Queues that are out of order.
+    pub aside: Aside,
 }
 
 /// Rows of one batch for one queue, in order.
@@ -48,7 +52,7 @@ pub struct Parcel {
     pub queue: String,
     /// The rows.
     pub seqs: Vec<i64>,
-    /// For each of them its id and its envelope.
+    /// For each of them the id by which the enqueue script knows it, and its envelope.
     pub jobs: Vec<(String, Vec<u8>)>,
 }
 
@@ -121,10 +125,12 @@ impl Relay {
     /// Waits for word of an insert, for the next look, or for the end.
     async fn wait(&self, ear: &mut Option<Listener>, stop: &CancellationToken) {
         let Some(listener) = ear else { return };
+        let poll = self.config.outbox.poll;
+        let look = self.aside.next_in(clock::monotonic()).unwrap_or(poll);
         let alive = tokio::select! {
             () = stop.cancelled() => return,
             heard = listener.heard() => heard.is_ok(),
-            () = tokio::time::sleep(self.config.outbox.poll) => {
+            () = tokio::time::sleep(look.min(poll)) => {
                 listener.check(self.config.database.acquire_timeout).await.is_ok()
             }
         };
@@ -141,20 +147,20 @@ impl Relay {
         let Some(mut batch) = self.take().await? else {
             return Ok(false);
         };
-        let Sorted {
-            parcels,
-            mut rejected,
-        } = sort(&batch.rows, clock::unix_ms());
+        let Sorted { parcels, rejected } = sort(&batch.rows, clock::unix_ms());
         let (mut moved, mut sent, mut failure) = (Moved::default(), Vec::new(), None);
         for parcel in parcels {
             match self.send(&parcel).await {
                 Ok(answers) => {
+                    self.aside.over(&parcel.queue, clock::monotonic());
                     moved.count(&answers);
                     sent.extend(parcel.seqs);
                 }
-                // Only this queue is out of order: others must not wait for it.
+                // Only this queue is out of order, until a daemon that serves it has put it right: others must not wait
+                // for it.
                 Err(error @ QueueError::WrongType(_)) => {
-                    rejected.extend(parcel.seqs.iter().map(|seq| (*seq, error.to_string())));
+                    let now = clock::monotonic();
+                    self.aside.put(&parcel.queue, &error, &self.alerts, now);
                 }
                 Err(error) => {
                     failure = Some(error);
@@ -173,7 +179,7 @@ impl Relay {
         }
     }
 
-    /// Locks the oldest rows.
+    /// Locks the oldest rows, but for those of queues that are out of order.
     ///
     /// # Errors
     /// Postgres failed.
@@ -183,7 +189,8 @@ impl Relay {
             bytes: BATCH_BYTES,
             row_bytes: MAX_ENTRY_BYTES as u32,
         };
-        Ok(Batch::take(&self.database, bounds).await?)
+        let not_for = self.aside.names(clock::monotonic());
+        Ok(Batch::take(&self.database, bounds, &not_for).await?)
     }
 
     /// Pushes the rows of one queue, whether or not any daemon serves it.
@@ -238,7 +245,7 @@ pub fn sort(rows: &[Row], now_ms: u64) -> Sorted {
         });
         let parcel = &mut sorted.parcels[place];
         parcel.seqs.push(row.seq);
-        parcel.jobs.push((row.id.clone(), envelope));
+        parcel.jobs.push((letter::script_id(row), envelope));
     }
     sorted
 }

@@ -19,14 +19,16 @@ pub fn intake_failed(source: &str, error: &str) {
 #[must_use = "hand the alert to Alerts::raise"]
 pub fn intake_lost(source: &str, error: &str) -> Alert {
     let error = clip(error);
-    error!(
-        event = "intake_lost",
-        alert = AlertName::IntakeLost.as_str(),
+    alerting!(
+        error,
+        "intake_lost",
+        IntakeLost,
+        source,
+        error,
         source,
         error,
         "jobs can't be taken in"
-    );
-    Alert::new(AlertName::IntakeLost, source, error)
+    )
 }
 
 /// A source works again.
@@ -54,14 +56,16 @@ pub fn intake_orphan(source: &str, task: &str) {
 #[must_use = "hand the alert to Alerts::raise"]
 pub fn intake_rejected(source: &str, count: u64, first: &str) -> Alert {
     let first = clip(first);
-    error!(
-        event = "intake_rejected",
-        alert = AlertName::IntakeRejected.as_str(),
+    let message = format!("{count} set aside; the first: {first}");
+    alerting!(
+        error,
+        "intake_rejected",
+        IntakeRejected,
+        source,
+        &message,
         source,
         count,
         first,
         "can't be jobs, set aside"
-    );
-    let message = format!("{count} set aside; the first: {first}");
-    Alert::new(AlertName::IntakeRejected, source, &message)
+    )
 }

@@ -96,17 +96,6 @@ pub struct GateChange<'a> {
 /// The gate changed a resource's state.
 #[must_use = "hand the alert to Alerts::raise"]
 pub fn gate(change: GateChange<'_>) -> Alert {
-    warn!(
-        event = "gate",
-        alert = AlertName::GateState.as_str(),
-        resource = change.resource,
-        from = change.from,
-        to = change.to,
-        signal = change.signal,
-        value = change.value,
-        shadow = change.shadow,
-        "gate"
-    );
     let value = change
         .value
         .map_or_else(|| "missing".to_owned(), |v| v.to_string());
@@ -114,24 +103,39 @@ pub fn gate(change: GateChange<'_>) -> Alert {
         "{} to {}: {} is {value}",
         change.from, change.to, change.signal
     );
-    Alert::new(AlertName::GateState, change.resource, &message)
+    alerting!(
+        warn,
+        "gate",
+        GateState,
+        change.resource,
+        &message,
+        resource = change.resource,
+        from = change.from,
+        to = change.to,
+        signal = change.signal,
+        value = change.value,
+        shadow = change.shadow,
+        "gate"
+    )
 }
 
 /// A queue's oldest waiting job is older than its objective.
 #[must_use = "hand the alert to Alerts::raise"]
 pub fn queue_lag(queue: &str, oldest_age: Duration, objective: Duration) -> Alert {
     let (oldest_age_ms, objective_ms) = (whole_ms(oldest_age), whole_ms(objective));
-    warn!(
-        event = "queue_lag",
-        alert = AlertName::QueueLag.as_str(),
+    let message =
+        format!("oldest job waits for {oldest_age_ms} ms, the objective is {objective_ms} ms");
+    alerting!(
+        warn,
+        "queue_lag",
+        QueueLag,
+        queue,
+        &message,
         queue,
         oldest_age_ms,
         objective_ms,
         "the oldest waiting job is older than the queue's objective"
-    );
-    let message =
-        format!("oldest job waits for {oldest_age_ms} ms, the objective is {objective_ms} ms");
-    Alert::new(AlertName::QueueLag, queue, &message)
+    )
 }
 
 /// Ticks of a schedule that were missed, and what became of them.
@@ -156,9 +160,16 @@ pub struct MissedTicks<'a> {
 pub fn schedule_missed(missed: MissedTicks<'_>) -> Alert {
     let late_ms = whole_ms(missed.late);
     let oldest = crate::clock::rfc3339(missed.oldest_ms);
-    warn!(
-        event = "schedule_missed",
-        alert = AlertName::ScheduleMissed.as_str(),
+    let message = format!(
+        "missed since {oldest}, {late_ms} ms ago: {} served, {} passed over",
+        missed.served, missed.passed_over
+    );
+    alerting!(
+        warn,
+        "schedule_missed",
+        ScheduleMissed,
+        missed.schedule,
+        &message,
         queue = missed.queue,
         schedule = missed.schedule,
         oldest,
@@ -166,107 +177,125 @@ pub fn schedule_missed(missed: MissedTicks<'_>) -> Alert {
         served = missed.served,
         passed_over = missed.passed_over,
         "ticks of a schedule were missed"
-    );
-    let message = format!(
-        "missed since {oldest}, {late_ms} ms ago: {} served, {} passed over",
-        missed.served, missed.passed_over
-    );
-    Alert::new(AlertName::ScheduleMissed, missed.schedule, &message)
+    )
 }
 
 /// Redis is configured so that jobs can be lost.
 #[must_use = "hand the alert to Alerts::raise"]
 pub fn redis_unsafe(setting: &str, problem: &str) -> Alert {
-    warn!(
-        event = "redis_unsafe",
-        alert = AlertName::RedisUnsafe.as_str(),
+    alerting!(
+        warn,
+        "redis_unsafe",
+        RedisUnsafe,
+        setting,
+        problem,
         setting,
         problem,
         "Redis can lose jobs"
-    );
-    Alert::new(AlertName::RedisUnsafe, setting, problem)
+    )
 }
 
 /// Redis does not answer any more.
 #[must_use = "hand the alert to Alerts::raise"]
 pub fn redis_lost(error: &str) -> Alert {
     let error = clip(error);
-    error!(
-        event = "redis_lost",
-        alert = AlertName::RedisLost.as_str(),
+    alerting!(
+        error,
+        "redis_lost",
+        RedisLost,
+        "redis",
+        error,
         error,
         "Redis does not answer"
-    );
-    Alert::new(AlertName::RedisLost, "redis", error)
+    )
 }
 
 /// Redis answers again.
 #[must_use = "hand the alert to Alerts::raise"]
 pub fn redis_back(down: Duration) -> Alert {
     let down_ms = whole_ms(down);
-    warn!(
-        event = "redis_back",
-        alert = AlertName::RedisBack.as_str(),
+    let message = format!("was away for {down_ms} ms");
+    alerting!(
+        warn,
+        "redis_back",
+        RedisBack,
+        "redis",
+        &message,
         down_ms,
         "Redis answers again"
-    );
-    let message = format!("was away for {down_ms} ms");
-    Alert::new(AlertName::RedisBack, "redis", &message)
+    )
 }
 
 /// The auditor put something right that should never go wrong: a bug.
 #[must_use = "hand the alert to Alerts::raise"]
 pub fn audit_repair(queue: &str, what: &str, count: u64) -> Alert {
-    error!(
-        event = "audit_repair",
-        alert = AlertName::AuditRepair.as_str(),
+    alerting!(
+        error,
+        "audit_repair",
+        AuditRepair,
+        queue,
+        &format!("{what}: {count}"),
         queue,
         what,
         count,
         "the auditor repaired a queue"
-    );
-    Alert::new(AlertName::AuditRepair, queue, &format!("{what}: {count}"))
+    )
 }
 
 /// Dead jobs or quarantined entries gave way before an operator may have seen them: a cap was reached.
 #[must_use = "hand the alert to Alerts::raise"]
 pub fn retention_dropped(queue: &str, what: &'static str, count: u64) -> Alert {
-    warn!(
-        event = "retention_dropped",
-        alert = AlertName::RetentionDropped.as_str(),
+    let message = format!("{count} of the oldest {what} gave way to newer ones");
+    alerting!(
+        warn,
+        "retention_dropped",
+        RetentionDropped,
+        queue,
+        &message,
         queue,
         what,
         count,
         "more than the cap: the oldest gave way"
+    )
+}
+
+/// Groups were forgotten that were not complete: members they waited for had not come for long, or there were too many.
+pub fn groups_dropped(queue: &str, count: u64, first: &str) {
+    let first = clip(first);
+    warn!(
+        event = "groups_dropped",
+        queue, count, first, "incomplete groups forgotten: what would follow them never will"
     );
-    let message = format!("{count} of the oldest {what} gave way to newer ones");
-    Alert::new(AlertName::RetentionDropped, queue, &message)
 }
 
 /// A queue remembers more ids than it should. None is forgotten for that.
 #[must_use = "hand the alert to Alerts::raise"]
 pub fn ids_many(queue: &str, ids: u64, limit: u64) -> Alert {
-    warn!(
-        event = "ids_many",
-        alert = AlertName::IdsMany.as_str(),
+    let message = format!("{ids} ids are remembered, the limit is {limit}");
+    alerting!(
+        warn,
+        "ids_many",
+        IdsMany,
+        queue,
+        &message,
         queue,
         ids,
         limit,
         "more remembered ids than the limit: a shorter dedupe.window needs less memory"
-    );
-    let message = format!("{ids} ids are remembered, the limit is {limit}");
-    Alert::new(AlertName::IdsMany, queue, &message)
+    )
 }
 
 /// New configuration or job definitions were refused; the old ones stay.
 #[must_use = "hand the alert to Alerts::raise"]
 pub fn reload_failed(error: &str) -> Alert {
     let error = clip(error);
-    error!(
-        event = "reload_failed",
-        alert = AlertName::ReloadFailed.as_str(),
+    alerting!(
+        error,
+        "reload_failed",
+        ReloadFailed,
+        "configuration",
+        error,
         error,
         "reload refused, the old configuration stays"
-    );
-    Alert::new(AlertName::ReloadFailed, "configuration", error)
+    )
 }

@@ -138,3 +138,37 @@ fn online_the_servers_are_asked_and_migrate_mends_what_is_missing() {
     );
     assert_eq!(json_at(&site, &["check", "--online"]).ok()["ok"], true);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kind_whose_function_is_a_programs_is_known() {
+    let kind = "kind = \"mail.send\"\nhandler = \"code\"\nqueue = \"mail\"\n[args]\nto = { type = \"string\", required = true }\n";
+    let site = Site::new("", &[JOBS[0], kind]);
+    let answer = json_at(&site, &["check"]).ok();
+    assert_eq!(answer["warnings"], json!([]), "{answer}");
+    let kinds = answer["kinds"].as_array().unwrap();
+    let known = kinds.iter().find(|k| k["kind"] == "mail.send").unwrap();
+    assert_eq!(
+        (&known["handler"], &known["function"], &known["queue"]),
+        (&json!("code"), &json!("mail.send"), &json!("mail"))
+    );
+    let to_nobody = json_at(&site, &["enqueue", "mail.send"]);
+    assert_eq!(
+        (to_nobody.code, &to_nobody.json()["error"]),
+        (1, &json!("bad_args"))
+    );
+    json_at(
+        &site,
+        &["enqueue", "mail.send", "--args", "{\"to\":\"ada\"}"],
+    )
+    .ok();
+    assert_eq!(site.queue("mail").await.counts().await.unwrap().inbox, 1);
+
+    site.write_job("mail.toml", &kind.replace("queue = \"mail\"\n", ""));
+    std::fs::remove_file(site.path("jobs").join("1.toml")).ok();
+    let answer = json_at(&site, &["check"]).ok();
+    let warnings = messages(&answer["warnings"]);
+    assert!(
+        warnings.contains("mail.send") && warnings.contains("default"),
+        "{warnings}"
+    );
+}

@@ -336,6 +336,31 @@ async fn a_long_catch_up_goes_in_steps_and_is_told_of_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_clock_of_redis_that_was_once_ahead_silences_no_schedule() {
+    let site = Site::new("", &[]);
+    let schedule = "cron = \"* * * * * *\"\nmisfire = \"all\"";
+    site.write_job("0.toml", &definition(&site, "app.tick", schedule));
+    let queue = site.queue("default").await;
+    let mut redis = site.redis().await;
+    let ahead = redis_ms(&queue).await / 1_000 * 1_000 + 365 * 24 * HOUR_MS;
+    let record = format!("{ahead} UTC * * * * * *");
+    let ticks_key = &queue.keys().ticks;
+    let set = redis.hset::<_, _, _, ()>(ticks_key, "app.tick", &record);
+    set.await.unwrap();
+    let _daemon = site.start("a");
+    wait_for_ticks(&site, "app-tick", 0, 2).await;
+    // The same while it runs, as it is after a failover to a server whose clock is right.
+    let set = redis.hset::<_, _, _, ()>(ticks_key, "app.tick", &record);
+    set.await.unwrap();
+    let before = ticks(&site, "app-tick").len();
+    wait_for_ticks(&site, "app-tick", before, 2).await;
+    let counts = queue.counts().await.unwrap();
+    assert_eq!(counts.stats.get("duplicates"), None, "{counts:?}");
+    let record = queue.stored_schedules().await.unwrap().records["app.tick"].clone();
+    assert!(last_of(&record) < ahead, "{record}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn keys_that_somebody_overwrote_are_set_aside_and_schedules_go_on() {
     let site = Site::new("", &[]);
     site.write_job(

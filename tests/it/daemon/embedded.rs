@@ -52,7 +52,7 @@ const OBEDIENT: HandlerKind = HandlerKind {
 
 const JOB: &str = "kind = \"app.obey\"\nhandler = \"test.obedient\"\n[retry]\nmax_attempts = 2\nstrategy = \"fixed\"\nbase = \"1h\"\n[args]\ndo = { type = \"string\" }\n";
 
-async fn start(site: &Site) -> Daemon {
+pub async fn start(site: &Site) -> Daemon {
     let catalog = catalog::load(&site.path("jobs"), &["test.obedient"]).unwrap();
     Daemon::start(site.config.clone(), catalog, &[OBEDIENT])
         .await

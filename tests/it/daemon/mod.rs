@@ -1,12 +1,14 @@
 //! The daemon as a whole, on real servers.
 
 mod attack;
+mod audited;
 mod bell;
 mod crash;
 mod cron;
 mod embedded;
 mod fleet;
 mod gate;
+mod herd;
 mod kept;
 mod life;
 pub mod process;

@@ -5,8 +5,8 @@ use crate::queue::rig::{ME, Rig, done, flow, record, settlement};
 use std::time::Duration;
 use tidegate::job::Priority;
 
-/// Every script call is to be shorter than this, in microseconds.
-const LONGEST_US: &str = "5000";
+/// Every script call is to be shorter than this.
+const LONGEST: Duration = Duration::from_millis(5);
 
 #[tokio::test]
 async fn f03_the_hand_off_from_scheduled_to_ready_loses_jobs() {
@@ -20,28 +20,17 @@ async fn f03_the_hand_off_from_scheduled_to_ready_loses_jobs() {
         redis.call('HSET', KEYS[1], id, '{"kind":"app.a","id":"' .. id .. '","args":{"n":' .. n .. '}}')
         redis.call('ZADD', KEYS[2], 1700000000000, id)"#;
     fill(&rig, &[&keys.jobs, &keys.delayed], JOBS, body).await;
-    rig.redis::<()>("CONFIG", &["SET", "slowlog-log-slower-than", LONGEST_US])
+    let longest = LONGEST.as_micros().to_string();
+    rig.redis::<()>("CONFIG", &["SET", "slowlog-log-slower-than", &longest])
         .await;
-    rig.redis::<()>("CONFIG", &["SET", "slowlog-max-len", "100000"])
-        .await;
-    rig.redis::<()>("SLOWLOG", &["RESET"]).await;
-    let before = processor_time(&rig).await;
-    let (mut calls, mut moved) = (0, 0);
-    while moved < MOVED {
-        let due = rig.queue.look().await.unwrap().due;
-        moved += due.len() as u64;
-        // Another daemon looked at the same moment; it finds them moved.
-        for _ in 0..2 {
-            rig.queue.promote(ME, &due, &rig.catalog).await.unwrap();
+    let mut moved = 0;
+    // With a million due, and with fewer.
+    for half in 1..=2 {
+        moved += promote_without_a_stall(&rig).await;
+        while moved < MOVED / 2 * half {
+            moved += promote(&rig).await;
         }
-        calls += 3;
     }
-    // On a busy machine a server now and then waits for a processor in the middle of a script, so single calls tell
-    // little of the script: what it costs must be far below the limit, and few may have met with such a wait.
-    let each = (processor_time(&rig).await - before) / calls;
-    assert!(each <= Duration::from_millis(2), "{each:?} a call");
-    let slow: u32 = rig.redis("SLOWLOG", &["LEN"]).await;
-    assert!(slow <= calls / 10, "{slow} of {calls} over {LONGEST_US} us");
     let home = keys.flow(&flow(Priority::Normal, "app.a"));
     let entries: Vec<String> = rig.redis("LRANGE", &[&home, "0", "-1"]).await;
     let ids: Vec<&str> = entries.iter().map(|entry| &entry[14..]).collect();
@@ -56,6 +45,49 @@ async fn f03_the_hand_off_from_scheduled_to_ready_loses_jobs() {
         assert_eq!(rig.settle(&ends).await.stale, Vec::<usize>::new());
     }
     assert_eq!(rig.stat("done").await, 5_000);
+}
+
+/// Promotes for a while, in which no call may block the server for longer than allowed, as the server itself sees it. On a
+/// busy machine it now and then waits for a processor in the middle of a script: then it gets another chance, or two.
+async fn promote_without_a_stall(rig: &Rig) -> u64 {
+    const LOOKS: usize = 20;
+    const ATTEMPTS: usize = 3;
+    let mut moved = 0;
+    let mut stalls: Vec<u32> = Vec::new();
+    while stalls.len() < ATTEMPTS {
+        rig.redis::<()>("SLOWLOG", &["RESET"]).await;
+        for _ in 0..LOOKS {
+            moved += promote(rig).await;
+        }
+        stalls.push(rig.redis("SLOWLOG", &["LEN"]).await);
+        if stalls.ends_with(&[0]) {
+            return moved;
+        }
+    }
+    panic!(
+        "in each of {ATTEMPTS} attempts, calls blocked the server for more than {LONGEST:?}: {stalls:?}"
+    );
+}
+
+/// Moves what one look brings. Of no call may the server use the processor for longer than allowed, however busy the
+/// machine is.
+async fn promote(rig: &Rig) -> u64 {
+    let mut used = processor_time(rig).await;
+    let due = rig.queue.look().await.unwrap().due;
+    within(rig, &mut used, "look").await;
+    // Another daemon looked at the same moment; it finds them moved.
+    for _ in 0..2 {
+        rig.queue.promote(ME, &due, &rig.catalog).await.unwrap();
+        within(rig, &mut used, "promote").await;
+    }
+    due.len() as u64
+}
+
+async fn within(rig: &Rig, used: &mut Duration, call: &str) {
+    let now = processor_time(rig).await;
+    let took = now.saturating_sub(*used);
+    assert!(took <= LONGEST, "{call} kept the server busy for {took:?}");
+    *used = now;
 }
 
 /// What the server's main thread has used so far.

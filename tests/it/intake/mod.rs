@@ -14,6 +14,7 @@ use std::sync::Arc;
 use tidegate::config::{Config, Secret};
 use tidegate::db::{self, Database};
 use tidegate::services::outbox::Relay;
+use tidegate::services::outbox::aside::Aside;
 use tidegate::telemetry::{Alerts, Metrics};
 
 /// A queue and a database with an outbox.
@@ -92,6 +93,7 @@ pub fn relay(
         conn,
         metrics: Arc::new(Metrics::new()),
         alerts: Alerts::default(),
+        aside: Aside::default(),
         config: Arc::new(config),
     }
 }

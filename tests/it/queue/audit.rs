@@ -1,5 +1,8 @@
 //! The auditor: one test for each sort of damage, and that it leaves a queue at work alone.
 
+mod beside;
+mod many;
+
 use super::rig::{Rig, done, envelope, failures, flow, handed_back, record, settlement};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -216,47 +219,6 @@ async fn delayed_and_dead_ids_of_no_job_are_removed() {
 }
 
 #[tokio::test]
-async fn what_is_kept_for_jobs_that_are_gone_is_removed() {
-    let rig = Rig::new().await;
-    rig.put(&[given(1)]).await;
-    let keys = rig.queue.keys();
-    for key in [&keys.meta, &keys.progress, &keys.cancels, &keys.archive] {
-        rig.redis::<()>("HSET", &[key, "gone", "{}"]).await;
-    }
-    rig.redis::<()>("ZADD", &[&keys.archived, "1700000000000", "other"])
-        .await;
-    for key in [&keys.ties, &keys.merges] {
-        rig.redis::<()>("HSET", &[key, "gone", "flock"]).await;
-    }
-    // Locks: of a job that is gone, of one that is there, reserved for one that comes, one that outlives its job.
-    let locks = [
-        ["a", "gone|f|0|1"],
-        ["b", "x1|f|0|1"],
-        ["c", "soon|f|9000000000000|1"],
-        ["d", "gone|t|9000000000000|1"],
-    ];
-    for [name, lock] in locks {
-        rig.redis::<()>("HSET", &[&keys.locks, name, lock]).await;
-    }
-    repaired(&rig, Damage::Orphan, 8).await;
-    let left: u64 = rig.redis("HLEN", &[&keys.locks]).await;
-    assert_eq!(left, 3);
-    let left: u64 = rig
-        .redis(
-            "EXISTS",
-            &[
-                &keys.meta,
-                &keys.progress,
-                &keys.cancels,
-                &keys.archive,
-                &keys.archived,
-            ],
-        )
-        .await;
-    assert_eq!(left, 0);
-}
-
-#[tokio::test]
 async fn a_tombstone_without_its_entry_is_corrected() {
     let rig = Rig::with(|c| c.dedupe.window = Duration::ZERO).await;
     rig.put(&[given(1), given(2)]).await;
@@ -279,22 +241,6 @@ async fn a_tombstone_without_its_entry_is_corrected() {
 }
 
 #[tokio::test]
-async fn an_id_reserved_for_an_entry_that_never_came_is_released() {
-    let rig = Rig::new().await;
-    let job = given(1).into_bytes();
-    rig.queue.enqueue(&[("x1", job)]).await.unwrap();
-    assert_eq!(
-        sweep(&rig, true).await,
-        Findings::default(),
-        "it is in the inbox"
-    );
-    rig.redis::<()>("DEL", &[&rig.queue.keys().inbox]).await;
-    repaired(&rig, Damage::Reservation, 1).await;
-    rig.put(&[given(1)]).await;
-    assert_eq!(take_all(&rig).await, [1]);
-}
-
-#[tokio::test]
 async fn jobs_under_a_key_that_was_overwritten_come_back() {
     let rig = Rig::new().await;
     rig.put(&(0..30).map(given).collect::<Vec<_>>()).await;
@@ -311,25 +257,6 @@ async fn jobs_under_a_key_that_was_overwritten_come_back() {
     taken.sort_unstable();
     let all: Vec<u64> = (0..30).chain([99]).collect();
     assert_eq!(taken, all);
-}
-
-#[tokio::test]
-async fn a_large_damaged_queue_is_repaired_in_bounded_steps() {
-    let rig = Rig::new().await;
-    rig.put(&(0..12_000).map(given).collect::<Vec<_>>()).await;
-    let flow = home(rig.queue.keys());
-    rig.redis::<()>("LTRIM", &[&flow, "4000", "7999"]).await;
-    let found = sweep(&rig, true).await;
-    assert_eq!(found.count(Damage::Lost), 8_000);
-    assert!(tally(&rig).await.is_whole());
-    let mut taken = Vec::new();
-    while let more = rig.take(500).await
-        && !more.is_empty()
-    {
-        taken.extend(more);
-    }
-    taken.sort_unstable();
-    assert_eq!(taken, (0..12_000).collect::<Vec<_>>());
 }
 
 /// Sweeps of a queue at work.
@@ -420,37 +347,4 @@ async fn a_queue_at_work_is_never_taken_for_a_broken_one() {
     for counter in ["done", "retried", "handed_back", "cancelled"] {
         assert!(rig.stat(counter).await > 5, "{counter}");
     }
-}
-
-#[tokio::test]
-async fn flows_with_keys_are_known_too() {
-    let rig = Rig::new().await;
-    let keys = rig.queue.keys();
-    let keyed = |key: &str| {
-        let mut flow = flow(Priority::Normal, "app.a");
-        flow.key = Some(key.into());
-        keys.flow(&flow)
-    };
-    rig.put(&[given(1), given(2), given(3)]).await;
-    // As if each tenant had a flow: one is listed, one waits for a slot, one for its rate.
-    rig.redis::<()>("DEL", &[&home(keys), &keys.ready[2]]).await;
-    for (n, key) in [(1, "a"), (2, "b:b"), (3, "c")] {
-        let entry = format!("170000000000{n}:x{n}");
-        rig.redis::<()>("RPUSH", &[&keyed(key), &entry]).await;
-    }
-    rig.redis::<()>("ZADD", &[&keys.ready[2], "1700000000001", "app.a@a"])
-        .await;
-    let (parked, resume) = (keys.named("parked"), keys.named("resume"));
-    rig.redis::<()>("HSET", &[&parked, "app.a@b:b", "3:app.a@b:b:1700000000002"])
-        .await;
-    rig.redis::<()>("ZADD", &[&resume, "9000000000000", "3:app.a@c"])
-        .await;
-    let now = tally(&rig).await;
-    assert_eq!((now.waiting, now.is_whole()), (3, true), "{now:?}");
-    assert_eq!(sweep(&rig, true).await, Findings::default());
-    // One of them is not known any more: its job is found by where it belongs, or put back.
-    rig.redis::<()>("ZREM", &[&keys.ready[2], "app.a@a"]).await;
-    let found = sweep(&rig, true).await;
-    assert_eq!(found.count(Damage::Lost), 1, "{found:?}");
-    assert!(tally(&rig).await.is_whole());
 }

@@ -4,6 +4,7 @@ use super::rig::{ME, Rig, done, handed_back, number_of, settlement};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use tidegate::catalog::{self, Catalog};
+use tidegate::job::Priority;
 use tidegate::queue::claim::{Claimed, RawDelivery, Stand};
 use tidegate::queue::{Control, FlowAllowance, Settlement, Terms};
 
@@ -374,15 +375,56 @@ async fn ten_thousand_tenants_make_neither_look_nor_claim_longer() {
     }
     let look = rig.queue.look().await.unwrap();
     assert_eq!(look.heads.len(), 2_000, "the first in line, no more");
-    let horizon = look.horizon[2].unwrap();
-    assert!(look.heads.iter().all(|(_, place)| *place <= horizon));
-    let next = rig
-        .queue
-        .look_further(tidegate::job::Priority::Normal, horizon)
-        .await
-        .unwrap();
-    assert_eq!(next.len(), 2_000);
-    assert!(next.iter().all(|(_, place)| *place >= horizon));
+    let mut next = look.horizon[2];
+    let mut met: BTreeSet<String> = BTreeSet::new();
+    let mut pages = vec![look.heads];
+    while let Some(from) = next {
+        let (page, behind) = rig
+            .queue
+            .look_further(Priority::Normal, from)
+            .await
+            .unwrap();
+        pages.push(page);
+        next = behind;
+    }
+    let lengths: Vec<usize> = pages.iter().map(Vec::len).collect();
+    // Many came in the same millisecond; the last page is empty.
+    assert_eq!(lengths, [2_000, 2_000, 2_000, 2_000, 2_000, 0]);
+    met.extend(
+        pages
+            .iter()
+            .flatten()
+            .map(|(flow, _)| flow.member().into_owned()),
+    );
+    assert_eq!(met.len(), 10_000, "each once");
+}
+
+#[tokio::test]
+async fn who_hands_a_job_back_does_not_lose_its_turn_nor_take_another_one() {
+    let rig = rig("fairness = \"args.t\"").await;
+    rig.put(&jobs("a", 5)).await;
+    rig.put(&jobs("b", 5)).await;
+    // a's turn, then b's; a second round has begun.
+    let taken = claim(&rig, ME, 1, 3).await.jobs;
+    assert_eq!(tenants(&taken), ["a", "b", "a"]);
+    let line = |rig: &Rig| {
+        let ready = rig.queue.keys().ready[2].clone();
+        let mut conn = rig.conn.clone();
+        async move {
+            let mut cmd = redis::cmd("ZRANGE");
+            cmd.arg(&ready).arg(0).arg(-1).arg("WITHSCORES");
+            let line: Vec<(String, f64)> = cmd.query_async(&mut conn).await.unwrap();
+            line
+        }
+    };
+    let before = line(&rig).await;
+    let home = taken[2].home.clone();
+    let back = settlement(&taken[2], handed_back(home));
+    rig.queue.settle(ME, 0, &[back]).await.unwrap();
+    assert_eq!(line(&rig).await, before, "each keeps its place");
+    let next = claim(&rig, ME, 2, 2).await.jobs;
+    assert_eq!(tenants(&next), ["b", "a"]);
+    assert_eq!(number_of(&next[1]), 1, "the one that came back goes first");
 }
 
 #[tokio::test]

@@ -6,11 +6,13 @@
 
 mod bonds;
 mod check;
+mod drain;
 mod ends;
 mod expected;
 mod limits;
 mod op;
 mod operators;
+mod schedules;
 mod snapshot;
 mod world;
 

@@ -1,6 +1,7 @@
 //! What operators do: cancel, retry, purge, release.
 
 use super::rig::{ME, Rig, done, envelope, failures, flow, handed_back, record, settlement};
+use std::sync::Arc;
 use std::time::Duration;
 use tidegate::job::Priority;
 use tidegate::queue::FlowAllowance;
@@ -87,6 +88,34 @@ async fn a_running_job_is_asked_to_end_until_it_has() {
         rig.queue.look().await.unwrap().cancels,
         Vec::<String>::new()
     );
+}
+
+/// Redis keeps a small hash as a list, and gives it whole whatever one asks for; a large one comes in pieces.
+#[tokio::test]
+async fn however_many_wishes_there_are_each_is_heard_at_once() {
+    for wishes in [300, 2_000] {
+        let rig = Rig::new().await;
+        rig.put(&[
+            envelope("app.a", 1, r#","id":"x""#),
+            envelope("app.a", 2, r#","id":"y""#),
+        ])
+        .await;
+        rig.claim(2).await;
+        let cancels = rig.queue.keys().cancels.clone();
+        let mut pipe = redis::pipe();
+        for n in 0..wishes {
+            let wish = r#"{"at":1,"event":"cancel_asked","by":"ann@mail-1","note":"of another daemon's job"}"#;
+            pipe.hset(&cancels, format!("other-{n}"), wish).ignore();
+        }
+        pipe.query_async::<()>(&mut rig.conn.clone()).await.unwrap();
+        assert_eq!(cancel(&rig, "y").await, Cancelled::Asked);
+        let look = rig.queue.look().await.unwrap();
+        assert_eq!((look.cancels.len(), look.many_cancels), (0, true));
+        let mut held: Vec<Arc<str>> = (0..1_200).map(|n| format!("mine-{n}").into()).collect();
+        held.extend(["x".into(), "y".into()]);
+        let wished = rig.queue.cancels_among(&held).await.unwrap();
+        assert_eq!(wished, [Arc::from("y")]);
+    }
 }
 
 #[tokio::test]

@@ -20,9 +20,12 @@ function quarantining.evict(quarantine, stats, max, max_bytes, most)
   if gone > 0 then redis.pcall('HINCRBY', stats, 'quarantine_dropped', gone) end
 end
 
--- Takes one in.
-function quarantining.add(quarantine, stats, max, max_bytes, now, code, reason, raw)
+-- Takes one in; with the group in which it was counted as failed, and its id, if it was.
+function quarantining.add(quarantine, stats, max, max_bytes, now, code, reason, raw, group, id)
   local fields = {'at', string.format('%.0f', now), 'code', code, 'reason', reason, 'raw', raw}
+  if group then
+    for _, part in ipairs({'group', group, 'member', id or ''}) do fields[#fields + 1] = part end
+  end
   redis.call('XADD', quarantine, '*', unpack(fields))
   grow(stats, 'quarantine_bytes', quarantining.size(fields))
   quarantining.evict(quarantine, stats, max, max_bytes, 16)

@@ -1,92 +1,20 @@
--- What a job is tied to besides its flow, and how an end lets go of it. For scripts whose first nine keys are these:
+-- What a job is tied to besides its flow, and how an end lets go of it. Needs groups.lua. For scripts whose first nine keys
+-- are these:
 -- ties: id → fields joined by '\n'. 'f', 'c', 't': a lock, held until the job is finished, is claimed, or time is over;
---   'g': its group; 'r': ms for which its result is kept; 'w': the workflow it belongs to;
+--   'g': its group; 'G': the same, where it was counted already; 'n': a hash of what follows it, where that matters for
+--   merging; 'r': ms for which its result is kept; 'w': the workflow it belongs to;
 --   'i': an app gave its id, which the envelope may not tell any more once it is that of a later job under its lock
 -- locks: lock → '<id>|<f, c or t>|<ms when it is gone, or 0>|<ms of the first job under it>'
 -- lock_ends: locks that outlive their jobs, by the ms when they are gone
--- merges: id → envelopes that are to be united with its own, joined by ','
--- groups: group → '<size>|<s or a>|<members>|<done>|<failed>|<o open, d done, f failed, c cancelled>'
--- group_then: group → the envelope that follows, without its last brace
--- group_results: group → '+' or '!' (cut), then what is told of its members, joined by ','
--- group_times: group by the ms of its last change
-local TIES, LOCKS, LOCK_ENDS, MERGES, GROUPS, GROUP_THEN, GROUP_RESULTS, GROUP_TIMES, INBOX = unpack(KEYS, 1, 9)
-local TOLD_MAX = 262144
-local groups, told_of = {}, {}
+-- merges: id → envelopes that are to be united with its own, joined by '\0', which no JSON holds
+-- groups, group_then, group_results, group_times: see groups.lua; inbox
+local TIES, LOCKS, LOCK_ENDS, MERGES = unpack(KEYS, 1, 4)
 
 -- Redis does not roll back: a key of the wrong type must show before the first write.
 local function check_ties()
   for _, key in ipairs({TIES, LOCKS, MERGES, GROUPS, GROUP_THEN, GROUP_RESULTS}) do redis.call('HLEN', key) end
   for _, key in ipairs({LOCK_ENDS, GROUP_TIMES}) do redis.call('ZCARD', key) end
   redis.call('LLEN', INBOX)
-end
-
-local function group_of(name)
-  local group = groups[name]
-  if group == nil then
-    local text = redis.call('HGET', GROUPS, name) or ''
-    local size, when, members, done, failed, state = string.match(text, '^(%d+)|(%a)|(%d+)|(%d+)|(%d+)|(%a)$')
-    group = size and {size = tonumber(size), when = when, members = tonumber(members), done = tonumber(done),
-      failed = tonumber(failed), state = state} or false
-    groups[name] = group
-  end
-  return group
-end
-
--- Counts the end of a member; written by `keep_groups`.
-local function count_member(name, good, outcome)
-  local group = group_of(name)
-  if not group then return end
-  if good then group.done = group.done + 1 else group.failed = group.failed + 1 end
-  group.changed = true
-  told_of[name] = told_of[name] or {}
-  table.insert(told_of[name], outcome)
-end
-
--- What is told of the members of a group so far, and of those that ended just now.
-local function told_in_all(name)
-  local told = redis.call('HGET', GROUP_RESULTS, name) or '+'
-  local parts, bytes, cut = {}, #told, string.sub(told, 1, 1) == '!'
-  for _, outcome in ipairs(told_of[name] or {}) do
-    bytes = bytes + #outcome + 1
-    cut = cut or bytes > TOLD_MAX
-    if cut then break end
-    parts[#parts + 1] = outcome
-  end
-  local before = string.sub(told, 2)
-  if before ~= '' then table.insert(parts, 1, before) end
-  return cut, table.concat(parts, ',')
-end
-
--- A group whose members have all ended is over, and what follows it goes to the inbox.
-local function end_group(name, group, now)
-  local good = group.when == 'a' or group.failed == 0
-  group.state = good and 'd' or 'f'
-  local follows = redis.call('HGET', GROUP_THEN, name)
-  if good and follows then
-    local cut, told = told_in_all(name)
-    redis.call('RPUSH', INBOX, string.format(
-      '%s,"parents":[{"id":"%s","state":"group","at":%d,"result":{"size":%d,"done":%d,"failed":%d,"cut":%s}}%s%s]}',
-      follows, name, now, group.size, group.done, group.failed, tostring(cut), told == '' and '' or ',', told))
-  end
-  redis.call('HDEL', GROUP_THEN, name)
-  redis.call('HDEL', GROUP_RESULTS, name)
-end
-
--- Writes the groups that changed: once, at the end of a script.
-local function keep_groups(now)
-  for name, group in pairs(groups) do
-    if group and group.changed then
-      if group.state == 'o' and group.done + group.failed >= group.size then
-        end_group(name, group, now)
-      elseif group.state == 'o' and told_of[name] then
-        local cut, told = told_in_all(name)
-        redis.call('HSET', GROUP_RESULTS, name, (cut and '!' or '+') .. told)
-      end
-      redis.call('HSET', GROUPS, name, string.format('%d|%s|%d|%d|%d|%s', group.size, group.when, group.members,
-        group.done, group.failed, group.state))
-      redis.call('ZADD', GROUP_TIMES, now, name)
-    end
-  end
 end
 
 -- Whether an app gave the id of a job with these ties.
@@ -108,6 +36,9 @@ local function put_result(key, ttl, outcome)
   redis.call('PEXPIRE', key, string.format('%.0f', math.min(tonumber(ttl) or 0, 604800000)))
 end
 
+-- The envelopes that were to be united with that of a job.
+local function merged_into(id) return string.gmatch(redis.call('HGET', MERGES, id) or '', '[^%z]+') end
+
 -- Lets go of what a job was tied to; `tied` is its field of `ties`. `how` it ended is 'done', 'dead', 'cancelled',
 -- 'expired', 'quarantined' or 'purged'. `outcome` is what is told of it, and `result_key` where, both or neither given.
 -- A dead job may be run again: it keeps what that needs.
@@ -123,8 +54,13 @@ local function untie(id, tied, how, outcome, result_key, now)
       if how ~= 'done' then unlock(value, id) end
     elseif letter == 'g' then
       local group = group_of(value)
-      keep = keep and group and group.when == 's'
-      if not keep then count_member(value, how == 'done', outcome) end
+      member_of[id] = value
+      if not (keep and group and group.when == 's') then
+        count_member(value, how == 'done', outcome)
+        field = 'G' .. value
+      end
+    elseif letter == 'G' then
+      member_of[id] = value
     elseif letter == 'r' and result_key and how ~= 'purged' then
       put_result(result_key, value, outcome)
     end

@@ -10,6 +10,8 @@ pub struct Ties {
     /// The letter and the name of its lock.
     pub lock: Option<(char, String)>,
     pub group: Option<String>,
+    /// It was counted in that group already.
+    pub counted: bool,
     pub result: bool,
     pub workflow: Option<String>,
 }
@@ -38,6 +40,8 @@ pub struct Group {
 pub struct Bonds {
     pub locks: BTreeMap<String, Lock>,
     pub groups: BTreeMap<String, Group>,
+    /// Ids that were counted in a group, and whether they were refused there and may come back.
+    pub members: BTreeMap<(String, String), bool>,
     /// What is told at the result list of each id.
     pub results: BTreeMap<String, &'static str>,
 }
@@ -54,6 +58,7 @@ impl Ties {
         Self {
             lock: entry.lock(),
             group: entry.group(),
+            counted: false,
             result: entry.result,
             workflow: sent.workflow.clone(),
         }
@@ -100,6 +105,10 @@ impl Entry {
         }
     }
 
+    fn brings_then(&self) -> bool {
+        matches!(self.bond, Some(Bond::Group { then: true, .. }))
+    }
+
     pub fn is_debounced(&self) -> bool {
         self.rule() == Some(Rule::Debounce)
     }
@@ -111,6 +120,14 @@ impl Entry {
             Form::Later => Place::Delayed { due: false },
             _ => Place::Waiting,
         }
+    }
+}
+
+impl Job {
+    /// How many steps follow it, as those are told who want to merge with it; none if it did not come to be merged with.
+    fn follows_merging(&self) -> u8 {
+        let merges = self.sent.entry.rule() == Some(Rule::Merge);
+        if merges { self.sent.entry.then } else { 0 }
     }
 }
 
@@ -127,8 +144,7 @@ impl Model {
         if let Some(group) = &ties.group
             && !self.join(group, sent)
         {
-            self.quarantine.push(sent.clone());
-            self.count("quarantined");
+            self.set_aside(sent, false);
             if sent.entry.result {
                 self.bonds.results.insert(id.to_owned(), "quarantined");
             }
@@ -179,10 +195,20 @@ impl Model {
                 }
                 Some(Rule::Merge) if waits => {
                     let job = self.jobs.get_mut(&lock.holder).expect("it waits");
-                    job.merged.push(sent.raw.clone().expect("it was seen"));
-                    return Some("merged");
+                    let follows = (sent.entry.then, sent.entry.then == job.follows_merging());
+                    if matches!(follows, (0, _) | (_, true)) {
+                        job.merged.push(sent.raw.clone().expect("it was seen"));
+                        job.taken_in.push(sent.clone());
+                        job.troubled = true;
+                        return Some("merged");
+                    }
                 }
-                _ if holder.is_some() || lock.letter == 't' => return Some("skipped"),
+                _ if holder.is_some() || lock.letter == 't' => {
+                    if sent.entry.then > 0 {
+                        self.count("then_skipped");
+                    }
+                    return Some("skipped");
+                }
                 _ => {}
             }
         }
@@ -219,19 +245,18 @@ impl Model {
         job.ties.result |= result;
         job.place = sent.entry.place();
         job.sent = sent.clone();
-        (job.attempts, job.crashes, job.troubled) = (0, 0, false);
+        job.merged.clear();
+        job.taken_in.clear();
+        (job.attempts, job.crashes, job.troubled) = (0, 0, true);
     }
 
-    fn join(&mut self, name: &str, sent: &Sent) -> bool {
-        let Some(Bond::Group {
-            group: number,
-            then,
-        }) = sent.entry.bond
-        else {
-            return false;
+    fn group(&mut self, sent: &Sent) -> &mut Group {
+        let Some(Bond::Group { group: number, .. }) = sent.entry.bond else {
+            panic!("{sent:?} is no member");
         };
         let (size, always) = group_rule(number);
-        let group = self.bonds.groups.entry(name.to_owned()).or_insert(Group {
+        let name = format!("g{number}");
+        self.bonds.groups.entry(name).or_insert(Group {
             size,
             always,
             members: 0,
@@ -239,13 +264,61 @@ impl Model {
             failed: 0,
             state: 'o',
             then: false,
-        });
+        })
+    }
+
+    fn join(&mut self, name: &str, sent: &Sent) -> bool {
+        self.group(sent);
+        if let Some(id) = &sent.id {
+            self.forget_refused(name, id);
+        }
+        let group = self.group(sent);
         if group.members >= group.size {
             return false;
         }
         group.members += 1;
-        group.then |= then;
+        group.then |= sent.entry.brings_then() && group.state == 'o';
         true
+    }
+
+    /// One that can't be a member counts as failed, once for each id.
+    pub fn refuse(&mut self, sent: &Sent) -> bool {
+        let name = sent.entry.group().expect("it is a member");
+        let group = self.group(sent);
+        if group.state != 'o' || group.members >= group.size {
+            return false;
+        }
+        if let Some(id) = &sent.id {
+            let key = (name.clone(), id.clone());
+            let tied = self.jobs.get(id).and_then(|job| job.ties.group.as_ref());
+            if tied == Some(&name) || self.bonds.members.contains_key(&key) {
+                return false;
+            }
+            self.bonds.members.insert(key, true);
+        }
+        let group = self.group(sent);
+        group.members += 1;
+        group.then |= sent.entry.brings_then();
+        self.count_member(&name, false);
+        true
+    }
+
+    /// What was refused comes back.
+    pub fn forget_refused(&mut self, name: &str, id: &str) {
+        let key = (name.to_owned(), id.to_owned());
+        if self.bonds.members.get(&key) == Some(&true) {
+            self.bonds.members.remove(&key);
+            self.discount(name);
+        }
+    }
+
+    /// One that was counted as failed counts no more.
+    pub fn discount(&mut self, name: &str) {
+        let group = self.bonds.groups.get_mut(name).expect("it counted one");
+        if group.failed > 0 && group.members > 0 {
+            group.failed -= 1;
+            group.members -= 1;
+        }
     }
 
     /// A daemon took a job.
@@ -279,9 +352,15 @@ impl Model {
         }
         if let Some(name) = job.ties.group.clone() {
             let always = self.bonds.groups[&name].always;
-            if how != "dead" || always {
-                job.ties.group = None;
+            if !job.ties.counted && (how != "dead" || always) {
+                job.ties.counted = true;
                 self.count_member(&name, how == "done");
+            }
+            let key = (name, id.to_owned());
+            if how == "quarantined" {
+                self.bonds.members.insert(key, true);
+            } else if self.remember && job.given && how != "purged" {
+                self.bonds.members.insert(key, false);
             }
         }
         if how == "done" && job.sent.entry.then > 0 {

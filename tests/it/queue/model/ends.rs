@@ -1,11 +1,10 @@
-//! How deliveries end: settled, refused, found again, and the death of daemons. Then everything is brought to its end.
+//! How deliveries end: settled, refused, found again, and the death of daemons.
 
 use super::expected::{POISON, Place};
-use super::op::{DAEMONS, End, Op};
+use super::op::End;
 use super::snapshot::Snapshot;
 use super::world::{World, nth};
 use crate::queue::rig::{failures, flow, handed_back, record, settlement};
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 use tidegate::job::ties::outcome;
@@ -65,6 +64,7 @@ impl World<'_> {
             follow: then.map(|then| next_step(then, id, delivery.workflow.as_ref(), &text)),
             outcome: delivery.tied.then_some(text),
             result: delivery.keeps_result,
+            late: None,
         }
     }
 
@@ -308,88 +308,6 @@ impl World<'_> {
         let due = queue.look().await.unwrap().due;
         let promoted = queue.promote(incarnation, &due, &self.rig.catalog).await;
         assert!(matches!(promoted, Err(QueueError::LeaseLost)));
-    }
-
-    /// Everything that lives is brought to its end; then nothing is left but what is kept on purpose.
-    pub(super) async fn drain(&mut self) {
-        for who in 0..DAEMONS {
-            self.step(&Op::Die(who as u8)).await;
-        }
-        while !self.model.inbox.is_empty() {
-            self.admit(0).await;
-        }
-        self.look("the last admission").await;
-        self.go_on().await;
-        // Newly dead ones may come from what is rescued or dropped: ids, not places.
-        while let Some(id) = self.put_off() {
-            let home = self.home(&id);
-            assert!(
-                self.rig
-                    .queue
-                    .requeue(&id, &home, None, "ann")
-                    .await
-                    .unwrap()
-            );
-            assert!(self.model.requeued(&id));
-        }
-        self.look("the last requeue").await;
-        // Entries of cancelled jobs take a turn each, and what follows a job comes after it.
-        for _ in 0..2_000 {
-            while !self.model.inbox.is_empty() {
-                self.admit(0).await;
-            }
-            let claim = Op::Claim {
-                who: 0,
-                limit: 200,
-                closed: None,
-                lost: false,
-            };
-            self.step(&claim).await;
-            let all: Vec<_> = (0..self.daemons[0].held.len())
-                .map(|_| (0, End::Done))
-                .collect();
-            self.settle(0, &all, 1).await;
-            self.look("an end").await;
-            let idle = self.rig.queue.look().await.unwrap().heads.is_empty();
-            if idle && self.model.inbox.is_empty() {
-                break;
-            }
-        }
-        assert_eq!(self.model.jobs.len(), 0, "everything has ended");
-        self.look("the end").await;
-        let kept = [
-            "ids",
-            "quarantine",
-            "recent",
-            "settled",
-            "stats",
-            "taken",
-            "archive",
-            "archived",
-            "audit",
-            // Groups that wait for members, and what waits for them.
-            "group_results",
-            "group_then",
-            "group_times",
-            "groups",
-            // Locks that are held until long after.
-            "lock_ends",
-            "locks",
-            "workers",
-        ];
-        let found = Snapshot::of(self.rig).await;
-        let left: BTreeSet<&str> = found
-            .names()
-            .filter(|name| !kept.contains(name) && !name.starts_with("result:"))
-            .collect();
-        assert_eq!(left, BTreeSet::new(), "what outlived the jobs");
-    }
-
-    fn put_off(&self) -> Option<String> {
-        let jobs = self.model.jobs.iter();
-        let mut off =
-            jobs.filter(|(_, job)| matches!(job.place, Place::Delayed { .. } | Place::Dead));
-        off.next().map(|(id, _)| id.clone())
     }
 }
 

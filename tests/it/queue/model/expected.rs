@@ -2,6 +2,7 @@
 
 use super::bonds::{Bonds, Bound, Lock, Ties};
 use super::op::{End, Entry, Form};
+use super::schedules::Ticks;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Crashes that end a job.
@@ -33,14 +34,8 @@ impl Sent {
     /// A step of a workflow, with so many after it.
     pub fn step(then: u8) -> Self {
         let entry = Entry {
-            kind: 0,
-            key: 0,
-            class: 2,
-            id: None,
-            form: Form::Now,
-            bond: None,
-            result: false,
             then,
+            ..Entry::plain()
         };
         Self {
             entry,
@@ -60,6 +55,7 @@ pub struct Job {
     pub ties: Ties,
     /// Entries that are to be united with it.
     pub merged: Vec<String>,
+    pub taken_in: Vec<Sent>,
     pub place: Place,
     pub attempts: u32,
     pub crashes: u32,
@@ -67,6 +63,13 @@ pub struct Job {
     pub told: Option<String>,
     /// Whether a history is stored.
     pub troubled: bool,
+}
+
+/// A member that was counted when it was set aside: its group, and its id if it has one.
+#[derive(Debug, Clone)]
+pub struct Counted {
+    pub group: String,
+    pub id: Option<String>,
 }
 
 /// The queue as it must be.
@@ -88,11 +91,18 @@ pub struct Model {
     pub asked: BTreeSet<String>,
     /// Ended jobs, the latest first: id and state.
     pub recent: VecDeque<(String, &'static str)>,
-    /// Quarantined entries, the oldest first.
-    pub quarantine: Vec<Sent>,
+    /// Quarantined entries, the oldest first, and whether they were counted in their groups.
+    pub quarantine: Vec<(Sent, Option<Counted>)>,
     pub bonds: Bonds,
     /// The pauses there are, as the queue names them.
     pub paused: BTreeSet<String>,
+    /// Limits that operators changed, by kind: of a key, and of all keys.
+    pub limits: BTreeMap<String, (Option<usize>, Option<usize>)>,
+    /// Whether one of them was lowered while jobs may have run.
+    pub lowered: bool,
+    /// Jobs that started under each rate.
+    pub started: BTreeMap<String, usize>,
+    pub ticks: Ticks,
     pub stats: BTreeMap<&'static str, u64>,
 }
 
@@ -165,8 +175,13 @@ impl Model {
             self.taken += 1;
             if sent.entry.form == Form::Broken {
                 sent.id.as_ref().map(|id| self.reserved.remove(id));
-                self.quarantine.push(sent);
-                self.count("quarantined");
+                let counted = sent.entry.group().is_some() && self.refuse(&sent);
+                if let Some(id) = sent.id.as_ref().filter(|_| sent.entry.result)
+                    && !self.jobs.contains_key(id)
+                {
+                    self.bonds.results.insert(id.clone(), "quarantined");
+                }
+                self.set_aside(&sent, counted);
                 continue;
             }
             let id = id.clone().expect("a job has an id");
@@ -175,6 +190,9 @@ impl Model {
                 duplicates.push(index);
                 self.count("duplicates");
                 self.give_up_reservation(&id, &sent);
+                if sent.entry.group().is_some() {
+                    self.refuse(&sent);
+                }
                 continue;
             }
             self.reserved.remove(&id);
@@ -190,6 +208,7 @@ impl Model {
                 ties,
                 sent,
                 merged: Vec::new(),
+                taken_in: Vec::new(),
                 attempts: 0,
                 crashes: 0,
                 troubled: false,
@@ -200,12 +219,24 @@ impl Model {
         duplicates
     }
 
+    /// An entry is set aside; as a member that failed, if it was counted.
+    pub fn set_aside(&mut self, sent: &Sent, counted: bool) {
+        let group = sent.entry.group().filter(|_| counted);
+        let id = sent.id.clone();
+        let counted = group.map(|group| Counted { group, id });
+        self.quarantine.push((sent.clone(), counted));
+        self.count("quarantined");
+    }
+
     pub fn claimed(&mut self, id: &str, token: &str) {
         let job = self.jobs.get_mut(id).expect("it waited");
         assert_eq!(job.place, Place::Waiting, "{id} was claimed");
         job.place = Place::Running {
             token: token.to_owned(),
         };
+        if let Some(rate) = job.sent.entry.rate() {
+            *self.started.entry(rate).or_default() += 1;
+        }
         self.untie_claimed(id);
     }
 
@@ -239,7 +270,13 @@ impl Model {
             }
             End::Quarantine => {
                 let job = self.over(id, None, "quarantined");
-                self.quarantine.push(job.sent);
+                let counted = job.ties.group.map(|group| Counted {
+                    group,
+                    id: Some(id.to_owned()),
+                });
+                self.quarantine.push((job.sent, counted));
+                let more = job.taken_in.into_iter();
+                self.quarantine.extend(more.map(|sent| (sent, None)));
             }
         }
         true
@@ -370,7 +407,15 @@ impl Model {
     }
 
     pub fn released(&mut self, index: usize) {
-        let sent = self.quarantine.remove(index);
+        let (sent, counted) = self.quarantine.remove(index);
+        match counted {
+            Some(Counted {
+                group,
+                id: Some(id),
+            }) => self.forget_refused(&group, &id),
+            Some(Counted { group, id: None }) => self.discount(&group),
+            None => {}
+        }
         self.inbox.push_back(sent);
     }
 

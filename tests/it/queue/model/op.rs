@@ -1,7 +1,7 @@
 //! What daemons, apps and operators do, as values: proptest makes sequences of them and shrinks those that fail. Whom or
 //! what an operation is about is an index, taken modulo what there is, so that any part of a sequence is one too.
 
-use super::limits::{KEYS, KINDS_IN_ALL};
+use super::limits::{HIGHEST, KEYS, KINDS_IN_ALL, LIMITED};
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
@@ -66,6 +66,22 @@ pub enum Op {
     Release(u8),
     /// An operator pauses a kind or, by the number after the last kind, the queue; or lets it go on.
     Pause(u8),
+    /// An operator changes the limits of a kind that has some, of a key and of all keys, or gives them back.
+    Limit {
+        kind: u8,
+        limits: Option<(u8, u8)>,
+    },
+    /// The time passes that a rate is for.
+    Refill(u8),
+    /// A daemon serves the next tick of a schedule, by what it knew of it last; perhaps before its time.
+    Tick {
+        who: u8,
+        early: bool,
+    },
+    /// An operator pauses the schedule, or lets it go on.
+    PauseSchedule,
+    /// The auditor goes through everything, and finds nothing to put right.
+    Audit,
     /// A daemon dies; the one that takes its place fences it and returns its jobs.
     Die(u8),
 }
@@ -147,7 +163,8 @@ fn op() -> impl Strategy<Value = Op> {
     let who = || 0..DAEMONS as u8;
     let entries = || vec(entry(), 1..6);
     prop_oneof![
-        12 => entries().prop_map(Op::Push),
+        10 => entries().prop_map(Op::Push),
+        5 => rush().prop_map(Op::Push),
         8 => entries().prop_map(Op::Enqueue),
         2 => who().prop_map(Op::Peek),
         16 => who().prop_map(Op::Admit),
@@ -167,8 +184,26 @@ fn op() -> impl Strategy<Value = Op> {
         2 => any::<u8>().prop_map(Op::Shelve),
         2 => any::<u8>().prop_map(Op::Release),
         2 => (0..=KINDS_IN_ALL).prop_map(Op::Pause),
+        4 => (0..LIMITED, option::weighted(0.7, (1..=HIGHEST, 1..=HIGHEST)))
+            .prop_map(|(kind, limits)| Op::Limit { kind, limits }),
+        3 => any::<u8>().prop_map(Op::Refill),
+        3 => (who(), prop::bool::weighted(0.2)).prop_map(|(who, early)| Op::Tick { who, early }),
+        1 => Just(Op::PauseSchedule),
+        1 => Just(Op::Audit),
         3 => who().prop_map(Op::Die),
     ]
+}
+
+/// Jobs of one kind with rules, and of a few keys: so that they wait for each other.
+fn rush() -> impl Strategy<Value = Vec<Entry>> {
+    (3..KINDS_IN_ALL, vec(0..2_u8, 3..8)).prop_map(|(kind, keys)| {
+        let of_key = |key| Entry {
+            kind,
+            key,
+            ..Entry::plain()
+        };
+        keys.into_iter().map(of_key).collect()
+    })
 }
 
 fn entry() -> impl Strategy<Value = Entry> {
@@ -233,6 +268,20 @@ fn end() -> impl Strategy<Value = End> {
 }
 
 impl Entry {
+    /// One with nothing special about it.
+    pub fn plain() -> Self {
+        Self {
+            kind: 0,
+            key: 0,
+            class: 2,
+            id: None,
+            form: Form::Now,
+            bond: None,
+            result: false,
+            then: 0,
+        }
+    }
+
     pub fn given(&self) -> Option<String> {
         self.id.map(|n| format!("id-{n}"))
     }

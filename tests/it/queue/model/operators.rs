@@ -1,14 +1,26 @@
 //! What operators do to jobs, to what is in quarantine, and to the queue as a whole.
 
 use super::expected::Place;
-use super::limits::{KINDS_IN_ALL, kind};
-use super::world::World;
+use super::limits::{KINDS_IN_ALL, LIMITED, kind, limited};
+use super::world::{World, nth};
+use std::time::Duration;
 use tidegate::job::{Event, History, What};
-use tidegate::queue::control::Field;
+use tidegate::queue::audit::{Findings, Options};
+use tidegate::queue::control::{Field, LimitChange};
 use tidegate::queue::operate::Cancelled;
 use tidegate::queue::scan::{Shelved, State};
 
 impl World<'_> {
+    /// However far things have come, the auditor must take nothing for broken.
+    pub(super) async fn audit(&self) {
+        let options = Options {
+            repair: true,
+            pace: Duration::ZERO,
+        };
+        let found = self.rig.queue.sweep(&self.rig.catalog, options).await;
+        assert_eq!(found.unwrap(), Findings::default(), "the auditor");
+    }
+
     pub(super) async fn cancel(&mut self, pick: u8) {
         let Some(id) = self.pick(pick, |_| true) else {
             return;
@@ -110,6 +122,72 @@ impl World<'_> {
                 self.pause(what).await;
             }
         }
+        for kind in 0..LIMITED {
+            self.limit(kind, None).await;
+        }
+        if self.model.ticks.paused {
+            self.pause_schedule().await;
+        }
+    }
+
+    /// Changes the limits of a kind, or gives them back; who is parked where there is room by now goes on.
+    pub(super) async fn limit(&mut self, pick: u8, limits: Option<(u8, u8)>) {
+        let kind = kind(limited(pick));
+        let limits = limits.map(|(limit, total)| (Some(limit.into()), Some(total.into())));
+        let value = limits.map(|(limit, total)| {
+            let change = LimitChange {
+                limit,
+                total,
+                ..LimitChange::default()
+            };
+            serde_json::to_string(&change).unwrap()
+        });
+        let field = Field::Limit(Some(kind.to_owned()));
+        let change = self.rig.queue.change(&field, "ann", |_| value.clone());
+        change.await.unwrap();
+        match limits {
+            Some(limits) => drop(self.model.limits.insert(kind.to_owned(), limits)),
+            None => drop(self.model.limits.remove(kind)),
+        }
+        self.model.lowered = true;
+        let doubtful = self.rig.queue.doubtful_slots().await.unwrap().into_iter();
+        let doubtful: Vec<(String, Option<usize>)> = doubtful
+            .map(|slot| (self.model.slot_limit(&slot), slot))
+            .map(|(limit, slot)| (slot, Some(limit)))
+            .collect();
+        let by = &self.daemons[0].incarnation;
+        let put_right = self.rig.queue.unpark(by, &doubtful).await.unwrap();
+        assert_eq!(put_right.removed, 0, "holders that do not run");
+    }
+
+    /// Lets the time pass that a rate is for: what is used up of it is forgotten, and who waits for it is due.
+    pub(super) async fn refill(&mut self, pick: u8) {
+        let rates: Vec<String> = self.model.started.keys().cloned().collect();
+        let Some(rate) = nth(&rates, pick) else {
+            return;
+        };
+        let keys = self.rig.queue.keys();
+        self.rig.redis::<()>("ZREM", &[&keys.rates, rate]).await;
+        for class in 1..=5 {
+            let flow = format!("{class}:{rate}");
+            self.rig
+                .redis::<()>("ZADD", &[&keys.resume, "XX", "1", &flow])
+                .await;
+        }
+        self.model.started.remove(rate);
+        self.promote(0).await;
+    }
+
+    pub(super) async fn refill_all(&mut self) {
+        while !self.model.started.is_empty() {
+            self.refill(0).await;
+        }
+    }
+
+    /// Whether flows wait for their rates.
+    pub(super) async fn rates_wait(&self) -> bool {
+        let resume = &self.rig.queue.keys().resume;
+        self.rig.redis::<u64>("ZCARD", &[resume]).await > 0
     }
 }
 

@@ -5,6 +5,7 @@ use super::check::check;
 use super::expected::{Model, Place};
 use super::limits::kind;
 use super::op::{Bond, Case, DAEMONS, Entry, Form, Op, Rule};
+use super::schedules::Known;
 use super::snapshot::Snapshot;
 use crate::queue::rig::{Rig, envelope};
 use tidegate::job::Priority;
@@ -22,6 +23,8 @@ pub(super) struct Daemon {
     /// What it holds no more: settling these must be refused.
     pub past: Vec<RawDelivery>,
     pub peeked: Option<Peeked>,
+    /// What it knew last of the schedule.
+    pub known: Known,
 }
 
 pub struct World<'a> {
@@ -112,6 +115,11 @@ impl<'a> World<'a> {
             Op::Shelve(pick) => self.shelve(*pick).await,
             Op::Release(pick) => self.release(*pick).await,
             Op::Pause(what) => self.pause(*what).await,
+            Op::Limit { kind, limits } => self.limit(*kind, *limits).await,
+            Op::Refill(pick) => self.refill(*pick).await,
+            Op::Tick { who: w, early } => self.tick(who(w), *early).await,
+            Op::PauseSchedule => self.pause_schedule().await,
+            Op::Audit => self.audit().await,
             Op::Die(w) => self.die(who(w)).await,
         }
     }
@@ -199,6 +207,11 @@ impl<'a> World<'a> {
         match admission.unwrap() {
             Admission::Done { duplicates, .. } => {
                 assert!(current, "admitted what was taken by another daemon");
+                let entries = peeked.entries.iter();
+                let entries: Vec<String> = entries
+                    .map(|raw| String::from_utf8_lossy(raw).into_owned())
+                    .collect();
+                self.model.adopt(&entries);
                 let ids: Vec<Option<String>> = verdicts.iter().map(id_of).collect();
                 for (verdict, sent) in verdicts.iter().zip(&self.model.inbox) {
                     let reject = matches!(verdict, Verdict::Rejected { .. });
@@ -244,6 +257,7 @@ impl<'a> World<'a> {
                 "{taken:?} of {waiting:?}"
             );
         }
+        let ids: Vec<String> = jobs.iter().map(|job| job.id.clone()).collect();
         for job in jobs {
             self.model.claimed(&job.id, &job.token);
             assert_eq!(
@@ -262,9 +276,12 @@ impl<'a> World<'a> {
                 daemon.held.push(job);
             }
         }
+        if self.stones == 0 && closed.is_none() && self.model.paused.is_empty() {
+            self.model.check_turns(&ids);
+        }
     }
 
-    async fn promote(&mut self, who: usize) {
+    pub(super) async fn promote(&mut self, who: usize) {
         let look = self.rig.queue.look().await.unwrap();
         let by = &self.daemons[who].incarnation;
         let catalog = &self.rig.catalog;

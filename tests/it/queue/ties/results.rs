@@ -58,13 +58,7 @@ async fn every_end_is_told() {
             .into_iter()
             .find(|state| way.starts_with(state))
             .unwrap();
-        // What is set aside at promotion was tampered with in storage: nobody is told.
-        let expected = if way == "quarantined at promotion" {
-            Value::Null
-        } else {
-            json!(state)
-        };
-        assert_eq!(told(&rig, "x").await["state"], expected, "{way}");
+        assert_eq!(told(&rig, "x").await["state"], state, "{way}");
     }
     let rig = rig().await;
     rig.put(&[envelope("app.a", 1, &format!(r#"{ASK},"queue":"other""#))])
@@ -136,20 +130,68 @@ async fn a_job_that_waits_can_be_asked_later() {
     }
     assert_eq!(told(&rig, "x").await["result"], "x");
     assert_eq!(told(&rig, "u").await["result"], "u");
-    rig.put(&[envelope("app.a", 1, r#","id":"late""#)]).await;
-    let job = rig.claim(1).await.remove(0);
-    assert_eq!(
-        rig.queue.ask_result("late", ttl).await.unwrap(),
-        Asked::TooLate
-    );
-    assert!(done_with(&rig, &job, Value::Null).notice.outcome.is_none());
-    let end = crate::queue::rig::settlement(&job, super::dead());
-    assert_eq!(rig.settle(&[end]).await.stale, Vec::<usize>::new());
-    assert_eq!(
-        rig.queue.ask_result("late", ttl).await.unwrap(),
-        Asked::Dead
-    );
+    rig.put(&[envelope("app.a", 1, r#","id":"dead""#)]).await;
+    rig.end("dead", "dead").await;
+    let asked = rig.queue.ask_result("dead", ttl).await.unwrap();
+    assert_eq!(asked, Asked::Dead);
     assert!(rig.left_over().await.is_empty());
+}
+
+#[tokio::test]
+async fn a_job_that_runs_can_be_asked_until_it_is_settled() {
+    let ttl = Duration::from_secs(60);
+    for tied in [false, true] {
+        let rig = rig().await;
+        let more = if tied { r#","unique":{"key":"k"}"# } else { "" };
+        let one = |id: &str, more: &str| envelope("app.a", 1, &format!(r#","id":"{id}"{more}"#));
+        let ids = ["done", "ended", "dead", "cancelled", "back"];
+        rig.put(&[one("done", more)]).await;
+        rig.put(&ids[1..].iter().map(|id| one(id, "")).collect::<Vec<_>>())
+            .await;
+        let jobs = rig.claim(9).await;
+        for id in ids {
+            assert_eq!(rig.queue.ask_result(id, ttl).await.unwrap(), Asked::Yes);
+        }
+        let job = |id: &str| jobs.iter().find(|job| job.id == id).unwrap();
+        let mut done = done_with(&rig, job("done"), json!({"n": 7}));
+        if done.notice.outcome.is_none() {
+            let text = r#"{"id":"done","kind":"app.a","state":"done","result":{"n":7}}"#;
+            done.notice.late = Some(text.to_owned());
+        }
+        let end = |id: &str, ending| crate::queue::rig::settlement(job(id), ending);
+        let home = crate::queue::rig::flow(tidegate::job::Priority::Normal, "app.a");
+        let batch = [
+            done,
+            end("ended", super::finished(job("ended"), "done")),
+            end("dead", super::dead()),
+            end("cancelled", super::finished(job("cancelled"), "cancelled")),
+            end("back", crate::queue::rig::handed_back(home)),
+        ];
+        for _ in 0..2 {
+            let settled = rig.queue.settle(crate::queue::rig::ME, 1, &batch).await;
+            assert_eq!(settled.unwrap().stale, Vec::<usize>::new());
+        }
+        assert_eq!(told(&rig, "done").await["result"], json!({"n": 7}));
+        for (id, state) in [
+            ("ended", "done"),
+            ("dead", "dead"),
+            ("cancelled", "cancelled"),
+        ] {
+            let told = told(&rig, id).await;
+            assert_eq!((&told["id"], &told["state"]), (&json!(id), &json!(state)));
+            assert_eq!(
+                told["kind"].as_str(),
+                (id != "dead").then_some("app.a"),
+                "{told}"
+            );
+        }
+        assert_eq!(told(&rig, "back").await, Value::Null, "it has not ended");
+        let again = rig.claim(1).await.remove(0);
+        end_with(&rig, &again, json!("well")).await;
+        assert_eq!(told(&rig, "back").await["result"], "well");
+        rig.queue.bury(&["dead".to_owned()], None).await.unwrap();
+        assert!(rig.left_over().await.is_empty());
+    }
 }
 
 #[tokio::test]

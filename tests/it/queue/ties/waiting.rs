@@ -1,8 +1,9 @@
 //! What a waiting job takes over from later ones: replace, merge, debounce.
 
 use super::{args_of, finished, rig, unique};
-use crate::queue::rig::{Rig, envelope, settlement};
+use crate::queue::rig::{Rig, envelope, number_in, settlement};
 use serde_json::json;
+use tidegate::job::{History, What};
 use tidegate::queue::claim::RawDelivery;
 use tidegate::queue::operate::Cancelled;
 
@@ -87,6 +88,121 @@ async fn the_waiting_one_takes_in_the_arrays_of_later_ones() {
     rig.done(&next).await;
     assert_eq!(rig.stat("unique_merged").await, 2);
     assert!(rig.left_over().await.is_empty());
+}
+
+#[tokio::test]
+async fn what_follows_an_entry_is_not_lost_when_it_gives_way() {
+    let rig = rig().await;
+    let with = |n: u64, rule: &str, then: &str| {
+        let then = match then {
+            "" => String::new(),
+            kind => format!(r#","then":{{"kind":"{kind}"}}"#),
+        };
+        unique(n, rule, &then)
+    };
+    rig.push(&[
+        with(1, MERGE, "app.b"),
+        with(2, MERGE, "app.b"),
+        with(3, MERGE, ""),
+        // Something else follows it: a job of its own, and the one to merge with from then on.
+        with(4, MERGE, "app.kept"),
+        with(5, MERGE, ""),
+    ])
+    .await;
+    assert_eq!(rig.admit().await.1, [1, 2, 4]);
+    let jobs = rig.claim(9).await;
+    let taken: Vec<_> = jobs
+        .iter()
+        .map(|job| args_of(&rig, job)["n"].clone())
+        .collect();
+    assert_eq!(taken, [3, 5]);
+    for job in &jobs {
+        super::chains::end_with(&rig, job, json!(1)).await;
+    }
+    rig.admit().await;
+    for job in rig.claim(9).await {
+        rig.done(&job).await;
+    }
+    // One that is skipped is no job, and nothing follows it. That is counted.
+    let skip = r#""key":"s""#;
+    rig.put(&[with(6, skip, ""), with(7, skip, "app.b"), with(8, skip, "")])
+        .await;
+    assert_eq!(rig.stat("unique_skipped").await, 2);
+    assert_eq!(rig.stat("then_skipped").await, 1);
+    rig.done(&only(&rig).await).await;
+    assert!(rig.left_over().await.is_empty());
+}
+
+#[tokio::test]
+async fn what_later_ones_did_to_a_job_stands_in_its_history() {
+    let rig = rig().await;
+    rig.put(&[unique(1, REPLACE, r#","id":"a""#)]).await;
+    rig.later("a").await;
+    for n in 2..=200 {
+        rig.put(&[unique(n, REPLACE, "")]).await;
+    }
+    // All that it left behind in the flow is dropped on the way.
+    let job = rig.claim(500).await.remove(0);
+    let history = History::parse(&job.history).unwrap();
+    assert_eq!((history.attempts, history.errors.len()), (0, 1), "afresh");
+    let last = history.events.last().unwrap();
+    assert_eq!((last.event, last.times), (What::Replaced, Some(199)));
+    let failed = history.events.iter().filter(|e| e.event == What::Failed);
+    assert_eq!(failed.count(), 1, "what was before is told still");
+    rig.done(&job).await;
+    let found = rig.queue.find("a").await.unwrap().unwrap();
+    let events = found.history.events;
+    assert!(
+        events.iter().any(|e| e.event == What::Replaced),
+        "{events:?}"
+    );
+
+    rig.put(&[unique(1, MERGE, r#","id":"m""#), unique(2, MERGE, "")])
+        .await;
+    let job = only(&rig).await;
+    let history = History::parse(&job.history).unwrap();
+    assert_eq!(history.kind.as_deref(), Some("app.a"));
+    assert_eq!(history.events[0].event, What::Merged);
+}
+
+#[tokio::test]
+async fn what_is_replaced_takes_with_it_what_was_merged_into_it() {
+    let rig = rig().await;
+    let replace = r#""key":"k","until":"claimed","on_conflict":"replace""#;
+    rig.put(&[
+        unique(1, MERGE, ""),
+        unique(2, MERGE, ""),
+        unique(3, replace, ""),
+    ])
+    .await;
+    let job = only(&rig).await;
+    assert_eq!(args_of(&rig, &job)["n"], 3, "the newest counts");
+    rig.done(&job).await;
+    assert!(rig.left_over().await.is_empty());
+}
+
+#[tokio::test]
+async fn what_was_merged_into_a_job_is_set_aside_with_it() {
+    for way in ["quarantined at the claim", "quarantined at promotion"] {
+        let rig = rig().await;
+        rig.put(&[
+            unique(1, MERGE, r#","id":"m""#),
+            unique(2, MERGE, ""),
+            unique(3, MERGE, ""),
+        ])
+        .await;
+        rig.end("m", way).await;
+        let kept = rig.queue.quarantined("", 9).await.unwrap();
+        let numbers: Vec<u64> = kept.iter().map(|e| number_in(&e.raw)).collect();
+        assert_eq!(numbers, [1, 2, 3], "{way}");
+        let ids: Vec<String> = kept.into_iter().map(|e| e.id).collect();
+        assert_eq!(rig.queue.release(&ids).await.unwrap(), 3);
+        rig.admit().await;
+        let job = only(&rig).await;
+        assert_eq!(args_of(&rig, &job)["n"], 3, "they are one again");
+        rig.done(&job).await;
+        assert!(rig.left_over().await.is_empty());
+    }
 }
 
 #[tokio::test]
