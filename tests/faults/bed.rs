@@ -28,6 +28,8 @@ pub struct Setup {
     /// More of the configuration: whole sections.
     pub more: String,
     pub mix: Mix,
+    /// The size of a disk of its own for the Redis server.
+    pub redis_disk: Option<u64>,
     /// More arguments of the Redis server.
     pub redis_args: Vec<String>,
 }
@@ -38,6 +40,7 @@ impl Default for Setup {
             lease: Duration::from_secs(1),
             more: String::new(),
             mix: Mix::default(),
+            redis_disk: None,
             redis_args: Vec::new(),
         }
     }
@@ -92,6 +95,7 @@ impl Bed {
         let dir = tempfile::tempdir().unwrap();
         let mut options = RedisOptions::new(dir.path().join("redis"));
         options.append_only = true;
+        options.disk = setup.redis_disk;
         options.extra_args = setup.redis_args.clone();
         let redis = tokio::task::spawn_blocking(move || PrivateRedis::start(options).unwrap());
         let redis = redis.await.unwrap();

@@ -8,6 +8,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
 
 mod bed;
+mod build;
 mod invariants;
 mod load;
 mod oracle;
@@ -19,6 +20,7 @@ mod receiver;
 mod report;
 mod row;
 mod rows;
+mod selftest;
 mod supervisor;
 #[allow(dead_code)]
 #[path = "../it/support/mod.rs"]
@@ -29,7 +31,6 @@ use parking_lot::Mutex;
 use report::Line;
 use row::{Plan, Row};
 use std::fs;
-use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Instant;
@@ -50,6 +51,11 @@ struct Suite {
 }
 
 fn main() -> ExitCode {
+    if std::env::var_os(rows::poison::AS_DAEMON).is_some() {
+        let runtime = Builder::new_multi_thread().enable_all().build().unwrap();
+        runtime.block_on(rows::poison::run_daemon());
+        return ExitCode::SUCCESS;
+    }
     let (filters, options) = filters_and_options(std::env::args());
     let mut arguments = Arguments::from_iter(options);
     let number = |name: &str, default: u64| {
@@ -78,6 +84,7 @@ fn main() -> ExitCode {
     let began = Instant::now();
     let mut tests: Vec<Trial> = rows::ROWS.iter().map(|row| test(&suite, row)).collect();
     tests.extend(proxy_tests(&suite));
+    tests.extend(self_tests(&suite));
     let exact = arguments.exact;
     let wanted = |name: &str, f: &String| {
         if exact {
@@ -157,6 +164,30 @@ fn proxy_tests(suite: &Arc<Suite>) -> Vec<Trial> {
     )
 }
 
+/// The suite itself: it must find what is wrong with builds that are wrong.
+fn self_tests(suite: &Arc<Suite>) -> Vec<Trial> {
+    let each = selftest::FLAWS.iter().map(|flaw| {
+        let suite = Arc::clone(suite);
+        Trial::ignorable_test(
+            format!("selftest::{}", flaw.name.replace('-', "_")),
+            move || match suite
+                .runtime
+                .block_on(flaw.is_caught(suite.plan, &suite.places))
+            {
+                Ok(how) => {
+                    println!("{}: {how}", flaw.name);
+                    Ok(Completion::Completed)
+                }
+                Err(why) => Err(why.into()),
+            },
+        )
+    });
+    let clean = Trial::test("selftest::the_build_under_test_holds_no_flaw", || {
+        selftest::holds_no_flaw().map_err(Into::into)
+    });
+    each.chain([clean]).collect()
+}
+
 /// Prints the table of what was run, and leaves it in `target/faults`.
 fn tell(suite: &Suite, seconds: u64) {
     let mut lines = suite.lines.lock();
@@ -164,7 +195,7 @@ fn tell(suite: &Suite, seconds: u64) {
         return;
     }
     lines.sort_by_key(|line| line.number);
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("faults");
+    let folder = build::folder();
     let table = report::table(&lines);
     let json = report::json(&lines, suite.plan, seconds);
     println!(

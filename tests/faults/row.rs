@@ -3,7 +3,6 @@
 use crate::bed::Program;
 use futures::future::BoxFuture;
 use futures::stream::{self, StreamExt};
-use std::sync::OnceLock;
 use std::time::Duration;
 use tokio::sync::Semaphore;
 
@@ -123,7 +122,8 @@ impl Row {
         result
     }
 
-    async fn draw(&self, seed: u64) -> Outcome {
+    /// One trial, drawn anew if its fault found nothing to hit.
+    pub async fn draw(&self, seed: u64) -> Outcome {
         let mut outcome = self.once(seed).await;
         for draw in 1..DRAWS {
             if !matches!(outcome, Err(Failure::NotFired(_))) {
@@ -137,7 +137,10 @@ impl Row {
     /// One trial, in a task of its own, so that a panic is a failure like any other.
     async fn once(&self, seed: u64) -> Outcome {
         // Rows draw different numbers from the same seed.
-        let trial = (self.trial)(seed ^ (u64::from(self.number) << 56));
+        let trial = with_program(
+            program(),
+            (self.trial)(seed ^ (u64::from(self.number) << 56)),
+        );
         match tokio::spawn(tokio::time::timeout(LONGEST, trial)).await {
             Ok(Ok(outcome)) => outcome,
             Ok(Err(_)) => Err(Broken::new(format!("it was not over after {LONGEST:?}")).into()),
@@ -158,9 +161,18 @@ fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
         .unwrap_or_else(|| "a panic without words".to_owned())
 }
 
-static PROGRAM: OnceLock<Program> = OnceLock::new();
+tokio::task_local! {
+    static PROGRAM: Program;
+}
 
-/// The daemon under test: this build, unless another one was chosen.
+/// The daemon under test: this build, unless another one was chosen for the trial.
 pub fn program() -> Program {
-    PROGRAM.get_or_init(Program::current).clone()
+    PROGRAM
+        .try_with(Clone::clone)
+        .unwrap_or_else(|_| Program::current())
+}
+
+/// Runs trials with another program.
+pub async fn with_program<T>(program: Program, trials: impl Future<Output = T>) -> T {
+    PROGRAM.scope(program, trials).await
 }

@@ -1,10 +1,15 @@
 //! The rows of the matrix, by what is hit.
 
+mod clock;
 mod corrupt;
+mod disk;
 mod failover;
 mod killed;
+pub mod poison;
 mod server;
+mod starved;
 mod stopped;
+mod versions;
 mod wire;
 mod zombie;
 
@@ -24,8 +29,19 @@ pub const ROWS: &[Row] = &[
     server::FROZEN,
     wire::SLOW,
     server::OUT_OF_MEMORY,
+    disk::FULL,
     server::READ_ONLY,
+    clock::JUMPED,
+    poison::POISON,
     server::FLUSHED,
     stopped::TERMINATED,
+    versions::MIXED,
+    starved::STARVED,
     corrupt::CORRUPT,
 ];
+
+/// The row of this number.
+pub fn row(number: u8) -> &'static Row {
+    let found = ROWS.iter().find(|row| row.number == number);
+    found.unwrap_or_else(|| panic!("there is no row {number}"))
+}

@@ -45,6 +45,7 @@ impl Site {
         site
     }
 
+    #[allow(dead_code, reason = "for the fault suite, which shares this file")]
     /// The server is another one by now, for what the test itself asks.
     pub fn server_is(&mut self, redis_url: &str) {
         redis_url.clone_into(&mut self.redis_url);
@@ -126,10 +127,12 @@ impl Process {
         kill_process(pid, signal).unwrap();
     }
 
+    #[allow(dead_code, reason = "for the fault suite, which shares this file")]
     pub fn id(&self) -> u32 {
         self.child.id()
     }
 
+    #[allow(dead_code, reason = "for the fault suite, which shares this file")]
     /// How it ended, if it did.
     pub fn exited(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().unwrap()
