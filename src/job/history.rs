@@ -28,6 +28,9 @@ pub struct History {
     /// Its class then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub priority: Option<Priority>,
+    /// What it was told apart by when it was last put off.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<Arc<str>>,
     /// Attempts that ended as failures, since an operator last started it afresh.
     #[serde(default)]
     pub attempts: u32,

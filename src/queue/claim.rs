@@ -187,6 +187,7 @@ fn read_jobs(
         let Some(from) = flows.get(flow) else {
             return Err(QueueError::Reply(format!("no flow of number {flow}")));
         };
+        let mark = from.flow.mark().map_or_else(String::new, |m| m + ":");
         for _ in 0..rows.count()? {
             let (entry, raw) = (taken.lossy()?, taken.bytes()?);
             let (ready, id) = entry.split_at_checked(READY_DIGITS).unwrap_or_default();
@@ -195,7 +196,7 @@ fn read_jobs(
                 home: from.flow.clone(),
                 // Digits, unless somebody else wrote them.
                 ready_ms: ready.parse().unwrap_or(0),
-                token: format!("{token_prefix}{ready}"),
+                token: format!("{token_prefix}{mark}{ready}"),
                 id: id.get(1..).unwrap_or_default().to_owned(),
                 raw,
                 history: Vec::new(),

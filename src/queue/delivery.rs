@@ -146,7 +146,7 @@ impl RawDelivery {
             enqueued_ms: envelope.enqueued_at,
             ready_ms: self.ready_ms,
             claimed_ms: now_ms,
-            tied: !self.ties.is_empty(),
+            tied: super::ties::binds(&self.ties),
             keeps_result: super::ties::keeps_result(&self.ties),
             then: envelope.then.map(|then| then.get().into()),
             workflow: envelope.workflow,

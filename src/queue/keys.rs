@@ -34,6 +34,27 @@ impl Flow {
         Some(Self::of(*priority, member))
     }
 
+    /// What of it does not follow from the kind of a job alone: the number of its class, from 1, and `@` with its key.
+    /// Nothing for a flow of the default class without a key.
+    #[must_use]
+    pub fn mark(&self) -> Option<String> {
+        let class = self.priority.index() + 1;
+        match &self.key {
+            Some(key) => Some(format!("{class}@{key}")),
+            None => (self.priority != Priority::default()).then(|| class.to_string()),
+        }
+    }
+
+    /// The flow of a kind with such a mark.
+    #[must_use]
+    pub fn marked(kind: &str, mark: &str) -> Option<Self> {
+        let (class, key) = match mark.split_once('@') {
+            Some((class, key)) => (class, format!("@{key}")),
+            None => (mark, String::new()),
+        };
+        Self::named(&format!("{class}:{kind}{key}"))
+    }
+
     /// The reverse of [`Flow::member`].
     #[must_use]
     pub fn of(priority: Priority, member: &str) -> Self {

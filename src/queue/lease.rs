@@ -2,7 +2,7 @@
 
 use super::reply::Reply;
 use super::script::{FENCE, HEARTBEAT};
-use super::{Queue, QueueError};
+use super::{Flow, Queue, QueueError};
 use redis::Value;
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -38,6 +38,13 @@ impl RunningEntry {
         let incarnation = parts.next()?;
         let claim = parts.next()?.parse().ok()?;
         Some((incarnation, claim))
+    }
+
+    /// The flow it was taken from, of which its kind is known. None if the token does not say more than that.
+    #[must_use]
+    pub fn home(&self, kind: &str) -> Option<Flow> {
+        let mark = self.token.splitn(3, ':').nth(2)?.rsplit_once(':')?.0;
+        Flow::marked(kind, mark)
     }
 
     /// When the job became ready, ms. None if the token is not one of ours.

@@ -2,9 +2,11 @@
 
 use super::admit::flow_of;
 use super::script::PROMOTE;
+use super::ties::mark_of;
 use super::{Flow, Queue, QueueError};
 use crate::catalog::Catalog;
-use crate::job::Envelope;
+use crate::job::{Envelope, History};
+use std::collections::HashMap;
 
 /// Times end here, ms: they have thirteen digits in entries of flows, until the year 2286.
 const TIMES_END_MS: u64 = 10_000_000_000_000;
@@ -39,13 +41,19 @@ impl Queue {
     ) -> Result<Vec<(Flow, u64)>, QueueError> {
         let mut flows: Vec<(Flow, u64)> = Vec::new();
         let mut numbers = Vec::with_capacity(due.len());
-        for job in due {
+        let envelopes: Vec<_> = due
+            .iter()
+            .map(|job| Envelope::parse(&job.raw).ok())
+            .collect();
+        let mut strange = self.flows_of_strangers(due, &envelopes, catalog).await?;
+        for (job, envelope) in due.iter().zip(envelopes) {
             // What is no job, or has no time, goes to quarantine: number 0.
-            let (Ok(envelope), Some(due_ms)) = (Envelope::parse(&job.raw), job.due_ms()) else {
+            let (Some(envelope), Some(due_ms)) = (envelope, job.due_ms()) else {
                 numbers.push(0);
                 continue;
             };
-            let flow = flow_of(&envelope, catalog);
+            let known = strange.remove(&*job.id);
+            let flow = known.unwrap_or_else(|| flow_of(&envelope, catalog));
             let at = flows.iter().position(|(f, _)| *f == flow);
             numbers.push(at.unwrap_or(flows.len()) + 1);
             if at.is_none() {
@@ -99,4 +107,56 @@ impl Queue {
         PROMOTE.send(self, &cmd).await?;
         Ok(flows)
     }
+
+    /// The flows of due jobs whose kinds are not defined here, by id: what is stored with them says their class and key.
+    async fn flows_of_strangers<'a>(
+        &self,
+        due: &'a [Due],
+        envelopes: &[Option<Envelope>],
+        catalog: &Catalog,
+    ) -> Result<HashMap<&'a [u8], Flow>, QueueError> {
+        let strangers: Vec<(&[u8], &Envelope)> = due
+            .iter()
+            .zip(envelopes)
+            .filter_map(|(job, envelope)| Some((&*job.id, envelope.as_ref()?)))
+            .filter(|(_, envelope)| catalog.get(&envelope.kind).is_none())
+            .collect();
+        if strangers.is_empty() {
+            return Ok(HashMap::new());
+        }
+        let ids: Vec<&[u8]> = strangers.iter().map(|(id, _)| *id).collect();
+        type Stored = Vec<Option<Vec<u8>>>;
+        let (ties, histories): (Stored, Stored) = redis::pipe()
+            .cmd("HMGET")
+            .arg(&self.keys.ties)
+            .arg(&ids)
+            .cmd("HMGET")
+            .arg(&self.keys.meta)
+            .arg(&ids)
+            .query_async(&mut self.conn.clone())
+            .await?;
+        let stored = ties.into_iter().zip(histories);
+        let flow = |((id, envelope), (ties, history)): ((&'a [u8], &Envelope), _)| {
+            Some((id, stored_flow(envelope, ties, history)?))
+        };
+        Ok(strangers.into_iter().zip(stored).filter_map(flow).collect())
+    }
+}
+
+/// The flow of a job by what is stored with it: its ties since it came in delayed, its history since it was put off.
+fn stored_flow(
+    envelope: &Envelope,
+    ties: Option<Vec<u8>>,
+    history: Option<Vec<u8>>,
+) -> Option<Flow> {
+    let ties = ties.map(|ties| String::from_utf8_lossy(&ties).into_owned());
+    if let Some(mark) = ties.as_deref().and_then(mark_of) {
+        return Flow::marked(&envelope.kind, mark);
+    }
+    let history = History::parse(&history?)?;
+    Some(Flow {
+        priority: history.priority.or(envelope.priority)?,
+        kind: envelope.kind.as_str().into(),
+        key: history.key,
+    })
 }

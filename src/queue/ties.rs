@@ -23,6 +23,9 @@ pub struct Ties {
     pub result_ttl_ms: Option<u64>,
     /// The first job of its chain, or the group before it.
     pub workflow: Option<JobId>,
+    /// The mark of its flow, while it is delayed and its envelope alone does not say to which flow it goes: who promotes
+    /// it may not know its kind.
+    pub flow: Option<String>,
     /// A hash of what follows it, if it has a lock.
     pub then: Option<String>,
 }
@@ -77,6 +80,7 @@ impl Ties {
             group,
             result_ttl_ms: envelope.result_ttl_ms.or_else(of_spec).filter(|ms| *ms > 0),
             workflow: envelope.workflow.clone(),
+            flow: None,
             then: envelope
                 .then
                 .as_ref()
@@ -105,6 +109,7 @@ impl Ties {
             self.group.as_ref().map(|g| format!("g{}", g.id)),
             self.workflow.as_ref().map(|w| format!("w{w}")),
             self.result_ttl_ms.map(|ms| format!("r{ms}")),
+            self.flow.as_ref().map(|mark| format!("k{mark}")),
             self.then
                 .as_ref()
                 .filter(|_| self.merges())
@@ -157,6 +162,16 @@ impl Member {
         let then = self.then.as_deref().unwrap_or_default();
         format!("{}|{when}|{then}", self.size)
     }
+}
+
+/// The mark of the flow of a job with these stored ties, where they say it.
+pub(super) fn mark_of(stored: &str) -> Option<&str> {
+    stored.lines().find_map(|line| line.strip_prefix('k'))
+}
+
+/// Whether the end of a job with these stored ties means anything to others.
+pub(super) fn binds(stored: &str) -> bool {
+    stored.lines().any(|line| !line.starts_with('k'))
 }
 
 /// Whether somebody wants the result of a job with these stored ties.

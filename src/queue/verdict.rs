@@ -72,18 +72,22 @@ pub fn judge(raw: &[u8], queue: &str, catalog: &Catalog, now_ms: u64, random: [u
         Err(reject) => return rejected(reject),
     };
     let flow = flow_of(&envelope, catalog);
-    let ties =
+    let mut ties =
         match within_a_year(&envelope, now_ms).and_then(|()| fits(&mut envelope, queue, catalog)) {
             Ok(ties) => ties,
             Err(reject) => return rejected(reject),
         };
     let given = envelope.id.is_some();
+    let says_class = envelope.priority.is_some();
     let wait_ms = ties.as_ref().map_or(0, |t| t.wait_ms());
     let due_ms = envelope
         .ready_at(now_ms)
         .max(now_ms.saturating_add(wait_ms));
     let id = envelope.id.unwrap_or_else(|| JobId::mint(now_ms, random));
     if due_ms > now_ms {
+        if let Some(mark) = unsaid(&flow, says_class) {
+            ties.get_or_insert_default().flow = Some(mark);
+        }
         Verdict::Delayed {
             due_ms,
             flow,
@@ -99,6 +103,11 @@ pub fn judge(raw: &[u8], queue: &str, catalog: &Catalog, now_ms: u64, random: [u
             ties,
         }
     }
+}
+
+/// The mark of a flow that the envelope alone does not tell: its key, or a class that only its definition says.
+fn unsaid(flow: &Flow, says_class: bool) -> Option<String> {
+    flow.mark().filter(|_| flow.key.is_some() || !says_class)
 }
 
 /// Absolute times may be as far ahead as relative ones.

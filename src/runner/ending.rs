@@ -94,6 +94,7 @@ fn started(delivery: &Delivery) -> History {
     let mut history = delivery.history.clone().unwrap_or_else(|| {
         History::of(&job.kind, job.priority).begun(delivery.enqueued_ms, delivery.ready_ms)
     });
+    history.key.clone_from(&delivery.flow.key);
     let daemon = job.token.split(':').next().unwrap_or_default();
     history.push(
         Event::new(delivery.claimed_ms, What::Started)

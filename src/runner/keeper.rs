@@ -223,7 +223,7 @@ impl Keeper {
             .zip(ties)
             .map(|(((entry, (raw, meta)), slots), ties)| {
                 let crash = crashed.then_some(Crash { entry, now_ms });
-                let (kind, ending) = rescued(&registry.catalog, &raw, &meta, &ties, crash);
+                let (kind, ending) = rescued(&registry.catalog, entry, (&raw, &meta, &ties), crash);
                 let settlement = Settlement {
                     id: entry.id.as_str().into(),
                     token: entry.token.as_str().into(),
@@ -311,16 +311,18 @@ struct Crash<'a> {
 /// The kind of a job that nobody executes, and what becomes of it.
 fn rescued(
     catalog: &Catalog,
-    raw: &[u8],
-    meta: &[u8],
-    ties: &str,
+    entry: &RunningEntry,
+    (raw, meta, ties): (&[u8], &[u8], &str),
     crash: Option<Crash<'_>>,
 ) -> (Arc<str>, Ending) {
     let envelope = match Envelope::parse(raw) {
         Ok(envelope) => envelope,
         Err(reject) => return (UNKNOWN_KIND.into(), Ending::Quarantined(reject)),
     };
-    let flow = flow_of(&envelope, catalog);
+    // Where it was taken from, its token says: this daemon may not know its kind, or know it otherwise.
+    let flow = entry
+        .home(&envelope.kind)
+        .unwrap_or_else(|| flow_of(&envelope, catalog));
     let kind = Arc::clone(&flow.kind);
     let mut history = History::parse(meta);
     if let Some(Crash { entry, now_ms }) = crash {

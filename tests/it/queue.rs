@@ -15,5 +15,6 @@ mod progress;
 pub mod rig;
 mod schedules;
 mod settlement;
+mod strangers;
 mod ties;
 mod trouble;

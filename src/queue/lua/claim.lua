@@ -16,7 +16,7 @@
 --       error LEASE if not registered
 local workers, running, jobs, meta, tomb, delayed, resume, rates, holds, parked, ties, locks,
   merges = unpack(KEYS, 1, 13)
-local FIRST_READY, FIRST_FLOW, FIRST_ARG = 14, 19, 5
+local FIRST_READY, FIRST_FLOW, FIRST_ARG, DEFAULT_CLASS = 14, 19, 5, 3
 local limit, aging, gate_count = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local flow_count = (#ARGV - FIRST_ARG - 4 * gate_count) / 4
 if not redis.call('ZSCORE', workers, ARGV[1]) then return redis.error_reply('LEASE lost') end
@@ -37,91 +37,37 @@ local t = redis.call('TIME')
 local exact = t[1] * 1000 + t[2] / 1000
 local now = math.floor(exact)
 
--- What holds for several flows alike, with the room it leaves now.
-local gates, slot_key = {}, FIRST_FLOW + flow_count
+-- What holds for several flows alike.
+local gates = {}
 if gate_count > 0 then
   for _, key in ipairs({holds, parked}) do redis.call('HLEN', key) end
   redis.call('ZCARD', rates)
-end
-for g = 1, gate_count do
-  local at = FIRST_ARG + 4 * flow_count + 4 * (g - 1)
-  local letter, first, second = ARGV[at + 1], tonumber(ARGV[at + 3]), tonumber(ARGV[at + 4])
-  local gate = {number = g, name = ARGV[at + 2], wide = letter == string.upper(letter), ids = {}}
-  if string.lower(letter) == 's' then
-    gate.key = KEYS[slot_key]
-    slot_key = slot_key + 1
-    gate.room = first - redis.call('SCARD', gate.key)
-  else
-    -- What is used up of the time ahead; a rate that was made faster is not held to its past, from now on.
-    gate.every, gate.burst = first, second
-    local used = math.max(tonumber(redis.call('ZSCORE', rates, gate.name) or 0), exact)
-    gate.used = math.min(used, exact + first * second)
-    gate.cut = used - gate.used >= 1
-    gate.room = math.floor(second - (gate.used - exact) / first + 1e-6)
-  end
-  gate.left = gate.room
-  gates[g] = gate
-end
-
--- The ready time of an entry; 0 for one that nobody of us wrote, so that it is taken, found to be no job, and dropped.
-local function ready_of(entry)
-  return tonumber(string.match(entry, '^(%d%d%d%d%d%d%d%d%d%d%d%d%d):')) or 0
-end
-
-local function head_of(key)
-  local head = redis.call('LINDEX', key, 0)
-  return head and ready_of(head)
+  gates = read_gates(gate_count, FIRST_ARG + 4 * flow_count, FIRST_FLOW + flow_count, rates, exact)
 end
 
 local flows = {}
 for f = 1, flow_count do
-  local at, terms = FIRST_ARG + (f - 1) * 4, nil
-  local flow = {key = KEYS[FIRST_FLOW + f - 1], class = tonumber(ARGV[at + 1]), member = ARGV[at + 2],
-    allow = tonumber(ARGV[at + 3]), gates = {}}
-  terms = ARGV[at + 4]
-  flow.number, flow.ready = f, KEYS[FIRST_READY + flow.class - 1]
+  local at = FIRST_ARG + (f - 1) * 4
+  local class, member, terms = tonumber(ARGV[at + 1]), ARGV[at + 2], ARGV[at + 4]
+  local flow = {number = f, key = KEYS[FIRST_FLOW + f - 1], ready = KEYS[FIRST_READY + class - 1], class = class,
+    member = member, allow = tonumber(ARGV[at + 3]), gates = {}}
   flow.place = head_of(flow.key)
   if terms ~= '' then
     for g in string.gmatch(terms, '%d+') do flow.gates[#flow.gates + 1] = gates[tonumber(g)] end
     flow.fair = string.sub(terms, 1, 1) == 'f'
     if flow.fair and flow.place then
-      flow.place = tonumber(redis.call('ZSCORE', flow.ready, flow.member) or flow.place)
+      flow.place = tonumber(redis.call('ZSCORE', flow.ready, member) or flow.place)
     end
   end
   flows[f] = flow
 end
 
-local function rank(flow, place)
-  return math.max(1, flow.class - math.floor(math.max(0, now - place) / aging))
-end
-
--- The flow that is first in the order, and the one after it.
-local function first_two()
-  local best, second
-  for _, flow in ipairs(flows) do
-    if flow.place and flow.allow > 0 and not flow.shut then
-      flow.rank = rank(flow, flow.place)
-      if not best or flow.rank < best.rank or (flow.rank == best.rank and flow.place < best.place) then
-        best, second = flow, best
-      elseif not second or flow.rank < second.rank or (flow.rank == second.rank and flow.place < second.place) then
-        second = flow
-      end
-    end
-  end
-  return best, second
-end
-
--- How many of a flow's first entries come before the place of `second`: at least one.
-local function run_length(flow, second, most)
-  if flow.fair then return 1 end
-  if not second then return most end
-  local chunk = redis.call('LRANGE', flow.key, 1, math.min(most, 64) - 1)
-  for i, entry in ipairs(chunk) do
-    local ready = ready_of(entry)
-    local class = rank(flow, ready)
-    if class > second.rank or (class == second.rank and ready > second.place) then return i end
-  end
-  return #chunk + 1
+-- What the tokens of a flow's jobs begin with. The class and the key are in it, unless it is of the default class and has
+-- no key: who rescues a job may not know how its kind's jobs are told apart.
+local function token_prefix(flow)
+  local key = string.match(flow.member, '@.*') or ''
+  local mark = (flow.class ~= DEFAULT_CLASS or key ~= '') and flow.class .. key .. ':' or ''
+  return ARGV[1] .. ':' .. ARGV[2] .. ':' .. mark
 end
 
 -- Whether a cancelled job left this entry behind.
@@ -136,44 +82,44 @@ local function left_behind(entry, id)
   return true
 end
 
--- Of entries just taken from flows: those that are jobs, and the envelopes of these.
-local function living(entries)
-  local ids, kept, raws = {}, {}, {}
-  for i, entry in ipairs(entries) do ids[i] = string.sub(entry, 15) end
-  for i, raw in ipairs(redis.call('HMGET', jobs, unpack(ids))) do
-    if not (stoned and left_behind(entries[i], ids[i])) and raw then
-      kept[#kept + 1] = i
-      raws[#kept] = raw
-    end
+-- Entries taken from flows, with the ids in them, the flows they came from, and their envelopes; false for what is no job.
+local picked, ids, origin, raws, count = {}, {}, {}, {}, 0
+
+-- Reads the envelopes of those from number `first` to `last`; returns how many of them are jobs.
+local function read(first, last)
+  local alive = 0
+  for n, raw in ipairs(redis.call('HMGET', jobs, unpack(ids, first, last))) do
+    local i = first + n - 1
+    raws[i] = not (stoned and left_behind(picked[i], ids[i])) and raw
+    if raws[i] then alive = alive + 1 end
   end
-  return kept, raws
+  return alive
 end
 
-local picked, origin, raws, popped, turn = {}, {}, {}, 0, 0
+-- Up to here what was picked is read; what comes of flows without limits is read in one go.
+local read_to, taken, turn = 0, 0, 0
 -- What was dropped under a limit is made up for, a few hundred at most.
-while #picked < limit and popped < limit + 256 do
-  local best, second = first_two()
+while taken < limit and count < limit + 256 do
+  local best, second = first_two(flows, now, aging)
   if not best then break end
-  local most = math.min(limit - #picked, best.allow)
-  for _, gate in ipairs(best.gates) do
-    most = math.min(most, gate.left)
-    if gate.left < 1 then best.shut = best.shut or gate end
-  end
-  if not best.shut then
-    local entries = redis.call('LPOP', best.key, run_length(best, second, most))
-    popped = popped + #entries
-    best.touched = true
-    local kept, found = nil, nil
+  local most, shut = through(best.gates, math.min(limit - taken, best.allow))
+  best.shut = shut
+  if not shut then
+    local entries, first = redis.call('LPOP', best.key, run_length(best, second, most, now, aging)), count + 1
+    for _, entry in ipairs(entries) do
+      count = count + 1
+      picked[count], ids[count], origin[count] = entry, string.sub(entry, 15), best
+    end
+    local got = #entries
     if best.gates[1] then
-      kept, found = living(entries)
-      for _, gate in ipairs(best.gates) do gate.left = gate.left - #kept end
+      if read_to < first - 1 then read(read_to + 1, first - 1) end
+      got = read(first, count)
+      read_to = count
+      for _, gate in ipairs(best.gates) do gate.left = gate.left - got end
     end
-    for i = 1, kept and #kept or #entries do
-      picked[#picked + 1] = entries[kept and kept[i] or i]
-      origin[#picked] = best
-      raws[#picked] = found and found[i]
-    end
-    best.allow = best.allow - (kept and #kept or #entries)
+    taken = taken + got
+    best.touched = true
+    best.allow = best.allow - got
     best.place = head_of(best.key)
     if best.fair and best.place then
       turn = turn + 1
@@ -181,66 +127,58 @@ while #picked < limit and popped < limit + 256 do
     end
   end
 end
+if read_to < count then read(read_to + 1, count) end
 
--- What came of flows without limits is looked at in one go.
-local unread = {}
-for i, entry in ipairs(picked) do
-  if not raws[i] then unread[#unread + 1] = i end
-end
-if #unread > 0 then
-  local entries = {}
-  for n, i in ipairs(unread) do entries[n] = picked[i] end
-  local kept, found = living(entries)
-  for n, k in ipairs(kept) do raws[unread[k]] = found[n] end
-end
-
--- Takes a flow out of line until somebody gives back a slot of its key, or until its rate lets it start again.
-local function park(flow, gate)
-  redis.call('ZREM', flow.ready, flow.member)
-  local line = flow.class .. ':' .. flow.member .. ':'
-  if gate.key then
-    local listed = redis.call('HGET', parked, gate.name) or ''
-    if not string.find('\n' .. listed, '\n' .. line, 1, true) then
-      local before = listed == '' and '' or listed .. '\n'
-      redis.call('HSET', parked, gate.name, before .. line .. string.format('%.3f', flow.place))
-    end
-  else
-    redis.call('ZADD', resume, gate.next, flow.class .. ':' .. flow.member)
-    next_due = math.min(next_due, gate.next)
-  end
-end
-
-local heads, rows, taken, histories, tied, shut = {}, {}, {}, {}, {}, {}
-for _, gate in ipairs(gates) do
-  if gate.every then gate.next = math.ceil(gate.used + (gate.room - gate.left) * gate.every - (gate.burst - 1) * gate.every) end
-end
+local heads, shut = {}, {}
 for f, flow in ipairs(flows) do
   heads[f] = flow.place and math.floor(flow.place) or -1
+  local gate = flow.shut
   if not flow.place then
     redis.call('ZREM', flow.ready, flow.member)
-  elseif flow.shut and not flow.shut.wide then
-    park(flow, flow.shut)
+  elseif gate and not gate.wide then
+    park(flow, gate, parked, resume)
+    if not gate.key then next_due = math.min(next_due, next_start(gate)) end
     heads[f] = -2
   elseif flow.touched then
     redis.call('ZADD', flow.ready, flow.place, flow.member)
   end
-  if flow.place and flow.shut and flow.shut.wide and not flow.shut.told then
-    local gate = flow.shut
+  if flow.place and gate and gate.wide and not gate.told then
     gate.told = true
     if gate.key then redis.call('HSETNX', parked, gate.name, '') end
-    shut[#shut + 1], shut[#shut + 2] = gate.number, gate.next or -1
+    shut[#shut + 1], shut[#shut + 2] = gate.number, gate.every and next_start(gate) or -1
   end
 end
 
-local ids, at = {}, {}
-for i = 1, #picked do
-  if raws[i] then
-    ids[#ids + 1] = string.sub(picked[i], 15)
-    at[#ids] = i
+-- The jobs, each under its token; how many of a flow follow each other stands in `rows`.
+local rows, claimed, tokens, their_ids, held, n, row, flow, prefix = {}, {}, {}, {}, {}, 0, 0, nil, nil
+for i = 1, count do
+  local raw = raws[i]
+  if raw then
+    if origin[i] ~= flow then
+      flow, row = origin[i], row + 2
+      rows[row - 1], rows[row] = flow.number, 0
+      prefix = token_prefix(flow)
+    end
+    rows[row] = rows[row] + 1
+    n = n + 1
+    local at, entry, id = 2 * n, picked[i], ids[i]
+    tokens[at - 1], tokens[at] = id, prefix .. string.sub(entry, 1, 13)
+    claimed[at - 1], claimed[at] = entry, raw
+    their_ids[n] = id
+    if flow.gates[1] then take_slots(flow, id, held) end
   end
 end
-local metas = troubled and #ids > 0 and redis.call('HMGET', meta, unpack(ids)) or {}
-local bonds = bound and #ids > 0 and redis.call('HMGET', ties, unpack(ids)) or {}
+if n > 0 then redis.call('HSET', running, unpack(tokens)) end
+if held[1] then redis.call('HSET', holds, unpack(held)) end
+keep_gates(gates, rates, now)
+
+-- What some of them have besides.
+local histories, tied = {}, {}
+if troubled and n > 0 then
+  for j, history in ipairs(redis.call('HMGET', meta, unpack(their_ids))) do
+    if history then histories[#histories + 1], histories[#histories + 2] = j, history end
+  end
+end
 
 -- A lock that is held until the claim is given up; what waits to be united with the job is told.
 local function tell_ties(id, number, bond)
@@ -250,42 +188,11 @@ local function tell_ties(id, number, bond)
   end
   tied[#tied + 1], tied[#tied + 2], tied[#tied + 3] = number, bond, redis.call('HGET', merges, id) or ''
 end
-
-local prefix, tokens, held, n, flow = ARGV[1] .. ':' .. ARGV[2] .. ':', {}, {}, 0, nil
-for j, id in ipairs(ids) do
-  local i = at[j]
-  tokens[n + 1], tokens[n + 2] = id, prefix .. string.sub(picked[i], 1, 13)
-  taken[n + 1], taken[n + 2] = picked[i], raws[i]
-  n = n + 2
-  if origin[i] ~= flow then
-    flow = origin[i]
-    rows[#rows + 1], rows[#rows + 2] = flow.number, 0
-  end
-  rows[#rows] = rows[#rows] + 1
-  if metas[j] then histories[#histories + 1], histories[#histories + 2] = j, metas[j] end
-  if bonds[j] then tell_ties(id, j, bonds[j]) end
-  if flow.gates[1] then
-    local names = {}
-    for _, gate in ipairs(flow.gates) do
-      if gate.key then
-        gate.ids[#gate.ids + 1] = id
-        names[#names + 1] = gate.name
-      end
-    end
-    if names[1] then held[#held + 1], held[#held + 2] = id, table.concat(names, '\n') end
-  end
-end
-if n > 0 then redis.call('HSET', running, unpack(tokens)) end
-if #held > 0 then redis.call('HSET', holds, unpack(held)) end
-for _, gate in ipairs(gates) do
-  if gate.ids[1] then redis.call('SADD', gate.key, unpack(gate.ids)) end
-  if gate.every and (gate.left < gate.room or gate.cut) then
-    redis.call('ZADD', rates, gate.used + (gate.room - gate.left) * gate.every, gate.name)
-    -- A rate of which nothing is used up needs no memory.
-    local idle = redis.call('ZRANGE', rates, '-inf', now, 'BYSCORE', 'LIMIT', 0, 4)
-    if #idle > 0 then redis.call('ZREM', rates, unpack(idle)) end
+if bound and n > 0 then
+  for j, bond in ipairs(redis.call('HMGET', ties, unpack(their_ids))) do
+    if bond then tell_ties(their_ids[j], j, bond) end
   end
 end
 
-return {now, next_due < 1e13 and math.floor(math.max(next_due, -1)) or -1, heads, rows, taken, histories, tied,
-  shut, popped - #ids}
+return {now, next_due < 1e13 and math.floor(math.max(next_due, -1)) or -1, heads, rows, claimed, histories, tied,
+  shut, count - n}

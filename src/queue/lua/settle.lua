@@ -192,34 +192,8 @@ for i = 1, n do
   end
 end
 
--- Puts jobs back where they stood: before what became ready later, behind what became ready earlier.
-local function put_back(flow, back, kind)
-  local newest, order = '', {}
-  for i, entry in ipairs(back) do
-    order[i] = {string.sub(entry, 1, 13), i, entry}
-    newest = order[i][1] > newest and order[i][1] or newest
-  end
-  -- More than a few hundred can't have been put back before them just now.
-  local older, first = 0, redis.call('LRANGE', flow, 0, 499)
-  for i, entry in ipairs(first) do
-    local ready = string.sub(entry, 1, 13)
-    if ready >= newest then break end
-    order[#order + 1] = {ready, n + i, entry}
-    older = i
-  end
-  table.sort(order, function(x, y) return x[1] < y[1] or (x[1] == y[1] and x[2] < y[2]) end)
-  if older > 0 then redis.call('LPOP', flow, older) end
-  local entries = {}
-  for i = #order, 1, -1 do entries[#entries + 1] = order[i][3] end
-  redis.call('LPUSH', flow, unpack(entries))
-  -- A place that is not the ready time of the head is that of a flow which takes turns: it stays there.
-  local place = first[1] and string.find(kind, '@', 1, true) and redis.call('ZSCORE', back.ready, kind)
-  if place and tonumber(place) ~= tonumber(string.sub(first[1], 1, 13)) then return end
-  redis.call('ZADD', back.ready, tonumber(order[1][1]) or 0, kind)
-end
-
 for f, back in pairs(handed_back) do
-  put_back(KEYS[FIRST_FLOW + f - 1], back, ARGV[first_kind + f - 1])
+  put_back(KEYS[FIRST_FLOW + f - 1], back.ready, ARGV[first_kind + f - 1], back)
 end
 if #ended > 0 then redis.call('HDEL', running, unpack(ended)) end
 for _, ids_told in ipairs(told and {ended, lost} or {}) do

@@ -114,6 +114,7 @@ fn put_off_for(delivery: &Delivery, now_ms: u64, delay: Duration, why: &str) -> 
         History::of(&flow.kind, flow.priority).begun(delivery.enqueued_ms, delivery.ready_ms)
     };
     let mut history = delivery.history.clone().unwrap_or_else(fresh);
+    history.key.clone_from(&delivery.flow.key);
     let due_ms = now_ms.saturating_add(u64::try_from(delay.as_millis()).unwrap_or(u64::MAX));
     history.push(Event::new(now_ms, What::PutOff).due(due_ms).note(why));
     history

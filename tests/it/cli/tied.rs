@@ -171,3 +171,41 @@ async fn who_waits_for_a_duplicate_waits_for_the_first() {
     );
     drop(daemon);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_waits_for_a_job_that_runs_already_is_told_its_end() {
+    let site = std::sync::Arc::new(Site::new("", &[]));
+    let go = site.path("go");
+    let shell = format!("while [ ! -e {} ]; do sleep 0.02; done", go.display());
+    site.write_job(
+        "0.toml",
+        &format!(
+            "kind = \"app.wait\"\nhandler = \"exec\"\n[exec]\ncommand = [\"/bin/sh\", \"-c\", \"{shell}\"]\n"
+        ),
+    );
+    let _daemon = site.start("a");
+    let queue = site.queue("default").await;
+    json_at(&site, &["enqueue", "app.wait", "--id", "r"]).ok();
+    ends(&site, "r", "running").await;
+    let waits = tokio::task::spawn_blocking({
+        let site = std::sync::Arc::clone(&site);
+        move || json_at(&site, &["enqueue", "app.wait", "--id", "r", "--wait"]).ok()
+    });
+    wait_until("it is asked", DEADLINE, || async {
+        let (_, tied) = queue.walk_ties(0).await.unwrap();
+        tied.iter()
+            .any(|(id, ties)| id == "r" && ties.starts_with('r'))
+    })
+    .await;
+    let start = std::time::Instant::now();
+    std::fs::write(go, "").unwrap();
+    let ended = waits.await.unwrap();
+    assert_eq!(
+        (&ended["state"], &ended["status"]),
+        (&json!("done"), &json!("duplicate"))
+    );
+    // It is told, not looked for: that would be after ten seconds.
+    assert!(start.elapsed() < std::time::Duration::from_secs(8));
+    let (_, tied) = queue.walk_ties(0).await.unwrap();
+    assert!(tied.is_empty(), "{tied:?}");
+}

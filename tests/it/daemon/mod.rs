@@ -15,4 +15,5 @@ pub mod process;
 mod progress;
 mod purge;
 mod reload;
+mod upgrade;
 mod workflows;

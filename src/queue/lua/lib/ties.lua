@@ -1,6 +1,7 @@
 -- What a job is tied to besides its flow, and how an end lets go of it. Needs groups.lua. For scripts whose first nine keys
 -- are these:
 -- ties: id → fields joined by '\n'. 'f', 'c', 't': a lock, held until the job is finished, is claimed, or time is over;
+--   'k': the class and key of its flow, where its envelope alone does not say them;
 --   'g': its group; 'G': the same, where it was counted already; 'n': a hash of what follows it, where that matters for
 --   merging; 'r': ms for which its result is kept; 'w': the workflow it belongs to;
 --   'i': an app gave its id, which the envelope may not tell any more once it is that of a later job under its lock

@@ -14,6 +14,8 @@ pub struct Ties {
     pub counted: bool,
     pub result: bool,
     pub workflow: Option<String>,
+    /// It came in delayed, and which key it is of its definition says: that is noted.
+    pub flow: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -61,6 +63,7 @@ impl Ties {
             counted: false,
             result: entry.result,
             workflow: sent.workflow.clone(),
+            flow: entry.partition().is_some() && entry.place() != Place::Waiting,
         }
     }
 
