@@ -4,7 +4,7 @@
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test setup fmt lint bench deny doc clean
+.PHONY: help demo test faults setup fmt lint bench deny doc clean
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -17,6 +17,10 @@ demo: ## See it work: private servers, an app, jobs of every priority, a depende
 test: ## Run every test, against private servers
 	@scripts/setup.sh test
 	cargo test --locked
+
+faults: ## Run the fault suite: N= trials per row (20), ROW= one row alone, SEED= the first trial's, AT_ONCE= trials at a time
+	@scripts/setup.sh test
+	FAULTS_N=$(or $(N),20) FAULTS_SEED=$(SEED) FAULTS_AT_ONCE=$(AT_ONCE) cargo test --locked --test faults -- $(if $(ROW),row_$(shell printf '%02d' $(ROW)))
 
 setup: ## Find or install what the tests and the demo need: Redis, PostgreSQL, Node
 	@scripts/setup.sh demo

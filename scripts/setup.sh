@@ -42,6 +42,9 @@ missing_needs() {
   has setpriv || echo setpriv
   has redis-server || has valkey-server || echo redis
   has_postgres || echo postgres
+  if [ "$1" = test ]; then
+    has faketime || echo faketime
+  fi
   if [ "$1" = demo ]; then
     { has node && has npm; } || echo node
   fi
@@ -110,6 +113,7 @@ apt_packages() {
       setpriv) echo util-linux ;;
       redis) echo redis-server ;;
       postgres) echo postgresql ;;
+      faketime) echo faketime ;;
       node) echo nodejs npm ;;
     esac
   done
@@ -118,9 +122,9 @@ apt_packages() {
 say_packages() {
   cat >&2 <<TEXT
 setup: missing: $1. The packages that bring everything:
-  apt   gcc libc6-dev util-linux redis-server postgresql nodejs npm
-  dnf   gcc util-linux redis (or valkey) postgresql-server postgresql nodejs npm
-  apk   build-base setpriv redis postgresql nodejs npm
+  apt   gcc libc6-dev util-linux redis-server postgresql faketime nodejs npm
+  dnf   gcc util-linux redis (or valkey) postgresql-server postgresql libfaketime nodejs npm
+  apk   build-base setpriv redis postgresql libfaketime nodejs npm
   brew  redis postgresql@17 node (to build and to run the daemon; the tests and the demo need Linux)
 TEXT
 }

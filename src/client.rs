@@ -186,7 +186,7 @@ impl Client {
     /// The configuration is wrong, or Redis can't be reached.
     pub async fn connect(url: &str) -> Result<Self, ClientError> {
         let mut config = config::load(&Sources::default())?;
-        config.redis.url = Secret::new(url);
+        config.redis.move_to(Secret::new(url));
         Self::open(&config).await
     }
 

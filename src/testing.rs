@@ -250,7 +250,7 @@ impl Sandbox {
         let started = tokio::task::spawn_blocking(start).await;
         let (redis, folder) = started.map_err(|e| TestError::Stack(e.to_string()))??;
         let mut config = config::load(&Sources::default()).map_err(DaemonError::from)?;
-        config.redis.url = Secret::new(redis.url());
+        config.redis.move_to(Secret::new(redis.url()));
         // How busy a machine is that runs tests says nothing about them.
         config.gate.mode = config::GateMode::Off;
         Ok(Self {

@@ -54,7 +54,7 @@ pub async fn run(_: Args, global: &Global) -> Result<Report, CliError> {
 async fn standing(config: &Config, bridge: &BridgeConfig) -> Result<Standing, CliError> {
     let mut there = config.clone();
     if let Some(url) = &bridge.redis_url {
-        there.redis.url = url.clone();
+        there.redis.move_to(url.clone());
     }
     let conn = connect(&there).await?;
     Ok(Namespace::new(&bridge.namespace, conn).standing().await?)

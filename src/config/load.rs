@@ -225,6 +225,14 @@ mod tests {
             ("[gate]\nmode = \"open\"", &["gate.mode", "open", "shadow"]),
             ("[redis]\nurl = \"http://x\"", &["redis.url", "redis://"]),
             (
+                "[redis]\nsentinels = [\"redis://a:26379\", \"10.0.0.1:26379\"]",
+                &["redis.sentinels", "redis://"],
+            ),
+            (
+                "[redis]\nsentinels = [\"redis://a:26379\"]\nsentinel_name = \"\"",
+                &["redis.sentinel_name"],
+            ),
+            (
                 "[admin]\nlisten = \"0.0.0.0:80\"",
                 &["admin.listen", "loopback", "admin.token"],
             ),

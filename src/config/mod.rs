@@ -74,6 +74,10 @@ pub struct Config {
 pub struct RedisConfig {
     /// Server URL.
     pub url: Secret,
+    /// Sentinels that know where the server is; none if `url` says it.
+    pub sentinels: Vec<Secret>,
+    /// What the Sentinels call it.
+    pub sentinel_name: String,
     /// First part of every key.
     pub prefix: String,
     /// Deadline of one command.
@@ -82,6 +86,14 @@ pub struct RedisConfig {
     /// Deadline of connecting.
     #[serde(with = "duration")]
     pub connect_timeout: Duration,
+}
+
+impl RedisConfig {
+    /// Makes it the server of this URL, whatever Sentinels would say.
+    pub fn move_to(&mut self, url: Secret) {
+        self.url = url;
+        self.sentinels.clear();
+    }
 }
 
 /// `[database]`

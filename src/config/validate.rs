@@ -79,6 +79,13 @@ impl Problems {
             c.redis.url.reveal(),
             &["redis", "rediss", "unix", "redis+unix"],
         );
+        for sentinel in &c.redis.sentinels {
+            self.scheme("redis.sentinels", sentinel.reveal(), &["redis", "rediss"]);
+        }
+        if !c.redis.sentinels.is_empty() && c.redis.sentinel_name.is_empty() {
+            let problem = "must be the name under which the Sentinels watch the server";
+            self.add("redis.sentinel_name", problem.to_owned());
+        }
         self.key_part("redis.prefix", &c.redis.prefix);
         let minute = 60 * SECOND;
         self.lasting(

@@ -151,7 +151,7 @@ impl Source {
             })?,
         };
         if let Some(url) = &self.redis_url {
-            config.redis.url = Secret::new(url);
+            config.redis.move_to(Secret::new(url));
         }
         let built_in: Vec<&str> = BUILT_IN.iter().map(|h| h.name).collect();
         let code: Vec<&str> = code.iter().map(String::as_str).collect();

@@ -77,7 +77,7 @@ fn build(own: &BridgeConfig, parts: &Parts, config: &Config, conn: &Connection) 
             || From::Main(conn.clone()),
             |url| {
                 let mut there = config.redis.clone();
-                there.url = url.clone();
+                there.move_to(url.clone());
                 From::Other(there)
             },
         ),

@@ -2,10 +2,9 @@
 //! nothing relies on it, looks at `daemon.poll` find the same a little later. Scripts ring it only when somebody may wait
 //! for what they did.
 
-use super::{Queue, QueueError};
+use super::{Queue, QueueError, connection};
 use crate::config::RedisConfig;
 use futures::StreamExt;
-use redis::Client;
 use redis::aio::{PubSubSink, PubSubStream};
 use std::time::Duration;
 
@@ -35,7 +34,7 @@ impl Bell {
     /// # Errors
     /// Redis can't be reached, or does not allow it.
     pub async fn connect(config: &RedisConfig, queues: &[Queue]) -> Result<Self, QueueError> {
-        let client = Client::open(config.url.reveal())?;
+        let client = connection::client(config).await?;
         let opened = within(config.connect_timeout, client.get_async_pubsub());
         let (sink, rings) = opened.await?.split();
         let mut bell = Self {

@@ -74,6 +74,18 @@ impl Queue {
         while !reply.is_empty() {
             workers.push((reply.lossy()?, reply.count()?));
         }
+        #[cfg(feature = "broken")]
+        if super::broken::has(super::broken::Flaw::OwnClock) {
+            let now_ms = crate::clock::unix_ms();
+            let mut conn = self.conn.clone();
+            let mut beat = redis::cmd("ZADD");
+            beat.arg(&self.keys.workers)
+                .arg("XX")
+                .arg(now_ms)
+                .arg(incarnation);
+            beat.query_async::<()>(&mut conn).await?;
+            return Ok(Heartbeat { now_ms, workers });
+        }
         Ok(Heartbeat { now_ms, workers })
     }
 
@@ -237,6 +249,12 @@ impl Watch {
                 _ => Duration::ZERO,
             };
             let silent = Duration::from_millis(beat.now_ms.saturating_sub(*beat_ms));
+            #[cfg(feature = "broken")]
+            let still_for = if super::broken::has(super::broken::Flaw::OwnClock) {
+                silent
+            } else {
+                still_for
+            };
             if still_for >= self.lease && silent >= self.lease {
                 dead.push((worker.clone(), *beat_ms));
             }

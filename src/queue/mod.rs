@@ -10,6 +10,8 @@ pub mod backend;
 pub mod bell;
 pub mod board;
 pub mod bridge;
+#[cfg(feature = "broken")]
+pub mod broken;
 pub mod claim;
 pub mod connection;
 pub mod control;

@@ -223,6 +223,8 @@ pub struct Progress {
 pub struct Seen {
     /// When its loop last turned, whatever came of it.
     pub turned: Option<Instant>,
+    /// When the task that runs handlers last had its turn.
+    pub ran: Option<Instant>,
     /// When it last had an answer from Redis.
     pub looked: Option<Instant>,
     /// How long the oldest waiting job waited by then.
@@ -233,6 +235,11 @@ impl Progress {
     /// The loop turned.
     pub fn turn(&self, now: Instant) {
         self.seen.lock().turned = Some(now);
+    }
+
+    /// The task that runs handlers had its turn: none of them blocks it.
+    pub fn pulse(&self, now: Instant) {
+        self.seen.lock().ran = Some(now);
     }
 
     /// The loop had an answer.

@@ -93,6 +93,10 @@ impl Keeper {
                 .lose(&incarnation, &self.context.inflight);
         }
         let beat = answer?;
+        #[cfg(feature = "broken")]
+        if crate::queue::broken::has(crate::queue::broken::Flaw::NoRescue) {
+            return Ok(());
+        }
         let dead = self.watch.observe(clock::monotonic(), &incarnation, &beat);
         let mut fenced = false;
         for (worker, seen_ms) in dead {

@@ -24,6 +24,7 @@ pub use feeder::Phase;
 pub use registry::Registry;
 pub use report::heal;
 
+use crate::clock;
 use crate::config::RedisConfig;
 use crate::queue::backend::{self, ClaimedBackend};
 use apalis_core::monitor::Monitor;
@@ -39,6 +40,8 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+/// How often the task that runs handlers shows that it has its turn.
+const PULSE: Duration = Duration::from_millis(500);
 /// How long the last settlements may take at the end.
 const SETTLE_DEADLINE: Duration = Duration::from_secs(5);
 /// How long handlers may take to end after they were told to hand back.
@@ -84,9 +87,14 @@ impl Runner {
             let teller = progress::run(Arc::clone(context), keepers_stop.clone());
             keepers.push(tokio::spawn(teller));
         }
+        let watched = queues.clone();
         let workers = tokio::spawn(async move {
-            if let Err(e) = monitor.run().await {
-                tracing::error!(error = %e, "a worker ended with an error");
+            // In the same task: a handler that never yields stops both.
+            tokio::select! {
+                ended = monitor.run() => if let Err(e) = ended {
+                    tracing::error!(error = %e, "a worker ended with an error");
+                },
+                () = pulse(&watched) => {}
             }
         });
         Self {
@@ -157,6 +165,17 @@ impl Runner {
         }
         self.keepers_stop.cancel();
         end(self.keepers, SETTLE_DEADLINE).await;
+    }
+}
+
+/// Notes that the task it is part of has its turn, again and again.
+async fn pulse(queues: &[Arc<QueueContext>]) {
+    let mut ticks = tokio::time::interval(PULSE);
+    loop {
+        ticks.tick().await;
+        for context in queues {
+            context.progress.pulse(clock::monotonic());
+        }
     }
 }
 

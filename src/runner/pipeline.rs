@@ -209,6 +209,16 @@ where
         let stop = task.args.stop.clone();
         let begun = Begun::now(&task.args.delivery);
         let inner = self.inner.call(task);
+        #[cfg(feature = "broken")]
+        if crate::queue::broken::has(crate::queue::broken::Flaw::SettledFirst) {
+            let job = Arc::clone(&begun.delivery.job);
+            to.settler.send(begun.ended(Outcome::Done(None)));
+            return Box::pin(async move {
+                let ended = inner.await;
+                to.slots.release(&job.queue, &job.kind, job.priority);
+                ended.map(drop)
+            });
+        }
         Box::pin(async move {
             let outcome = match inner.await {
                 // A job that was cancelled and gave up is over, whatever it called its end.

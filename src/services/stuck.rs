@@ -17,8 +17,17 @@ pub fn limit(config: &Config) -> Duration {
 /// Names the first one.
 pub fn find(queues: &[Arc<QueueContext>], now: Instant, limit: Duration) -> Result<(), String> {
     for context in queues {
+        let seen = context.progress.seen();
+        let ago = now.saturating_duration_since(seen.ran.unwrap_or(now));
+        if ago > limit {
+            return Err(format!(
+                "a handler has blocked all others for {} ms, the limit is {}",
+                ago.as_millis(),
+                limit.as_millis()
+            ));
+        }
         // A loop that has not begun yet was started a moment ago.
-        let turned = context.progress.seen().turned.unwrap_or(now);
+        let turned = seen.turned.unwrap_or(now);
         let ago = now.saturating_duration_since(turned);
         if ago > limit {
             return Err(format!(

@@ -1,6 +1,7 @@
 //! A private `redis-server`.
 
 use std::{
+    ffi::OsString,
     fmt::Write as _,
     fs::{self, OpenOptions},
     io::{self, Read, Write},
@@ -29,6 +30,12 @@ const ANSWER_MAX: u64 = 64 * 1024;
 /// The socket's name inside the server's folder.
 const SOCKET: &str = "redis.sock";
 
+/// The folder of its own disk, inside the server's folder.
+const DISK: &str = "disk";
+
+/// Mounts that disk, then becomes the server.
+const MOUNT: &str = r#"mount -t tmpfs -o "size=$1" none disk || exit 1; shift; exec "$@""#;
+
 /// Where a private Redis listens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Listen {
@@ -52,6 +59,9 @@ pub struct RedisOptions {
     pub max_memory: Option<u64>,
     /// The password clients must give. With none, every user of this machine can reach a server on a port.
     pub password: Option<String>,
+    /// The size in bytes of a disk of its own for its data, made of memory and mounted for it alone; none unless changed.
+    /// Needs `unshare` of util-linux, and a system that lets users mount in a namespace of theirs.
+    pub disk: Option<u64>,
     /// Further command-line arguments, such as `["--hz", "100"]`.
     pub extra_args: Vec<String>,
 }
@@ -65,6 +75,7 @@ impl RedisOptions {
             append_only: false,
             max_memory: None,
             password: None,
+            disk: None,
             extra_args: Vec::new(),
         }
     }
@@ -193,10 +204,13 @@ impl PrivateRedis {
         let config = self.options.dir.join("redis.conf");
         write_private(&config, &config_text(&self.options, self.port))
             .map_err(on_file("write", &config))?;
-        let mut args = vec!["redis.conf".into()];
-        args.extend(self.options.extra_args.iter().map(Into::into));
+        let (program, mut args) = match self.options.disk {
+            None => (self.program.clone(), vec!["redis.conf".into()]),
+            Some(bytes) => self.on_own_disk(bytes)?,
+        };
+        args.extend(self.options.extra_args.iter().map(OsString::from));
         let mut server = Server::start(&Launch {
-            program: &self.program,
+            program: &program,
             args,
             env: Vec::new(),
             dir: &self.options.dir,
@@ -208,6 +222,18 @@ impl PrivateRedis {
         server.wait_ready(READY_LIMIT, || self.answers_as(pid))?;
         self.server = Some(server);
         Ok(())
+    }
+
+    /// The program and arguments that mount a disk of this size before they become the server.
+    fn on_own_disk(&self, bytes: u64) -> Result<(PathBuf, Vec<OsString>), StackError> {
+        let disk = self.options.dir.join(DISK);
+        fs::create_dir_all(&disk).map_err(on_file("make", &disk))?;
+        let words = ["-Urm", "sh", "-c", MOUNT, "sh"].map(OsString::from);
+        let mut args = Vec::from(words);
+        args.push(bytes.to_string().into());
+        args.push(self.program.clone().into());
+        args.extend(["redis.conf", "--dir", DISK].map(OsString::from));
+        Ok((program::unshare()?, args))
     }
 
     /// Whether a server answers PING at our address, and is the one with this process id.
@@ -303,7 +329,8 @@ fn connect_unix(socket: &Path) -> io::Result<UnixStream> {
     Ok(stream)
 }
 
-/// Sends PING and INFO in one go and returns all that comes back until the server, told to, closes the connection.
+/// Sends PING and INFO in one go and returns all that comes back until the server, told to, closes the connection, or
+/// says no more.
 fn ask(mut stream: impl Read + Write, password: Option<&str>) -> io::Result<String> {
     let mut request = Vec::new();
     if let Some(password) = password {
@@ -313,9 +340,14 @@ fn ask(mut stream: impl Read + Write, password: Option<&str>) -> io::Result<Stri
         request.extend(command(words));
     }
     stream.write_all(&request)?;
-    let mut answer = String::new();
-    stream.take(ANSWER_MAX).read_to_string(&mut answer)?;
-    Ok(answer)
+    let mut answer = Vec::new();
+    match stream.take(ANSWER_MAX).read_to_end(&mut answer) {
+        Ok(_) => {}
+        // A Sentinel knows no QUIT: it has answered, and waits for more.
+        Err(e) if e.kind() == io::ErrorKind::WouldBlock && !answer.is_empty() => {}
+        Err(e) => return Err(e),
+    }
+    Ok(String::from_utf8_lossy(&answer).into_owned())
 }
 
 /// A command in Redis's wire format: an array of byte strings, each with its length.

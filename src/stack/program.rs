@@ -33,6 +33,14 @@ pub(super) fn setpriv() -> Result<PathBuf, StackError> {
     })
 }
 
+/// Finds util-linux's `unshare`, which gives a program mounts of its own.
+pub(super) fn unshare() -> Result<PathBuf, StackError> {
+    on_path("unshare").ok_or(StackError::Missing {
+        program: "unshare",
+        packages: "apt, dnf and apk: util-linux; there is none outside Linux",
+    })
+}
+
 /// Finds the folder that holds `initdb`, `postgres` and `createdb`: through `PATH`, else the newest version installed.
 pub(super) fn postgres_bin() -> Result<PathBuf, StackError> {
     // Some systems put a link to `initdb` on PATH; its siblings are where it points.

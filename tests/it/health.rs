@@ -5,7 +5,6 @@ use std::{
     time::Duration,
 };
 
-use redis::aio::ConnectionManager;
 use sqlx::{PgPool, postgres::PgPoolOptions};
 use tidegate::{
     config::{Config, Sources, load},
@@ -15,7 +14,7 @@ use tidegate::{
     },
     job::Priority,
     policy::gate::{GateMode, GateState},
-    queue::connection,
+    queue::connection::{self, Connection},
     stack::{PostgresOptions, PrivatePostgres, PrivateRedis, RedisOptions, Scratch},
 };
 use tokio::{sync::watch, task::JoinHandle, time::Instant};
@@ -96,7 +95,7 @@ fn bulk(view: &HealthView, resources: &[&str]) -> (usize, Option<Reason>) {
     slots_for(view, Priority::Bulk, resources, 8, GateMode::On)
 }
 
-async fn ping(mut redis: ConnectionManager) -> Answer {
+async fn ping(mut redis: Connection) -> Answer {
     let pong = redis::cmd("PING").query_async::<String>(&mut redis).await;
     pong.map(drop).map_err(|error| error.to_string())
 }

@@ -50,7 +50,7 @@ impl Servers {
 
     /// Makes a configuration one of these servers.
     pub(super) fn overrule(&self, config: &mut Config) {
-        config.redis.url = Secret::new(self.redis_url());
+        config.redis.move_to(Secret::new(self.redis_url()));
         if let Some(url) = self.postgres_url() {
             config.database.url = Secret::new(url);
         }

@@ -45,6 +45,12 @@ impl Site {
         site
     }
 
+    #[allow(dead_code, reason = "for the fault suite, which shares this file")]
+    /// The server is another one by now, for what the test itself asks.
+    pub fn server_is(&mut self, redis_url: &str) {
+        redis_url.clone_into(&mut self.redis_url);
+    }
+
     pub fn write_job(&self, name: &str, text: &str) {
         fs::write(self.dir.path().join("jobs").join(name), text).unwrap();
     }
@@ -78,8 +84,13 @@ impl Site {
 
     /// Starts a daemon here; its log goes to `<name>.log`.
     pub fn start(&self, name: &str) -> Process {
+        self.start_as(name, &mut Command::new(env!("CARGO_BIN_EXE_tidegate")))
+    }
+
+    /// Starts another program here that runs a daemon, or this one in other circumstances.
+    pub fn start_as(&self, name: &str, program: &mut Command) -> Process {
         let log = self.path(&format!("{name}.log"));
-        let child = Command::new(env!("CARGO_BIN_EXE_tidegate"))
+        let child = program
             .arg("run")
             .arg("--config")
             .arg(self.path("tidegate.toml"))
@@ -114,6 +125,17 @@ impl Process {
     pub fn signal(&self, signal: Signal) {
         let pid = Pid::from_child(&self.child);
         kill_process(pid, signal).unwrap();
+    }
+
+    #[allow(dead_code, reason = "for the fault suite, which shares this file")]
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    #[allow(dead_code, reason = "for the fault suite, which shares this file")]
+    /// How it ended, if it did.
+    pub fn exited(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().unwrap()
     }
 
     pub fn kill9(mut self) {
@@ -151,7 +173,7 @@ impl Drop for Process {
     }
 }
 
-fn events(log: &Path, name: &str) -> Vec<serde_json::Value> {
+pub fn events(log: &Path, name: &str) -> Vec<serde_json::Value> {
     let text = fs::read_to_string(log).unwrap_or_default();
     text.lines()
         .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
