@@ -6,14 +6,23 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use tokio::sync::OnceCell;
 
+/// Why there is no such build.
+#[derive(Debug, Clone)]
+pub enum NoBuild {
+    /// What it is made from is not here.
+    Missing(String),
+    /// It could not be built.
+    Failed(String),
+}
+
 /// `target/faults`.
 pub fn folder() -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("faults")
 }
 
 /// The daemon of an older commit.
-pub async fn older(commit: &'static str) -> Result<PathBuf, String> {
-    static BUILT: OnceCell<Result<PathBuf, String>> = OnceCell::const_new();
+pub async fn older(commit: &'static str) -> Result<PathBuf, NoBuild> {
+    static BUILT: OnceCell<Result<PathBuf, NoBuild>> = OnceCell::const_new();
     let build = || tokio::task::spawn_blocking(move || build_older(commit));
     BUILT
         .get_or_init(|| async { build().await.unwrap() })
@@ -22,8 +31,8 @@ pub async fn older(commit: &'static str) -> Result<PathBuf, String> {
 }
 
 /// The daemon with the feature `broken`.
-pub async fn broken() -> Result<PathBuf, String> {
-    static BUILT: OnceCell<Result<PathBuf, String>> = OnceCell::const_new();
+pub async fn broken() -> Result<PathBuf, NoBuild> {
+    static BUILT: OnceCell<Result<PathBuf, NoBuild>> = OnceCell::const_new();
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let build = move || cargo(root, &folder().join("broken"), &["--features", "broken"]);
     BUILT
@@ -32,7 +41,7 @@ pub async fn broken() -> Result<PathBuf, String> {
         .clone()
 }
 
-fn build_older(commit: &str) -> Result<PathBuf, String> {
+fn build_older(commit: &str) -> Result<PathBuf, NoBuild> {
     let root = env!("CARGO_MANIFEST_DIR");
     let source = folder().join(format!("source-{commit}"));
     if !source.join("Cargo.toml").is_file() {
@@ -46,11 +55,10 @@ fn build_older(commit: &str) -> Result<PathBuf, String> {
             ])
             .output();
         if !known.is_ok_and(|known| known.status.success()) {
-            return Err(format!(
-                "commit {commit} is not here: this is no clone with the whole history"
-            ));
+            let what = "is not here: this is no clone with the whole history";
+            return Err(NoBuild::Missing(format!("commit {commit} {what}")));
         }
-        fs::create_dir_all(&source).map_err(|e| format!("{}: {e}", source.display()))?;
+        fs::create_dir_all(&source).map_err(|e| failed(&source, &e))?;
         let script = r#"git -C "$1" archive "$2" | tar -x -C "$3""#;
         run(Command::new("sh")
             .args(["-c", script, "sh", root, commit])
@@ -60,11 +68,20 @@ fn build_older(commit: &str) -> Result<PathBuf, String> {
 }
 
 /// Builds the program of a source tree; answers where it is.
-fn cargo(source: &Path, target: &Path, more: &[&str]) -> Result<PathBuf, String> {
+fn cargo(source: &Path, target: &Path, more: &[&str]) -> Result<PathBuf, NoBuild> {
     seed(target)?;
-    let mut cargo = Command::new(env!("CARGO"));
+    let mut cargo = Command::new("cargo");
     cargo
-        .args(["build", "--locked", "--quiet", "--bin", "tidegate"])
+        // With a bench, dependencies have the same features as for tests, so that what is compiled fits.
+        .args([
+            "build",
+            "--locked",
+            "--quiet",
+            "--bin",
+            "tidegate",
+            "--bench",
+            "admission",
+        ])
         .args(more)
         .arg("--manifest-path")
         .arg(source.join("Cargo.toml"))
@@ -78,24 +95,31 @@ fn cargo(source: &Path, target: &Path, more: &[&str]) -> Result<PathBuf, String>
 }
 
 /// Links what is compiled already: the same dependencies need not be compiled again.
-fn seed(target: &Path) -> Result<(), String> {
+fn seed(target: &Path) -> Result<(), NoBuild> {
     let (from, to) = (folder().with_file_name("debug"), target.join("debug"));
     if to.is_dir() || !from.join("deps").is_dir() {
         return Ok(());
     }
-    fs::create_dir_all(&to).map_err(|e| format!("{}: {e}", to.display()))?;
+    fs::create_dir_all(&to).map_err(|e| failed(&to, &e))?;
     for part in ["deps", "build", ".fingerprint"] {
         run(Command::new("cp").arg("-al").arg(from.join(part)).arg(&to))?;
     }
     Ok(())
 }
 
-fn run(command: &mut Command) -> Result<(), String> {
+fn run(command: &mut Command) -> Result<(), NoBuild> {
     let name = format!("{command:?}");
-    let output = command.output().map_err(|e| format!("{name}: {e}"))?;
+    let output = command
+        .output()
+        .map_err(|e| NoBuild::Failed(format!("{name}: {e}")))?;
     if output.status.success() {
         return Ok(());
     }
     let told = String::from_utf8_lossy(&output.stderr);
-    Err(format!("{name}: {}: {}", output.status, told.trim_end()))
+    let told = format!("{name}: {}: {}", output.status, told.trim_end());
+    Err(NoBuild::Failed(told))
+}
+
+fn failed(path: &Path, e: &std::io::Error) -> NoBuild {
+    NoBuild::Failed(format!("{}: {e}", path.display()))
 }

@@ -371,7 +371,7 @@ async fn counters(
 }
 
 /// What the commands wrote down: how often each attempt of each job came to this point.
-fn commands(bed: &Bed, point: char) -> BTreeMap<String, u32> {
+pub fn commands(bed: &Bed, point: char) -> BTreeMap<String, u32> {
     let text = std::fs::read_to_string(bed.site.path("receipts")).unwrap_or_default();
     let mut found: BTreeMap<String, u32> = BTreeMap::new();
     for line in text.lines() {

@@ -82,7 +82,7 @@ pub fn definitions(port: u16, receipts: &std::path::Path) -> Vec<String> {
             50,
         ),
         command("load.command", "0.05"),
-        command("load.slow", "3"),
+        command("load.slow", "4.5"),
     ]
 }
 

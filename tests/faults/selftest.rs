@@ -44,8 +44,9 @@ const TRIALS: u64 = 8;
 impl Flaw {
     /// Runs trials of its row until one fails for the right reason; says which.
     pub async fn is_caught(&self, plan: Plan, places: &Semaphore) -> Result<String, String> {
+        let path = build::broken().await.map_err(|e| format!("{e:?}"))?;
         let program = Program {
-            path: build::broken().await?.display().to_string(),
+            path: path.display().to_string(),
             env: vec![("BROKEN_DAEMON".to_owned(), self.name.to_owned())],
         };
         let row = rows::row(self.row);

@@ -6,10 +6,11 @@ use crate::invariants::{Terms, check};
 use crate::row::{Broken, Failure, Outcome, Row, fired};
 use crate::supervisor::Supervisor;
 use crate::support::wait_until;
+use rustix::process::Signal;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// What recovery may take beyond the lease.
@@ -25,7 +26,7 @@ pub const KILLED: Row = Row {
 pub const FROZEN: Row = Row {
     number: 12,
     name: "redis_frozen",
-    fault: "Redis stopped, asleep, or with its writes paused",
+    fault: "Redis stopped, asleep, or with its writes paused; or all of them stopped, like a laptop",
     trial: |seed| Box::pin(frozen(seed)),
 };
 
@@ -141,7 +142,16 @@ async fn frozen(seed: u64) -> Outcome {
         .unwrap();
     let pets = supervisor.pets();
     let began = Instant::now();
-    match seed % 3 {
+    let all = seed % 4 == 3;
+    match seed % 4 {
+        3 => {
+            // Like a laptop that sleeps: Redis, and everybody who works on it.
+            signal_both(&bed, Signal::STOP);
+            tokio::task::block_in_place(|| bed.redis.pause()).unwrap();
+            tokio::time::sleep(length).await;
+            tokio::task::block_in_place(|| bed.redis.resume()).unwrap();
+            signal_both(&bed, Signal::CONT);
+        }
         0 => {
             tokio::task::block_in_place(|| bed.redis.pause()).unwrap();
             tokio::time::sleep(length).await;
@@ -168,7 +178,7 @@ async fn frozen(seed: u64) -> Outcome {
     }
     fired(began.elapsed() >= bed.lease, "it answered all the time")?;
     // A watchdog that bit now would make it worse.
-    if supervisor.pets() == pets {
+    if supervisor.pets() == pets && !all {
         return Err(Broken::new("no sign of life while Redis stood still").into());
     }
     let verdict = check(&mut bed, Terms::default(), None).await?;
@@ -180,8 +190,17 @@ async fn frozen(seed: u64) -> Outcome {
     if after - connections > 300 {
         return Err(Broken::new(format!("a stampede: {} connections", after - connections)).into());
     }
-    fired(!bed.events("redis_lost").is_empty(), "no daemon felt it")?;
+    fired(
+        all || !bed.events("redis_lost").is_empty(),
+        "no daemon felt it",
+    )?;
     Ok(verdict)
+}
+
+fn signal_both(bed: &Bed, signal: Signal) {
+    for name in ["a", "b"] {
+        bed.daemon(name).signal(signal);
+    }
 }
 
 /// A connection that waits for its answers.
@@ -290,11 +309,9 @@ async fn flushed(seed: u64) -> Outcome {
 }
 
 async fn scripts_flushed(bed: &mut Bed) -> Outcome {
-    let flushes = AtomicU64::new(0);
     let began = Instant::now();
     while began.elapsed() < Duration::from_secs(1) {
         redis(bed, &["SCRIPT", "FLUSH"]).await.unwrap();
-        flushes.fetch_add(1, Ordering::AcqRel);
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     let errors = info(bed, "errorstats", "errorstat_NOSCRIPT").await;

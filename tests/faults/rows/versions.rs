@@ -2,9 +2,9 @@
 
 use super::killed::{held_by, recovered};
 use crate::bed::{Bed, Program, Setup};
-use crate::build;
+use crate::build::{self, NoBuild};
 use crate::invariants::{Terms, check};
-use crate::row::{Failure, Outcome, Row, fired};
+use crate::row::{Broken, Failure, Outcome, Row, fired};
 use std::time::{Duration, Instant};
 
 pub const MIXED: Row = Row {
@@ -19,7 +19,10 @@ const BEFORE: &str = "bacec93";
 const RECOVERY: Duration = Duration::from_secs(5);
 
 async fn mixed(seed: u64) -> Outcome {
-    let older = build::older(BEFORE).await.map_err(Failure::NotRun)?;
+    let older = build::older(BEFORE).await.map_err(|e| match e {
+        NoBuild::Missing(what) => Failure::NotRun(what),
+        NoBuild::Failed(why) => Broken::new(why).into(),
+    })?;
     let older = Program {
         path: older.display().to_string(),
         env: Vec::new(),

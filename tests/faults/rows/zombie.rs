@@ -2,7 +2,7 @@
 
 use super::killed::{held_by, recovered};
 use crate::bed::{Bed, DEADLINE, Setup};
-use crate::invariants::{Terms, check};
+use crate::invariants::{Terms, check, commands};
 use crate::proxy::{Harm, Proxy};
 use crate::row::{Broken, Failure, Outcome, Row, fired};
 use crate::support::{self, wait_until};
@@ -78,6 +78,16 @@ async fn stopped(seed: u64) -> Outcome {
     bed.daemon("a").wait_for_event("lease_lost").await;
     side_effects_end(&bed, &under_way).await?;
     let verdict = check(&mut bed, EXPIRING, Some(recovery)).await?;
+    let ended = commands(&bed, 'e');
+    if let Some((id, _)) = ended
+        .iter()
+        .find(|(id, times)| id.starts_with("slow") && **times > 1)
+    {
+        return Err(Broken::new(format!(
+            "the zombie's child went on: {id} came to its end twice"
+        ))
+        .into());
+    }
     let done = bed.daemon("a").events("job_done");
     let wrong = done.iter().find(|e| {
         held.get(e["id"].as_str().unwrap_or_default())

@@ -127,6 +127,27 @@ async fn a_cancelled_job_is_told_to_stop_and_ends_as_cancelled() {
     daemon.stop(Duration::ZERO, CancellationToken::new()).await;
 }
 
+/// It stalls all others, and no timeout can end it: that the process must be started again is told to the watchdog.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_handler_that_blocks_all_others_is_noticed() {
+    let site = Site::new("[daemon]\nlease = \"1s\"\npoll = \"20ms\"\n", &[JOB]);
+    let daemon = start(&site).await;
+    assert_eq!(daemon.is_live(), Ok(()));
+    site.push(&[job("b", "block")]).await;
+    crate::support::wait_until("it is noticed", DEADLINE, || {
+        let noticed = daemon
+            .is_live()
+            .is_err_and(|e| e.contains("blocked all others"));
+        std::future::ready(noticed)
+    })
+    .await;
+    crate::support::wait_until("it is over", DEADLINE, || {
+        std::future::ready(daemon.is_live().is_ok())
+    })
+    .await;
+    daemon.stop(Duration::ZERO, CancellationToken::new()).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_job_whose_handler_does_not_let_go_is_handed_back_and_not_taken_for_a_crash() {
     let site = Site::new("", &[JOB]);
