@@ -4,7 +4,7 @@
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test faults setup fmt lint bench deny doc clean
+.PHONY: help demo test faults sim setup fmt lint bench deny doc clean
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -21,6 +21,9 @@ test: ## Run every test, against private servers
 faults: ## Run the fault suite: N= trials per row (20), ROW= one row alone, SEED= the first trial's, AT_ONCE= trials at a time
 	@scripts/setup.sh test
 	FAULTS_N=$(or $(N),20) FAULTS_SEED=$(SEED) FAULTS_AT_ONCE=$(AT_ONCE) cargo test --locked --test faults -- $(if $(ROW),row_$(shell printf '%02d' $(ROW)))
+
+sim: ## Try the gate on plants of known capacity beside other limiters; the traces go to target/sim
+	cargo test --locked --test sim -- --long --csv target/sim
 
 setup: ## Find or install what the tests and the demo need: Redis, PostgreSQL, Node
 	@scripts/setup.sh demo

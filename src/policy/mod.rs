@@ -6,7 +6,7 @@
 //!
 //! Two kinds of time occur, both `u64` milliseconds: *unix* time where a decision is about dates or
 //! about times written by others ([`schedule`], [`ticks`], [`aging`]), and *monotonic* time since any fixed
-//! origin where it is about elapsed time ([`breaker`], [`gate`]).
+//! origin where it is about elapsed time ([`breaker`], [`gate`], [`limiter`]).
 
 pub mod aging;
 pub mod batch;
@@ -14,6 +14,7 @@ pub mod breaker;
 mod cron_fields;
 mod cron_words;
 pub mod gate;
+pub mod limiter;
 pub mod retry;
 pub mod schedule;
 pub mod ticks;
