@@ -2,7 +2,7 @@
 
 pub use super::delivery::{Delivery, RawDelivery, Unfit};
 
-use super::limits::{Gate, Terms};
+use super::limits::{Gate, Gates, Terms};
 use super::reply::Reply;
 use super::script::CLAIM;
 use super::{Flow, Queue, QueueError, millis};
@@ -73,7 +73,7 @@ impl Queue {
         flows: &[FlowAllowance],
     ) -> Result<Claimed, QueueError> {
         let number = claim_number(number);
-        let gates = distinct_gates(flows);
+        let gates = Gates::of(flows.iter().map(|f| &f.terms));
         let cmd = self.claim_cmd(incarnation, &number, limit, flows, &gates);
         let mut reply = Reply::new(CLAIM.send(self, &cmd).await?)?;
         let now_ms = reply.count()?;
@@ -93,7 +93,7 @@ impl Queue {
             // Lua counts from 1.
             let gate = usize::try_from(told.int()? - 1).ok();
             let until_ms = told.maybe()?;
-            if let Some(gate) = gate.and_then(|g| gates.get(g)) {
+            if let Some(gate) = gate.and_then(|g| gates.list().get(g)) {
                 let kind = Arc::clone(gate.name());
                 shut.push(Shut { kind, until_ms });
             }
@@ -114,11 +114,12 @@ impl Queue {
         number: &str,
         limit: usize,
         flows: &[FlowAllowance],
-        gates: &[&Gate],
+        gates: &Gates<'_>,
     ) -> redis::Cmd {
         let k = &self.keys;
         let flow_keys: Vec<String> = flows.iter().map(|f| k.flow(&f.flow)).collect();
         let slot_keys: Vec<String> = gates
+            .list()
             .iter()
             .filter(|gate| matches!(gate, Gate::Slots { .. }))
             .map(|gate| k.slots(gate.name()))
@@ -138,29 +139,18 @@ impl Queue {
             .arg(number)
             .arg(limit)
             .arg(millis(self.bounds.aging_after).max(1))
-            .arg(gates.len());
+            .arg(gates.list().len());
         for f in flows {
             cmd.arg(f.flow.priority.index() + 1)
                 .arg(&*f.flow.member())
                 .arg(f.allowance)
-                .arg(f.terms.numbers(gates));
+                .arg(gates.write(&f.terms));
         }
-        for gate in gates {
+        for gate in gates.list() {
             gate.write(&mut cmd);
         }
         cmd
     }
-}
-
-/// The limits of some flows, each once.
-fn distinct_gates(flows: &[FlowAllowance]) -> Vec<&Gate> {
-    let mut gates: Vec<&Gate> = Vec::new();
-    for gate in flows.iter().flat_map(|f| f.terms.gates()) {
-        if !gates.contains(&gate) {
-            gates.push(gate);
-        }
-    }
-    gates
 }
 
 /// A claim's number as tokens hold it. So long that a token has more than 64 bytes: Redis then keeps the running jobs in

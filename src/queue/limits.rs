@@ -4,6 +4,8 @@
 use super::Flow;
 use super::control::{Control, Limits};
 use crate::catalog::JobSpec;
+use std::collections::HashMap;
+use std::fmt::Write;
 use std::sync::Arc;
 
 /// One limit that holds across all daemons. A name without a key is of the whole kind, `<kind>@<key>` of one key.
@@ -104,22 +106,57 @@ impl Terms {
         Arc::clone(&self.slots)
     }
 
-    /// Its limits by their numbers in `gates`, from 1, as the claim script reads them.
-    pub(super) fn numbers(&self, gates: &[&Gate]) -> String {
-        let own = self.gates.iter();
-        let numbers: Vec<String> = own
-            .filter_map(|gate| gates.iter().position(|g| *g == gate))
-            .map(|at| (at + 1).to_string())
-            .collect();
-        let turns = if self.fair { "f" } else { "" };
-        format!("{turns}{}", numbers.join(","))
-    }
-
     /// Whether the flow takes turns with the others of its kind.
     #[must_use]
     pub const fn fair(&self) -> bool {
         self.fair
     }
+}
+
+/// The limits of several flows, each once.
+#[derive(Debug, Default)]
+pub(super) struct Gates<'a> {
+    list: Vec<&'a Gate>,
+    numbers: HashMap<(bool, &'a str), usize>,
+}
+
+impl<'a> Gates<'a> {
+    /// Those of some flows, whose definitions and live changes are of one moment.
+    pub(super) fn of(terms: impl Iterator<Item = &'a Terms>) -> Self {
+        let mut gates = Self::default();
+        for gate in terms.flat_map(|terms| &terms.gates) {
+            let list = &mut gates.list;
+            gates.numbers.entry(identity(gate)).or_insert_with(|| {
+                list.push(gate);
+                list.len()
+            });
+        }
+        gates
+    }
+
+    /// In the order of their numbers, which count from 1.
+    pub(super) fn list(&self) -> &[&'a Gate] {
+        &self.list
+    }
+
+    /// What holds for a flow, as the claim script reads it.
+    pub(super) fn write(&self, terms: &Terms) -> String {
+        let mut text = String::from(if terms.fair { "f" } else { "" });
+        let numbers = terms
+            .gates
+            .iter()
+            .filter_map(|gate| self.numbers.get(&identity(gate)));
+        for (at, number) in numbers.enumerate() {
+            // Writing to a String can't fail.
+            let _ = write!(text, "{}{number}", if at > 0 { "," } else { "" });
+        }
+        text
+    }
+}
+
+/// Slots and a rate may have one name.
+fn identity(gate: &Gate) -> (bool, &str) {
+    (matches!(gate, Gate::Slots { .. }), gate.name())
 }
 
 /// How many slots of a name there are by now; none if nothing limits them. `name` is of the kind of `spec`.

@@ -6,33 +6,34 @@ use crate::config::{self, Config, Secret, Sources};
 use crate::queue::Queue;
 use crate::queue::connection::{self, Connection};
 use crate::stack::{PrivateRedis, RedisOptions, Scratch};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// The queue all measurements use.
 pub(super) const QUEUE: &str = "default";
 /// Keys looked at in one step of the clearing.
 const SCAN_COUNT: usize = 1_000;
 
-/// The server, and what is needed to use it.
+/// A prefix of the server, and what is needed to use it.
 pub(super) struct Bed {
     pub(super) config: Config,
     pub(super) conn: Connection,
     pub(super) queue: Queue,
     // Dropped in this order: the folder goes last.
-    _own: Option<PrivateRedis>,
-    scratch: Scratch,
+    own: Option<Arc<PrivateRedis>>,
+    scratch: Arc<Scratch>,
 }
 
 impl Bed {
     /// Connects to the given server, or to one of our own.
     pub(super) async fn make(given: Option<String>, append_only: bool) -> Result<Self, CliError> {
-        let scratch = Scratch::new().map_err(failed)?;
+        let scratch = Arc::new(Scratch::new().map_err(failed)?);
         let (own, url) = match given {
             Some(url) => (None, url),
             None => {
                 let server = start_redis(scratch.path(), append_only).await?;
                 let url = server.url();
-                (Some(server), url)
+                (Some(Arc::new(server)), url)
             }
         };
         let mut config = config::load(&Sources::default())?;
@@ -51,17 +52,30 @@ impl Bed {
             queue: Queue::new(QUEUE, conn.clone(), &config),
             conn,
             config,
-            _own: own,
+            own,
             scratch,
         })
     }
 
-    /// A folder that is gone at the end.
-    pub(super) fn dir(&self) -> &Path {
-        self.scratch.path()
+    /// Another prefix of the same server; clearing this one clears it too.
+    pub(super) fn beside(&self, name: &str) -> Self {
+        let mut config = self.config.clone();
+        config.redis.prefix = format!("{}-{name}", config.redis.prefix);
+        Self {
+            queue: Queue::new(QUEUE, self.conn.clone(), &config),
+            conn: self.conn.clone(),
+            config,
+            own: self.own.clone(),
+            scratch: Arc::clone(&self.scratch),
+        }
     }
 
-    /// Removes every key under our prefix, and no other one.
+    /// A folder for files of this prefix, gone at the end. It need not be there.
+    pub(super) fn dir(&self) -> PathBuf {
+        self.scratch.path().join(&self.config.redis.prefix)
+    }
+
+    /// Removes every key under this prefix and those beside it, and no other one.
     pub(super) async fn clear(&self) -> Result<(), CliError> {
         let mut conn = self.conn.clone();
         let mut cursor = 0_u64;
@@ -69,7 +83,7 @@ impl Bed {
             let (next, keys): (u64, Vec<String>) = redis::cmd("SCAN")
                 .arg(cursor)
                 .arg("MATCH")
-                .arg(format!("{}:*", self.config.redis.prefix))
+                .arg(format!("{}*", self.config.redis.prefix))
                 .arg("COUNT")
                 .arg(SCAN_COUNT)
                 .query_async(&mut conn)

@@ -18,6 +18,8 @@ pub(super) struct Figures {
     pub(super) pickup_script_p50_ms: f64,
     pub(super) pickup_script_p99_ms: f64,
     pub(super) overhead_bytes_per_job: f64,
+    pub(super) idle_round_trips_per_s: f64,
+    pub(super) idle_core_percent: f64,
     pub(super) rss_idle_mb: f64,
     pub(super) rss_peak_mb: f64,
 }
@@ -49,6 +51,13 @@ impl Figures {
             (
                 "Redis beyond the envelope",
                 format!("{:.0} bytes per waiting job", self.overhead_bytes_per_job),
+            ),
+            (
+                "daemon, idle",
+                format!(
+                    "{:.1} round trips a second, {:.2}% of a core",
+                    self.idle_round_trips_per_s, self.idle_core_percent
+                ),
             ),
             (
                 "daemon, resident",

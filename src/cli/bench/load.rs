@@ -24,10 +24,17 @@ pub(super) enum Into {
     Aside,
 }
 
-/// What is enqueued: a small job, as an app would send it.
-pub(super) fn envelope(n: u64, id: Option<&str>) -> String {
-    let id = id.map(|id| format!(r#""id":"{id}","#)).unwrap_or_default();
-    format!(r#"{{{id}"kind":"bench.noop","args":{{"n":{n}}}}}"#)
+/// What a job is, by its number.
+pub(super) type Envelope = fn(u64) -> String;
+
+/// A small job, as an app would send it.
+pub(super) fn plain(n: u64) -> String {
+    format!(r#"{{"kind":"bench.noop","args":{{"n":{n}}}}}"#)
+}
+
+/// The same, with an id of its own.
+fn plain_with(n: u64, id: &str) -> String {
+    format!(r#"{{"id":"{id}","kind":"bench.noop","args":{{"n":{n}}}}}"#)
 }
 
 pub(super) fn rate(jobs: u64, took: Duration) -> f64 {
@@ -43,7 +50,7 @@ pub(super) async fn enqueue_rate(bed: &Bed, jobs: u64) -> Result<f64, CliError> 
             .collect();
         let batch: Vec<(&str, Vec<u8>)> = ids
             .iter()
-            .map(|(n, id)| (id.as_str(), envelope(*n, Some(id)).into_bytes()))
+            .map(|(n, id)| (id.as_str(), plain_with(*n, id).into_bytes()))
             .collect();
         let start = clock::monotonic();
         bed.queue.enqueue(&batch).await?;
@@ -53,7 +60,12 @@ pub(super) async fn enqueue_rate(bed: &Bed, jobs: u64) -> Result<f64, CliError> 
 }
 
 /// Jobs per second through plain `RPUSH`, one job a command, pipelined.
-pub(super) async fn push(bed: &Bed, to: Into, jobs: u64) -> Result<f64, CliError> {
+pub(super) async fn push(
+    bed: &Bed,
+    to: Into,
+    jobs: u64,
+    envelope: Envelope,
+) -> Result<f64, CliError> {
     let key = match to {
         Into::Inbox => bed.queue.keys().inbox.clone(),
         Into::Aside => aside(bed),
@@ -63,7 +75,7 @@ pub(super) async fn push(bed: &Bed, to: Into, jobs: u64) -> Result<f64, CliError
     for from in (0..jobs).step_by(PIPELINE as usize) {
         let mut pipe = redis::pipe();
         for n in from..jobs.min(from + PIPELINE) {
-            pipe.cmd("RPUSH").arg(&key).arg(envelope(n, None)).ignore();
+            pipe.cmd("RPUSH").arg(&key).arg(envelope(n)).ignore();
         }
         let start = clock::monotonic();
         pipe.query_async::<()>(&mut conn).await.map_err(failed)?;
@@ -105,19 +117,26 @@ pub(super) async fn rate_until_settled(bed: &Bed, jobs: u64, goal: u64) -> Resul
     Ok(rate(jobs, clock::since(start)))
 }
 
-/// Waits until all jobs stand in their flows.
+/// Jobs that were admitted and have not ended.
+pub(super) async fn admitted(bed: &Bed) -> Result<u64, CliError> {
+    fields(bed, &bed.queue.keys().jobs).await
+}
+
+/// Waits until so many jobs are admitted.
 pub(super) async fn until_admitted(bed: &Bed, jobs: u64) -> Result<(), CliError> {
+    until(async || Ok(jobs.saturating_sub(admitted(bed).await?))).await
+}
+
+/// Waits until jobs are parked on so many slots.
+pub(super) async fn until_parked(bed: &Bed, slots: u64) -> Result<(), CliError> {
+    until(async || Ok(slots.saturating_sub(fields(bed, &bed.queue.keys().parked).await?))).await
+}
+
+/// Fields of a hash.
+async fn fields(bed: &Bed, key: &str) -> Result<u64, CliError> {
     let mut conn = bed.conn.clone();
-    let jobs_key = bed.queue.keys().jobs.clone();
-    until(async || {
-        let stored: u64 = redis::cmd("HLEN")
-            .arg(&jobs_key)
-            .query_async(&mut conn)
-            .await
-            .map_err(failed)?;
-        Ok(jobs.saturating_sub(stored))
-    })
-    .await
+    let count = redis::cmd("HLEN").arg(key).query_async(&mut conn).await;
+    count.map_err(failed)
 }
 
 /// Waits until nothing is left; gives up when what is left does not change any more.
@@ -135,6 +154,12 @@ async fn until(mut left: impl AsyncFnMut() -> Result<u64, CliError>) -> Result<(
         }
         tokio::time::sleep(GLANCE).await;
     }
+}
+
+/// Waits until no more than so many jobs run.
+pub(super) async fn until_running(bed: &Bed, jobs: u64) -> Result<(), CliError> {
+    let running = &bed.queue.keys().running;
+    until(async || Ok(fields(bed, running).await?.saturating_sub(jobs))).await
 }
 
 /// Bytes Redis uses, but for the buffers of its clients.
@@ -156,6 +181,6 @@ pub(super) async fn memory(bed: &Bed) -> Result<u64, CliError> {
 /// Bytes of Redis per waiting job beyond its envelope, given what was used before the jobs came.
 pub(super) async fn overhead_per_job(bed: &Bed, before: u64, jobs: u64) -> Result<f64, CliError> {
     let used = memory(bed).await?.saturating_sub(before);
-    let envelopes: usize = (0..jobs).map(|n| envelope(n, None).len()).sum();
+    let envelopes: usize = (0..jobs).map(|n| plain(n).len()).sum();
     Ok((used as f64 - envelopes as f64) / jobs as f64)
 }

@@ -4,7 +4,7 @@ use super::bed::Bed;
 use super::failed;
 use crate::cli::CliError;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
@@ -12,16 +12,6 @@ use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
 /// How long any answer may take.
 const DEADLINE: Duration = Duration::from_secs(30);
-
-/// The one kind there is. `exec` jobs and the like are no part of this daemon.
-const DEFINITION: &str = "\
-kind = \"bench.noop\"
-handler = \"noop\"
-
-[args]
-n = { type = \"integer\" }
-sent_us = { type = \"integer\" }
-";
 
 /// A running daemon. Dropping it kills it.
 pub(super) struct DaemonProcess {
@@ -31,9 +21,13 @@ pub(super) struct DaemonProcess {
 }
 
 impl DaemonProcess {
-    /// Starts it and returns when it takes jobs.
-    pub(super) async fn start(bed: &Bed, concurrency: u64) -> Result<Self, CliError> {
-        let (config, jobs) = write_files(bed.dir()).map_err(failed)?;
+    /// Starts it with these definitions and returns when it takes jobs.
+    pub(super) async fn start(
+        bed: &Bed,
+        concurrency: u64,
+        definitions: &[String],
+    ) -> Result<Self, CliError> {
+        let (config, jobs) = write_files(&bed.dir(), definitions).map_err(failed)?;
         let mut command = Command::new(std::env::current_exe().map_err(failed)?);
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("TIDEGATE_") {
@@ -91,6 +85,20 @@ impl DaemonProcess {
         self.status("VmHWM:")
     }
 
+    /// Processor time it ever used.
+    pub(super) fn cpu(&self) -> Result<Duration, CliError> {
+        let pid = self.pid()?;
+        let mut spent = 0;
+        for thread in fs::read_dir(format!("/proc/{pid}/task")).map_err(failed)? {
+            let stat = thread.map_err(failed)?.path().join("schedstat");
+            // A thread may end meanwhile.
+            let stat = fs::read_to_string(stat).unwrap_or_default();
+            let first = stat.split(' ').next().and_then(|ns| ns.parse::<u64>().ok());
+            spent += first.unwrap_or(0);
+        }
+        Ok(Duration::from_nanos(spent))
+    }
+
     /// Ends it in good order.
     pub(super) async fn stop(mut self) -> Result<(), CliError> {
         drop(self.commands);
@@ -127,8 +135,12 @@ impl DaemonProcess {
             .ok_or_else(|| failed("the daemon ended before its time"))
     }
 
+    fn pid(&self) -> Result<u32, CliError> {
+        self.child.id().ok_or_else(|| failed("the daemon ended"))
+    }
+
     fn status(&self, field: &str) -> Result<f64, CliError> {
-        let pid = self.child.id().ok_or_else(|| failed("the daemon ended"))?;
+        let pid = self.pid()?;
         let status = fs::read_to_string(format!("/proc/{pid}/status")).map_err(failed)?;
         let kib = status.lines().find_map(|line| {
             let value = line.strip_prefix(field)?.trim();
@@ -139,11 +151,13 @@ impl DaemonProcess {
     }
 }
 
-/// An empty configuration, so that what is measured is the defaults, and the folder of the definition.
-fn write_files(dir: &Path) -> std::io::Result<(std::path::PathBuf, std::path::PathBuf)> {
+/// An empty configuration, so that what is measured is the defaults, and the folder of the definitions.
+fn write_files(dir: &Path, definitions: &[String]) -> std::io::Result<(PathBuf, PathBuf)> {
     let (config, jobs) = (dir.join("bench.toml"), dir.join("jobs"));
-    fs::write(&config, "")?;
     fs::create_dir_all(&jobs)?;
-    fs::write(jobs.join("bench.noop.toml"), DEFINITION)?;
+    fs::write(&config, "")?;
+    for (number, definition) in definitions.iter().enumerate() {
+        fs::write(jobs.join(format!("{number}.toml")), definition)?;
+    }
     Ok((config, jobs))
 }

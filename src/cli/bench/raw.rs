@@ -50,7 +50,7 @@ impl Keys {
             list.arg(&self.list);
             for n in from..jobs.min(from + LOAD) {
                 let id = Uuid::now_v7().to_string();
-                store.arg(&id).arg(load::envelope(n, None));
+                store.arg(&id).arg(load::plain(n));
                 list.arg(id);
             }
             let mut both = redis::pipe();

@@ -1,4 +1,4 @@
-//! The other side: the daemon that is measured, with its one handler, told what to do on standard input.
+//! The other side: the daemon that is measured, with its own handlers, told what to do on standard input.
 
 use super::failed;
 use crate::catalog::{self, JobSpec, Problem};
@@ -6,7 +6,7 @@ use crate::cli::{CliError, Global, Report};
 use crate::clock;
 use crate::config::Config;
 use crate::daemon::Daemon;
-use crate::handlers::{Built, Context, Deps, Handler, HandlerKind};
+use crate::handlers::{Context, Handler, HandlerKind};
 use crate::job::Outcome;
 use crate::telemetry::logs;
 use futures::future::{self, BoxFuture};
@@ -15,12 +15,20 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-/// A handler that does nothing, for measurements only: no definition of a real daemon can name it.
-const NOOP: HandlerKind = HandlerKind {
-    name: "noop",
-    check: anything_goes,
-    build,
-};
+/// For measurements only: no definition of a real daemon can name them. One does nothing, one waits until it is told to
+/// stop.
+const HANDLERS: [HandlerKind; 2] = [
+    HandlerKind {
+        name: "noop",
+        check: anything_goes,
+        build: |_, _| Ok(Arc::new(Noop)),
+    },
+    HandlerKind {
+        name: "hold",
+        check: anything_goes,
+        build: |_, _| Ok(Arc::new(Hold)),
+    },
+];
 
 /// Runs until the end of its input.
 pub(super) async fn run(global: &Global) -> Result<Report, CliError> {
@@ -28,10 +36,10 @@ pub(super) async fn run(global: &Global) -> Result<Report, CliError> {
     let dir = global
         .jobs_dir()
         .ok_or_else(|| failed("no job definitions"))?;
-    let catalog = catalog::load(&dir, &[NOOP.name])?;
+    let catalog = catalog::load(&dir, &HANDLERS.map(|handler| handler.name))?;
     let _logs = logs::init_file(&config.log, &dir.join("daemon.log")).map_err(failed)?;
     let drain = config.daemon.drain_timeout;
-    let daemon = Daemon::start(config, catalog, &[NOOP]).await?;
+    let daemon = Daemon::start(config, catalog, &HANDLERS).await?;
     answer("ready");
     let mut commands = commands();
     while let Some(word) = commands.recv().await {
@@ -65,10 +73,6 @@ fn anything_goes(_: &JobSpec, _: &Config) -> Result<(), Problem> {
     Ok(())
 }
 
-fn build(_: &JobSpec, _: &Deps) -> Built {
-    Ok(Arc::new(Noop))
-}
-
 struct Noop;
 
 impl Handler for Noop {
@@ -77,5 +81,18 @@ impl Handler for Noop {
             answer(&clock::unix_us().saturating_sub(sent_us).to_string());
         }
         Box::pin(future::ready(Outcome::Done(None)))
+    }
+}
+
+struct Hold;
+
+impl Handler for Hold {
+    fn run<'a>(&'a self, ctx: &'a Context) -> BoxFuture<'a, Outcome> {
+        Box::pin(async {
+            ctx.stopped().await;
+            Outcome::Interrupted {
+                reason: "told to stop".to_owned(),
+            }
+        })
     }
 }

@@ -45,21 +45,32 @@ if gate_count > 0 then
   gates = read_gates(gate_count, FIRST_ARG + 4 * flow_count, FIRST_FLOW + flow_count, rates, exact)
 end
 
-local flows = {}
+local function ready_key(class) return KEYS[FIRST_READY + class - 1] end
+
+-- A flow's first entries are read ahead, few of each where there are many flows; of one that takes turns none.
+local flows, fair, share = {}, {{}, {}, {}, {}, {}}, math.ceil(limit / flow_count)
 for f = 1, flow_count do
   local at = FIRST_ARG + (f - 1) * 4
-  local class, member, terms = tonumber(ARGV[at + 1]), ARGV[at + 2], ARGV[at + 4]
-  local flow = {number = f, key = KEYS[FIRST_FLOW + f - 1], ready = KEYS[FIRST_READY + class - 1], class = class,
-    member = member, allow = tonumber(ARGV[at + 3]), gates = {}}
-  flow.place = head_of(flow.key)
-  if terms ~= '' then
+  local flow = {number = f, key = KEYS[FIRST_FLOW + f - 1], class = tonumber(ARGV[at + 1]), member = ARGV[at + 2],
+    allow = tonumber(ARGV[at + 3]), gates = NONE, entries = NONE, taken = 0}
+  local terms = ARGV[at + 4]
+  flow.fair = string.sub(terms, 1, 1) == 'f'
+  if terms ~= '' and terms ~= 'f' then
+    flow.gates = {}
     for g in string.gmatch(terms, '%d+') do flow.gates[#flow.gates + 1] = gates[tonumber(g)] end
-    flow.fair = string.sub(terms, 1, 1) == 'f'
-    if flow.fair and flow.place then
-      flow.place = tonumber(redis.call('ZSCORE', flow.ready, member) or flow.place)
-    end
+  end
+  if flow.fair then
+    table.insert(fair[flow.class], flow)
+  else
+    read_on(flow, math.min(share, flow.allow) + 1)
+    flow.place = flow.entries[1] and ready_of(flow.entries[1])
   end
   flows[f] = flow
+end
+for class = 1, 5 do read_places(fair[class], ready_key(class)) end
+local line = {}
+for _, flow in ipairs(flows) do
+  if flow.place and flow.allow > 0 then join(line, 1, flow, now, aging) end
 end
 
 -- What the tokens of a flow's jobs begin with. The class and the key are in it, unless it is of the default class and has
@@ -97,56 +108,67 @@ local function read(first, last)
 end
 
 -- Up to here what was picked is read; what comes of flows without limits is read in one go.
-local read_to, taken, turn = 0, 0, 0
+local read_to, got, turn, first = 0, 0, 0, 1
 -- What was dropped under a limit is made up for, a few hundred at most.
-while taken < limit and count < limit + 256 do
-  local best, second = first_two(flows, now, aging)
-  if not best then break end
-  local most, shut = through(best.gates, math.min(limit - taken, best.allow))
-  best.shut = shut
-  if not shut then
-    local entries, first = redis.call('LPOP', best.key, run_length(best, second, most, now, aging)), count + 1
-    for _, entry in ipairs(entries) do
-      count = count + 1
-      picked[count], ids[count], origin[count] = entry, string.sub(entry, 15), best
-    end
-    local got = #entries
-    if best.gates[1] then
-      if read_to < first - 1 then read(read_to + 1, first - 1) end
-      got = read(first, count)
-      read_to = count
-      for _, gate in ipairs(best.gates) do gate.left = gate.left - got end
-    end
-    taken = taken + got
-    best.touched = true
-    best.allow = best.allow - got
-    best.place = head_of(best.key)
-    if best.fair and best.place then
+while got < limit and count < limit + 256 and line[first] do
+  local flow, second, most = line[first], line[first + 1], nil
+  first = first + 1
+  most, flow.shut = through(flow.gates, math.min(limit - got, flow.allow))
+  if not flow.shut then
+    local before, brought = count, flow.taken
+    if flow.fair then
       turn = turn + 1
-      best.place = exact + turn / 1000
+      take_turn(flow, exact + turn / 1000)
+    else
+      take(flow, second, most, now, aging)
+    end
+    for i = brought + 1, flow.taken do
+      local entry = flow.entries[i]
+      count = count + 1
+      picked[count], ids[count], origin[count] = entry, string.sub(entry, 15), flow
+    end
+    brought = count - before
+    if flow.gates[1] and brought > 0 then
+      if read_to < before then read(read_to + 1, before) end
+      brought = read(before + 1, count)
+      read_to = count
+      for _, gate in ipairs(flow.gates) do gate.left = gate.left - brought end
+    end
+    got = got + brought
+    flow.allow = flow.allow - brought
+    if flow.place then
+      local _, shut = through(flow.gates, 1)
+      flow.shut = shut
+      if not shut and flow.allow > 0 then join(line, first, flow, now, aging) end
     end
   end
 end
 if read_to < count then read(read_to + 1, count) end
 
-local heads, shut = {}, {}
+local heads, shut, moved, gone = {}, {}, {{}, {}, {}, {}, {}}, {{}, {}, {}, {}, {}}
 for f, flow in ipairs(flows) do
   heads[f] = flow.place and math.floor(flow.place) or -1
-  local gate = flow.shut
+  local gate, to = flow.shut, moved[flow.class]
+  if flow.taken > 0 and not flow.fair then redis.call('LTRIM', flow.key, flow.taken, -1) end
   if not flow.place then
-    redis.call('ZREM', flow.ready, flow.member)
+    table.insert(gone[flow.class], flow.member)
   elseif gate and not gate.wide then
     park(flow, gate, parked, resume)
+    table.insert(gone[flow.class], flow.member)
     if not gate.key then next_due = math.min(next_due, next_start(gate)) end
     heads[f] = -2
-  elseif flow.touched then
-    redis.call('ZADD', flow.ready, flow.place, flow.member)
+  elseif flow.taken > 0 then
+    to[#to + 1], to[#to + 2] = flow.place, flow.member
   end
   if flow.place and gate and gate.wide and not gate.told then
     gate.told = true
     if gate.key then redis.call('HSETNX', parked, gate.name, '') end
     shut[#shut + 1], shut[#shut + 2] = gate.number, gate.every and next_start(gate) or -1
   end
+end
+for class = 1, 5 do
+  if gone[class][1] then redis.call('ZREM', ready_key(class), unpack(gone[class])) end
+  if moved[class][1] then redis.call('ZADD', ready_key(class), unpack(moved[class])) end
 end
 
 -- The jobs, each under its token; how many of a flow follow each other stands in `rows`.

@@ -21,7 +21,7 @@ use tokio::sync::mpsc::error::SendError;
 
 /// The most jobs of one claim.
 const CLAIM_MAX: usize = 256;
-/// The most flows of one claim.
+/// The flows that a claim looks at, however few jobs it may take: some of them may hold less than was thought.
 const CLAIM_FLOWS: usize = 32;
 
 impl Feeder {
@@ -92,8 +92,10 @@ impl Feeder {
     fn plan(&self) -> Vec<(Flow, Ask)> {
         let mut asks = Asks::of(self);
         let mut open = 0;
+        let slots = &self.context.shared.slots;
+        let free = slots.total().saturating_sub(slots.busy());
         let flows = self.heads.first(
-            CLAIM_FLOWS,
+            free.clamp(CLAIM_FLOWS, CLAIM_MAX),
             self.redis_clock.now_ms(),
             self.context.queue.aging_after(),
             |flow| {
@@ -104,8 +106,6 @@ impl Feeder {
         );
         // Who takes turns may take several in one claim only if nobody is left out of it.
         let left_out = open > flows.len() || self.heads.is_cut();
-        let slots = &self.context.shared.slots;
-        let free = slots.total().saturating_sub(slots.busy());
         let others = flows.len();
         let with_ask = |flow: Flow| {
             let mut ask = asks.get(&flow)?.clone();

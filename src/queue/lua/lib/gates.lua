@@ -41,9 +41,8 @@ local function next_start(gate)
   return math.ceil(gate.used + (gate.room - gate.left - gate.burst + 1) * gate.every)
 end
 
--- Takes a flow out of line until somebody gives back a slot of its key, or until its rate lets it start again.
+-- Notes a flow that is taken out of line until somebody gives back a slot of its key, or until its rate lets it start again.
 local function park(flow, gate, parked, resume)
-  redis.call('ZREM', flow.ready, flow.member)
   local line = flow.class .. ':' .. flow.member
   if not gate.key then
     redis.call('ZADD', resume, next_start(gate), line)
