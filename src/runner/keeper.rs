@@ -25,7 +25,7 @@ const BEATS: u32 = 5;
 /// Crashes that end a job.
 const POISON_CRASHES: u32 = 3;
 /// How far suspects of one dead daemon are put apart, so that the next death tells which of them it was.
-const APART: Duration = Duration::from_secs(2);
+const APART: Duration = Duration::from_millis(250);
 /// Jobs returned in one step.
 const RESCUE_STEP: usize = 200;
 
