@@ -209,7 +209,8 @@ async fn postgres_tells_of_sessions_locks_old_transactions_and_its_log() {
         (0.0, 0.0)
     );
 
-    let holder = sql(&url, "create table t (n int); begin; lock table t").await;
+    drop(sql(&url, "create table t (n int)").await);
+    let holder = sql(&url, "begin; lock table t").await;
     let waiter = tokio::spawn({
         let url = url.clone();
         async move { sql(&url, "begin; lock table t in share mode").await }

@@ -61,8 +61,10 @@ pub(super) async fn measure(
     let pairs = [
         (Part::Delayed, Scene::Delayed(5 * jobs), Scene::Plain),
         (Part::Parked, Scene::Parked(jobs / 2), Scene::Plain),
-        (Part::Tenants, Scene::Tenants, Scene::Plain),
-        (Part::Kinds, Scene::Kinds, Scene::Plain),
+        (Part::Tenants, Scene::Tenants(100), Scene::Plain),
+        (Part::Tenants, Scene::Tenants(10_000), Scene::Tenants(100)),
+        (Part::Kinds, Scene::Kinds(10), Scene::Plain),
+        (Part::Kinds, Scene::Kinds(1_000), Scene::Kinds(10)),
         (
             Part::Waiting,
             Scene::Waiting(50 * jobs),
@@ -133,7 +135,7 @@ impl Stage {
     /// Jobs per second, from "go" until so many jobs have ended that were admitted before.
     async fn drain(&mut self, jobs: u64) -> Result<f64, CliError> {
         let standing = load::admitted(&self.bed).await?;
-        load::push(&self.bed, Into::Inbox, jobs, self.scene.jobs()).await?;
+        load::push(&self.bed, Into::Inbox, jobs, |n| self.scene.job(n)).await?;
         load::until_admitted(&self.bed, standing + jobs).await?;
         let goal = load::settled(&self.bed).await? + jobs;
         self.daemon.go().await?;

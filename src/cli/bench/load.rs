@@ -24,9 +24,6 @@ pub(super) enum Into {
     Aside,
 }
 
-/// What a job is, by its number.
-pub(super) type Envelope = fn(u64) -> String;
-
 /// A small job, as an app would send it.
 pub(super) fn plain(n: u64) -> String {
     format!(r#"{{"kind":"bench.noop","args":{{"n":{n}}}}}"#)
@@ -64,7 +61,7 @@ pub(super) async fn push(
     bed: &Bed,
     to: Into,
     jobs: u64,
-    envelope: Envelope,
+    envelope: impl Fn(u64) -> String,
 ) -> Result<f64, CliError> {
     let key = match to {
         Into::Inbox => bed.queue.keys().inbox.clone(),

@@ -64,8 +64,8 @@ pub struct Args {
     #[arg(long, conflicts_with = "redis")]
     appendonly: bool,
     /// Measure how fast jobs drain with much else in the queue, each time beside a drain without it: 50 times as many
-    /// jobs waiting as are drained (beside 5 times as many), 5 times as many delayed, half as many parked, jobs of many
-    /// tenants that take turns, jobs of 1,000 kinds; all of these, or the one that is named
+    /// jobs waiting as are drained (beside 5 times as many), 5 times as many delayed, half as many parked, jobs of 10,000
+    /// tenants that take turns (beside 100), jobs of 1,000 kinds (beside 10); all of these, or the one that is named
     #[arg(long, value_name = "WHAT", conflicts_with = "outbox", num_args = 0..=1, require_equals = true, default_missing_value = "all")]
     flat: Option<flat::Part>,
     /// Measure how fast one relay moves rows of the outbox, and nothing else; --jobs is the number of rows

@@ -2,13 +2,9 @@
 //! are.
 
 use super::bed::Bed;
-use super::load::{self, Envelope, Into};
+use super::load::{self, Into};
 use crate::cli::CliError;
 
-/// Tenants that take turns, at most; each has some of the drained jobs.
-const TENANTS: u64 = 10_000;
-/// Kinds of jobs.
-const KINDS: u64 = 1_000;
 /// Keys whose one slot is taken, so that everything behind is parked.
 const HELD: u64 = 100;
 
@@ -23,10 +19,10 @@ pub(super) enum Scene {
     Delayed(u64),
     /// So many jobs whose key has no slot free.
     Parked(u64),
-    /// The drained jobs are of many tenants that take turns.
-    Tenants,
-    /// The drained jobs are of many kinds.
-    Kinds,
+    /// The drained jobs are of so many tenants that take turns.
+    Tenants(u64),
+    /// The drained jobs are of so many kinds.
+    Kinds(u64),
 }
 
 impl Scene {
@@ -37,8 +33,8 @@ impl Scene {
             Self::Waiting(jobs) => format!("{jobs} jobs waiting"),
             Self::Delayed(jobs) => format!("{jobs} jobs delayed"),
             Self::Parked(jobs) => format!("{jobs} jobs parked"),
-            Self::Tenants => format!("{TENANTS} tenants taking turns"),
-            Self::Kinds => format!("{KINDS} kinds"),
+            Self::Tenants(tenants) => format!("{tenants} tenants taking turns"),
+            Self::Kinds(kinds) => format!("{kinds} kinds"),
         }
     }
 
@@ -47,30 +43,30 @@ impl Scene {
         match self {
             Self::Plain | Self::Waiting(_) | Self::Delayed(_) => vec![plain_kind()],
             Self::Parked(_) => vec![plain_kind(), held_kind()],
-            Self::Tenants => vec![tenants_kind()],
-            Self::Kinds => (0..KINDS).map(|n| one_kind(&kind_name(n))).collect(),
+            Self::Tenants(_) => vec![tenants_kind()],
+            Self::Kinds(kinds) => (0..kinds).map(|n| one_kind(&kind_name(n))).collect(),
         }
     }
 
-    /// The jobs that are drained.
-    pub(super) fn jobs(self) -> Envelope {
+    /// One of the jobs that are drained.
+    pub(super) fn job(self, n: u64) -> String {
         match self {
-            Self::Plain | Self::Waiting(_) | Self::Delayed(_) | Self::Parked(_) => load::plain,
-            Self::Tenants => |n| {
-                let tenant = n % TENANTS;
+            Self::Plain | Self::Waiting(_) | Self::Delayed(_) | Self::Parked(_) => load::plain(n),
+            Self::Tenants(tenants) => {
+                let tenant = n % tenants;
                 format!(r#"{{"kind":"bench.tenants","args":{{"n":{n},"tenant":{tenant}}}}}"#)
-            },
-            Self::Kinds => |n| {
-                let kind = kind_name(n % KINDS);
+            }
+            Self::Kinds(kinds) => {
+                let kind = kind_name(n % kinds);
                 format!(r#"{{"kind":"{kind}","args":{{"n":{n}}}}}"#)
-            },
+            }
         }
     }
 
     /// Puts what else stands there. The daemon admits meanwhile; only for parked jobs it must claim.
     pub(super) async fn prepare(self, bed: &Bed) -> Result<(), CliError> {
-        let (jobs, envelope): (u64, Envelope) = match self {
-            Self::Plain | Self::Tenants | Self::Kinds => return Ok(()),
+        let (jobs, envelope): (u64, fn(u64) -> String) = match self {
+            Self::Plain | Self::Tenants(_) | Self::Kinds(_) => return Ok(()),
             Self::Waiting(jobs) => (jobs, load::plain),
             Self::Delayed(jobs) => (jobs, |n| {
                 format!(r#"{{"kind":"bench.noop","delay_ms":86400000,"args":{{"n":{n}}}}}"#)

@@ -55,6 +55,8 @@ pub struct Feeder {
     waiting: Option<Waiting>,
     waker: Option<Waker>,
     claim_number: u64,
+    /// Entries that the inbox had ever lost, as last seen.
+    taken: u64,
     next_due_ms: Option<u64>,
     redis_clock: RedisClock,
     next_look: Instant,
@@ -108,6 +110,7 @@ impl Feeder {
             waiting: None,
             waker: None,
             claim_number: 0,
+            taken: 0,
             next_due_ms: None,
             redis_clock: RedisClock {
                 at_ms: clock::unix_ms(),

@@ -5,6 +5,7 @@ use crate::clock;
 use crate::config::RedisConfig;
 use crate::queue::wake::Waker;
 use crate::queue::{Peeked, Queue, QueueError};
+use crate::telemetry::events;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use std::time::Duration;
@@ -37,8 +38,18 @@ impl Feeder {
         self.waiting = None;
         self.waker = waker;
         let peeked = peeked?;
+        self.notice_rollback(peeked.taken);
         self.inbox = (!peeked.entries.is_empty()).then_some(peeked);
         Ok(())
+    }
+
+    /// What was ever taken in is counted: a server that counts less than it did has lost more than that count.
+    fn notice_rollback(&mut self, taken: u64) {
+        let known = std::mem::replace(&mut self.taken, taken);
+        if taken < known {
+            let alert = events::redis_rolled_back(&self.context.queue.name, known, taken);
+            self.context.shared.alerts.raise(alert);
+        }
     }
 
     /// Waits until something happens: an entry in the inbox, a free slot, a due job, a nudge, a change of phase.

@@ -23,6 +23,8 @@ pub enum AlertName {
     RedisLost,
     /// Redis answers again.
     RedisBack,
+    /// Redis knows less than it did: a flush, a failover that lost writes, an old copy of its data.
+    RedisRolledBack,
     /// A queue is older than its objective.
     QueueLag,
     /// Ticks of a schedule were missed, or served late.
@@ -66,6 +68,7 @@ impl AlertName {
             Self::RedisUnsafe => "redis_unsafe",
             Self::RedisLost => "redis_lost",
             Self::RedisBack => "redis_back",
+            Self::RedisRolledBack => "redis_rolled_back",
             Self::QueueLag => "queue_lag",
             Self::ScheduleMissed => "schedule_missed",
             Self::AuditRepair => "audit_repair",
@@ -85,6 +88,7 @@ impl AlertName {
             Self::JobDead
             | Self::JobPoison
             | Self::RedisLost
+            | Self::RedisRolledBack
             | Self::AuditRepair
             | Self::ReloadFailed
             | Self::IntakeLost

@@ -226,6 +226,23 @@ pub fn redis_back(down: Duration) -> Alert {
     )
 }
 
+/// Redis counts fewer entries taken in than it did: what came between is gone, and so may be more.
+#[must_use = "hand the alert to Alerts::raise"]
+pub fn redis_rolled_back(queue: &str, known: u64, found: u64) -> Alert {
+    let message = format!("{known} entries had been taken in, and Redis counts {found}");
+    alerting!(
+        error,
+        "redis_rolled_back",
+        RedisRolledBack,
+        queue,
+        &message,
+        queue,
+        known,
+        found,
+        "Redis lost writes: jobs may be gone"
+    )
+}
+
 /// The auditor put something right that should never go wrong: a bug.
 #[must_use = "hand the alert to Alerts::raise"]
 pub fn audit_repair(queue: &str, what: &str, count: u64) -> Alert {

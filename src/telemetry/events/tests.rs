@@ -161,6 +161,7 @@ fn every_alert_is_logged_under_its_own_name() {
             redis_unsafe("maxmemory-policy", "allkeys-lru evicts jobs"),
             redis_lost("connection refused"),
             redis_back(gone),
+            redis_rolled_back("default", 17, 3),
             audit_repair("default", "running", 2),
             reload_failed("jobs/a.toml: line 3"),
         ];

@@ -6,6 +6,7 @@ mod disk;
 mod failover;
 mod killed;
 pub mod poison;
+mod postgres;
 mod server;
 mod starved;
 mod stopped;
@@ -20,7 +21,7 @@ pub const ROWS: &[Row] = &[
     killed::WORKER,
     zombie::STOPPED,
     zombie::RELEASED,
-    zombie::POSTGRES,
+    postgres::ZOMBIE,
     wire::CUT,
     wire::HALF_OPEN,
     wire::STORM,
@@ -34,6 +35,7 @@ pub const ROWS: &[Row] = &[
     clock::JUMPED,
     poison::POISON,
     server::FLUSHED,
+    postgres::SERVER,
     stopped::TERMINATED,
     versions::MIXED,
     starved::STARVED,

@@ -7,7 +7,6 @@ use crate::proxy::{Harm, Proxy};
 use crate::row::{Broken, Failure, Outcome, Row, fired};
 use crate::support::{self, wait_until};
 use rustix::process::Signal;
-use sqlx::PgPool;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -30,13 +29,6 @@ pub const RELEASED: Row = Row {
     name: "same_worker_again",
     fault: "a daemon cut off from Redis for longer than its lease gets its own jobs again",
     trial: |seed| Box::pin(same_worker(seed)),
-};
-
-pub const POSTGRES: Row = Row {
-    number: 4,
-    name: "zombie_in_postgres",
-    fault: "a daemon stopped in the midst of batches in Postgres, then woken",
-    trial: |seed| Box::pin(in_postgres(seed)),
 };
 
 const EXPIRING: Terms = Terms {
@@ -160,96 +152,6 @@ async fn same_worker(seed: u64) -> Outcome {
     bed.daemon("a").wait_for_event("lease_lost").await;
     fired(proxy.hits() > 0, "no connection was cut")?;
     check(&mut bed, EXPIRING, Some(recovery)).await
-}
-
-/// Rows of the table, half of them to be deleted.
-const ROWS: i64 = 20_000;
-
-async fn in_postgres(seed: u64) -> Outcome {
-    let database = tokio::task::spawn_blocking(support::fresh_database)
-        .await
-        .unwrap();
-    let pool = PgPool::connect(&database).await.unwrap();
-    sqlx::raw_sql(
-        "create table things (id bigint primary key, old boolean not null, check (id > 0));
-         insert into things select n, n % 2 = 0 from generate_series(1, 20000) n;
-         create table deleted (id bigint, by text);
-         create function note() returns trigger language plpgsql as
-           $$ begin insert into deleted values (old.id, current_setting('application_name')); return old; end $$;
-         create trigger note after delete on things for each row execute function note();
-         analyze things;",
-    )
-    .execute(&pool)
-    .await
-    .unwrap();
-    let setup = Setup {
-        more: format!("[database]\nurl = \"{database}\"\n"),
-        ..Setup::default()
-    };
-    let mut bed = Bed::new(seed, setup).await;
-    bed.site.write_job("purge.toml", "kind = \"db.purge_things\"\nhandler = \"db.purge\"\n[retry]\nmax_attempts = 50\nstrategy = \"fixed\"\nbase = \"100ms\"\n[db.purge]\ntable = \"public.things\"\nkey = [\"id\"]\nwhere = \"old\"\npause = \"2ms\"\nbatch = { target = \"10ms\", start = 100, min = 100, max = 200 }\n");
-    let migrated = bed
-        .program
-        .command()
-        .args(["migrate", "--config"])
-        .arg(bed.site.path("tidegate.toml"))
-        .output()
-        .unwrap();
-    assert!(migrated.status.success(), "{migrated:?}");
-    bed.start("a").await;
-    let victim = bed.only_incarnation().await;
-    bed.site
-        .push(&[r#"{"kind":"db.purge_things","id":"purge"}"#.to_owned()])
-        .await;
-    bed.begin();
-    let gone = bed
-        .length(Duration::from_millis(500), Duration::from_millis(6_000))
-        .as_millis() as i64;
-    wait_until("rows go", DEADLINE, || async {
-        count(&pool, "select count(*) from deleted").await > gone
-    })
-    .await;
-    bed.daemon("a").signal(Signal::STOP);
-    let since = Instant::now();
-    let held = held_by(&bed, &victim).await;
-    fired(held.contains_key("purge"), "the purge was over")?;
-    bed.start("b").await;
-    let recovery = recovered(&bed, &held, since, bed.lease + RECOVERY).await?;
-    bed.daemon("a").signal(Signal::CONT);
-    bed.daemon("a").wait_for_event("lease_lost").await;
-    let terms = Terms {
-        strangers: &["purge"],
-        attempts_fail: true,
-        ..EXPIRING
-    };
-    let verdict = check(&mut bed, terms, Some(recovery)).await?;
-    let (left, deleted, twice) = (
-        count(&pool, "select count(*) from things").await,
-        count(&pool, "select count(*) from deleted").await,
-        count(&pool, "select count(*) from deleted d where d.id % 2 <> 0").await,
-    );
-    if (left, deleted, twice) != (ROWS / 2, ROWS / 2, 0) {
-        return Err(Broken::new(format!(
-            "{left} rows are left, {deleted} were deleted, {twice} of them wrongly"
-        ))
-        .into());
-    }
-    let told = count(
-        &pool,
-        "select rows_done from tidegate.batch_progress where job_id = 'purge'",
-    )
-    .await;
-    if told != ROWS / 2 {
-        return Err(Broken::new(format!(
-            "the progress counts {told} rows: a refused batch was counted"
-        ))
-        .into());
-    }
-    Ok(verdict)
-}
-
-async fn count(pool: &PgPool, sql: &'static str) -> i64 {
-    sqlx::query_scalar(sql).fetch_one(pool).await.unwrap()
 }
 
 /// A command with another address of Redis.
