@@ -14,16 +14,18 @@ use crate::queue::ties::{id_was_given, notice_unrun};
 use crate::queue::{QueueError, Settlement};
 use crate::telemetry::events::{self, JobRef};
 use crate::telemetry::metrics::UNKNOWN_KIND;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 /// Heartbeats per lease.
 const BEATS: u32 = 5;
 /// Crashes that end a job.
 const POISON_CRASHES: u32 = 3;
+/// How far suspects of one dead daemon are put apart, so that the next death tells which of them it was.
+const APART: Duration = Duration::from_millis(250);
 /// Jobs returned in one step.
 const RESCUE_STEP: usize = 200;
 
@@ -216,13 +218,20 @@ impl Keeper {
         let ties = self.context.queue.ties_of(&ids).await?;
         let registry = self.context.shared.registry.load_full();
         let now_ms = clock::unix_ms();
+        let doubtful = doubtful(entries, &stored);
         let (kinds, settlements): (Vec<Arc<str>>, Vec<Settlement>) = entries
             .iter()
+            .enumerate()
             .zip(stored)
             .zip(held)
             .zip(ties)
-            .map(|(((entry, (raw, meta)), slots), ties)| {
-                let crash = crashed.then_some(Crash { entry, now_ms });
+            .map(|((((index, entry), (raw, meta)), slots), ties)| {
+                let apart = doubtful.get(&index).copied();
+                let crash = crashed.then_some(Crash {
+                    entry,
+                    now_ms,
+                    apart,
+                });
                 let (kind, ending) = rescued(&registry.catalog, entry, (&raw, &meta, &ties), crash);
                 let settlement = Settlement {
                     id: entry.id.as_str().into(),
@@ -262,7 +271,7 @@ impl Keeper {
         let telemetry = self.context.telemetry(kind);
         let metrics = &telemetry.metrics;
         match &settlement.ending {
-            Ending::HandedBack { .. } if crashed => metrics.recovered(1),
+            Ending::HandedBack { .. } | Ending::Later { .. } if crashed => metrics.recovered(1),
             Ending::Dead { history, .. } => {
                 metrics.poisoned(1);
                 metrics.dead(1);
@@ -306,6 +315,24 @@ impl Keeper {
 struct Crash<'a> {
     entry: &'a RunningEntry,
     now_ms: u64,
+    /// It is one of several suspects: after how many of [`APART`] it is tried again.
+    apart: Option<u32>,
+}
+
+/// Suspects among the jobs of dead daemons that were not their daemon's only one, each with its turn. A daemon runs one at a
+/// time, so all but one of them were about to be put off, and nobody knows which one ran: none is blamed.
+fn doubtful(entries: &[RunningEntry], stored: &[(Vec<u8>, Vec<u8>)]) -> HashMap<usize, u32> {
+    let mut suspects: HashMap<&str, Vec<usize>> = HashMap::new();
+    for (index, (entry, (_, meta))) in entries.iter().zip(stored).enumerate() {
+        let is_suspect = History::parse(meta).is_some_and(|h| h.crashes + 1 >= POISON_CRASHES);
+        if let (true, Some((owner, _))) = (is_suspect, entry.owner()) {
+            suspects.entry(owner).or_default().push(index);
+        }
+    }
+    let several = suspects.into_values().filter(|of_one| of_one.len() > 1);
+    several
+        .flat_map(|of_one| of_one.into_iter().zip(1..))
+        .collect()
 }
 
 /// The kind of a job that nobody executes, and what becomes of it.
@@ -325,7 +352,25 @@ fn rescued(
         .unwrap_or_else(|| flow_of(&envelope, catalog));
     let kind = Arc::clone(&flow.kind);
     let mut history = History::parse(meta);
-    if let Some(Crash { entry, now_ms }) = crash {
+    if let Some(Crash {
+        now_ms,
+        apart: Some(turn),
+        ..
+    }) = crash
+        && let Some(mut history) = history.clone()
+    {
+        let delay = APART * turn;
+        let due_ms = now_ms.saturating_add(u64::try_from(delay.as_millis()).unwrap_or(u64::MAX));
+        let note = "its daemon died while another suspect was there too";
+        history.push(Event::new(now_ms, What::PutOff).due(due_ms).note(note));
+        let ending = Ending::Later {
+            delay,
+            history: Box::new(history),
+            counter: "recovered",
+        };
+        return (kind, ending);
+    }
+    if let Some(Crash { entry, now_ms, .. }) = crash {
         let history = history.get_or_insert_with(|| {
             let ready_ms = entry.ready_ms().unwrap_or(now_ms);
             History::of(&flow.kind, flow.priority).begun(envelope.enqueued_at, ready_ms)

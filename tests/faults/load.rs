@@ -143,7 +143,6 @@ fn entry(random: &mut StdRng, n: usize, mix: Mix) -> Entry {
         _ => {
             envelope["kind"] = "load.command".into();
             envelope["args"] = json!({});
-            expected.is_command = true;
         }
     }
     if fails > 0 {

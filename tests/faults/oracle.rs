@@ -13,8 +13,6 @@ pub struct Expected {
     pub may_be_skipped: bool,
     /// Steps that follow when it is done.
     pub followers: u32,
-    /// Its receipts are in the file, not with the app.
-    pub is_command: bool,
 }
 
 impl Expected {

@@ -1,6 +1,6 @@
 //! The table of a run, for people and for programs.
 
-use crate::row::{Plan, Result_, Row};
+use crate::row::{Plan, Row, RowResult};
 use serde_json::{Value, json};
 use std::fmt::Write;
 use std::time::Duration;
@@ -9,11 +9,11 @@ use std::time::Duration;
 pub struct Line {
     pub number: u8,
     pub fault: &'static str,
-    pub result: Result_,
+    pub result: RowResult,
 }
 
 impl Line {
-    pub fn of(row: &Row, result: Result_) -> Self {
+    pub fn of(row: &Row, result: RowResult) -> Self {
         Self {
             number: row.number,
             fault: row.fault,

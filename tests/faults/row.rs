@@ -29,7 +29,7 @@ pub type Outcome = Result<Verdict, Failure>;
 /// What was measured in a trial in which every invariant held.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Verdict {
-    /// Acknowledged jobs that are gone. Only where the row says that this is not promised.
+    /// Acknowledged jobs that are gone: only in a row whose terms say that this is not promised.
     pub lost: usize,
     /// Runs of attempts that had run before.
     pub duplicated: u64,
@@ -79,7 +79,7 @@ pub fn fired(it_did: bool, what: &str) -> Result<(), Failure> {
 
 /// What a row came to.
 #[derive(Debug, Default)]
-pub struct Result_ {
+pub struct RowResult {
     pub verdicts: Vec<Verdict>,
     /// Seed and reasons of each trial that failed.
     pub failed: Vec<(u64, String)>,
@@ -97,7 +97,7 @@ pub struct Plan {
 
 impl Row {
     /// Runs the trials of this row; those of all rows share `places`.
-    pub async fn run(&self, plan: Plan, places: &Semaphore) -> Result_ {
+    pub async fn run(&self, plan: Plan, places: &Semaphore) -> RowResult {
         let each = (0..plan.trials).map(|n| plan.seed.wrapping_add(n));
         let outcomes: Vec<(u64, Outcome)> = stream::iter(each)
             .map(|seed| async move {
@@ -107,7 +107,7 @@ impl Row {
             .buffer_unordered(plan.at_once)
             .collect()
             .await;
-        let mut result = Result_::default();
+        let mut result = RowResult::default();
         for (seed, outcome) in outcomes {
             match outcome {
                 Ok(verdict) => result.verdicts.push(verdict),

@@ -74,6 +74,14 @@ async fn corrupt(seed: u64) -> Outcome {
     // A job whose stored envelope was changed behind its back.
     let corrupted = corrupt_a_waiting_job(&mut bed).await;
     fired(wrong > 0, "all keys were in use")?;
+    // What no daemon had a use for meanwhile still lies there.
+    bed.sent().await?;
+    let mut now = bed.queue.workers().await.unwrap().now_ms;
+    while wrong_keys(&bed).await > 0 {
+        let catalog = tidegate::catalog::Catalog::default();
+        bed.queue.heal(now, &catalog).await.unwrap();
+        now += 1;
+    }
     let terms = Terms {
         // What was found under a key is kept, too.
         quarantined: garbage + corrupted + wrong,
@@ -83,6 +91,20 @@ async fn corrupt(seed: u64) -> Outcome {
         ..Terms::default()
     };
     check(&mut bed, terms, None).await
+}
+
+/// Keys that hold what was written to them.
+async fn wrong_keys(bed: &Bed) -> usize {
+    let mut conn = bed.site.redis().await;
+    let mut found = 0;
+    for key in KEYS {
+        let ask = redis::cmd("TYPE")
+            .arg(bed.queue.keys().named(key))
+            .to_owned();
+        let kind: String = ask.query_async(&mut conn).await.unwrap();
+        found += usize::from(kind == "string");
+    }
+    found
 }
 
 /// Makes garbage of a job that waits for its time; it is in quarantine when that comes.
