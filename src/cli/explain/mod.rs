@@ -96,6 +96,9 @@ async fn explain_queues(
         let counts = queue.counts().await?;
         let workers = Workers::of(&queue, store).await?;
         let mut reasons = queue_reasons(store, name, &counts, &workers, health);
+        let specs = store.catalog.iter().filter(|spec| *spec.queue == **name);
+        let specs = specs.map(|spec| &**spec);
+        reasons.extend(limits::of_kinds(&queue, specs, &counts.control).await?);
         reasons.extend(schedules::reasons(&queue, store).await?);
         let mut view = queues::view(name, &counts);
         view["workers"] = workers.alive.len().into();

@@ -145,12 +145,16 @@ async fn queues_are_told_in_the_promised_shape() {
     let answer = json_at(&site, &["queues"]).ok();
     let queue = &answer["queues"][0];
     let wanted = [
+        "counters",
         "dead",
         "delayed",
+        "groups",
         "histories",
         "ids",
         "inbox",
         "lanes",
+        "limits",
+        "locks",
         "memory_bytes",
         "name",
         "oldest_age_ms",
