@@ -2,7 +2,7 @@
 
 use super::code::{CODE, read_function};
 use super::spec::RawSpec;
-use super::{Catalog, JobSpec};
+use super::{Catalog, JobSpec, then};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -104,6 +104,9 @@ pub fn load_with_code(
             }
             Err(found) => problems.extend(found),
         }
+    }
+    if problems.is_empty() {
+        problems = then::problems(&specs, code);
     }
     if problems.is_empty() {
         Ok(Catalog::new(specs.into_values()))

@@ -9,12 +9,14 @@ mod load;
 mod once;
 pub mod schedules;
 mod spec;
+mod then;
 
 pub use code::{CODE, CodeDefinition};
 pub use limits::{Concurrency, Rate};
 pub use load::{CatalogError, Problem, load, load_with_code};
 pub use once::{DebounceSpec, UniqueSpec};
 pub use spec::{HistorySpec, JobSpec, ScheduleSpec, TypedArgs};
+pub use then::ThenSpec;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -3,6 +3,7 @@
 use super::limits::{Concurrency, Rate, partition};
 use super::load::{Problem, section_value};
 use super::once::{DebounceSpec, RawDebounce, RawUnique, UniqueSpec};
+use super::then::ThenSpec;
 use crate::config::duration;
 use crate::job::{ArgSpec, KeyExpr, Priority, args};
 use crate::policy::retry::RetryPolicy;
@@ -65,6 +66,10 @@ pub struct JobSpec {
     pub debounce: Option<DebounceSpec>,
     /// How long results are kept of jobs that do not say so themselves.
     pub result_ttl: Option<Duration>,
+    /// How long a job may wait from when it could start, if it does not say so itself: then it expires.
+    pub ttl: Option<Duration>,
+    /// What follows jobs that do not say so themselves.
+    pub then: Option<ThenSpec>,
     /// When it runs by itself.
     pub schedule: Option<ScheduleSpec>,
     /// Where it was read from.
@@ -171,6 +176,10 @@ pub(super) struct RawSpec {
     debounce: Option<RawDebounce>,
     #[serde(default, with = "duration::option")]
     result_ttl: Option<Duration>,
+    #[serde(default, with = "duration::option")]
+    ttl: Option<Duration>,
+    #[serde(default)]
+    then: Option<toml::Table>,
     #[serde(default)]
     schedule: Option<RawSchedule>,
 }
@@ -207,6 +216,8 @@ impl RawSpec {
         }
         let unique = self.unique.map(|raw| raw.parse(&self.args)).transpose();
         let debounce = self.debounce.map(|raw| raw.parse(&self.args)).transpose();
+        let then = self.then.map(ThenSpec::parse).transpose();
+        problems.extend(then.as_ref().err().cloned());
         problems.extend(unique.as_ref().err().cloned());
         problems.extend(debounce.as_ref().err().cloned());
         let needed = self.args.iter().find(|(_, spec)| spec.required);
@@ -245,6 +256,8 @@ impl RawSpec {
             unique: unique.unwrap_or_default(),
             debounce: debounce.unwrap_or_default(),
             result_ttl: self.result_ttl,
+            ttl: self.ttl,
+            then: then.unwrap_or_default(),
             schedule,
             path,
             text,
@@ -279,10 +292,20 @@ impl RawSpec {
                 duration::format(longest)
             ));
         }
+        let longest = Duration::from_millis(envelope::MAX_AHEAD_MS);
+        if self
+            .ttl
+            .is_some_and(|ttl| ttl.as_millis() == 0 || ttl > longest)
+        {
+            problems.push(format!(
+                "ttl: must be within \"1ms\" to \"{}\"",
+                duration::format(longest)
+            ));
+        }
         problems.extend(self.concurrency.problems());
         problems.extend(self.rate.iter().flat_map(Rate::problems));
         for resource in &self.resources {
-            if let Err(e) = check_resource(resource) {
+            if let Err(e) = id::check_resource(resource) {
                 problems.push(format!("resources: {resource:?} {e}"));
             }
         }
@@ -320,17 +343,4 @@ impl RawSchedule {
             catch_up: self.catch_up.unwrap_or(DEFAULT_CATCH_UP),
         })
     }
-}
-
-/// `class:name`, like `postgres:primary`, `redis:cache`, `http:api.example:443`.
-fn check_resource(resource: &str) -> Result<(), String> {
-    let allowed = |b: u8| {
-        b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'_' | b'-' | b'.' | b':')
-    };
-    let (class, name) = resource.split_once(':').unwrap_or(("", ""));
-    if class.is_empty() || name.is_empty() || resource.len() > 128 || !resource.bytes().all(allowed)
-    {
-        return Err("must be class:name of a-z 0-9 _ - . :, like postgres:primary".to_owned());
-    }
-    Ok(())
 }

@@ -13,6 +13,7 @@ use crate::config::duration;
 use crate::job::{Envelope, History};
 use crate::queue::Queue;
 use crate::queue::admit::flow_of;
+use crate::queue::home::home_of;
 use clap::Subcommand;
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -241,7 +242,8 @@ async fn retry_page(store: &Store, queue: &Queue, page: &[Dead]) -> Result<u64, 
         let Ok(envelope) = Envelope::parse(&dead.raw) else {
             continue;
         };
-        let flow = flow_of(&envelope, &store.catalog);
+        // Its history says where it was when it died.
+        let flow = home_of(&envelope, &store.catalog, "", Some(&dead.history));
         let enqueued = envelope.enqueued_at;
         let done = queue.requeue(&dead.id, &flow, enqueued, &who()).await?;
         retried += u64::from(done);

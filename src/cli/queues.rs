@@ -74,6 +74,10 @@ pub(super) fn view(name: &str, counts: &Counts) -> Value {
         "quarantine": counts.quarantine,
         "histories": counts.archived,
         "ids": counts.ids,
+        "locks": counts.locks,
+        "groups": counts.groups,
+        "limits": counts.control.limits,
+        "counters": counts.stats,
         "inbox": counts.inbox,
         "oldest_age_ms": oldest_age(counts),
     })

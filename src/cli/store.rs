@@ -105,6 +105,18 @@ impl Store {
         if let Some(moved) = moved {
             return Ok(moved);
         }
+        for queue in self.queues() {
+            let name = &queue.name;
+            let message = match queue.remembered(id).await? {
+                None => continue,
+                Some("pending") => format!("{id:?} is in the inbox of {name}, not admitted yet"),
+                Some(how @ ("skipped" | "replaced" | "merged")) => format!(
+                    "{id:?} was {how}: another job of {name} held its lock, and stands for it"
+                ),
+                Some(how) => format!("{id:?} is {how}; {name} keeps no more of it than its id"),
+            };
+            return Err(CliError::NotFound(message));
+        }
         if let Some(message) = super::outbox::whereabouts(&self.config, id).await {
             return Err(CliError::NotFound(message));
         }

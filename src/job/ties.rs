@@ -150,6 +150,20 @@ pub fn next_id(id: &str, workflow: Option<&JobId>) -> String {
     suffixed(root, &format!("-t{}", step.saturating_add(1)))
 }
 
+/// Whether the queue made the id of a step of a workflow, so that nobody meant it to be that of another job.
+#[must_use]
+pub fn id_was_made(step: &Envelope) -> bool {
+    let (Some(id), Some(workflow), Some(before)) = (&step.id, &step.workflow, step.parents.first())
+    else {
+        return false;
+    };
+    if before.state == "group" {
+        return id.as_str() == group_then_id(workflow);
+    }
+    let of_chain = (before.id != *workflow).then_some(workflow);
+    id.as_str() == next_id(before.id.as_str(), of_chain)
+}
+
 /// The id of what follows a group.
 #[must_use]
 pub fn group_then_id(group: &JobId) -> String {
@@ -316,6 +330,30 @@ mod tests {
         assert_eq!(told(&large).result, Some(cut));
         let deep = (0..40).fold(Value::Null, |inner, _| Value::Array(vec![inner]));
         assert_eq!(told(&deep).result.unwrap()["truncated"], true);
+    }
+
+    #[test]
+    fn an_id_that_the_queue_made_is_known() {
+        let made = |id: &str, workflow: &str, before: &str, state: &str| {
+            let raw = format!(
+                r#"{{"kind":"a","id":"{id}","workflow":"{workflow}","parents":[{{"id":"{before}","state":"{state}"}}]}}"#
+            );
+            id_was_made(&Envelope::parse(raw.as_bytes()).unwrap())
+        };
+        assert!(made("order-7-t1", "order-7", "order-7", "done"));
+        assert!(made("order-7-t2", "order-7", "order-7-t1", "done"));
+        assert!(
+            made("mine-t1", "order-7", "mine", "done"),
+            "after one with a given id"
+        );
+        assert!(made("x-t5-t1", "x-t5", "x-t5", "done"));
+        assert!(made("site-4-then", "site-4", "site-4", "group"));
+        assert!(!made("mine", "order-7", "order-7", "done"));
+        assert!(!made("order-7-t3", "order-7", "order-7-t1", "done"));
+        assert!(!made("publish", "site-4", "site-4", "group"));
+        assert!(!id_was_made(
+            &Envelope::parse(br#"{"kind":"a","id":"b-t1"}"#).unwrap()
+        ));
     }
 
     #[test]

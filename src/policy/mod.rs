@@ -6,7 +6,7 @@
 //!
 //! Two kinds of time occur, both `u64` milliseconds: *unix* time where a decision is about dates or
 //! about times written by others ([`schedule`], [`ticks`], [`aging`]), and *monotonic* time since any fixed
-//! origin where it is about elapsed time ([`breaker`], [`gate`], [`limiter`]).
+//! origin where it is about elapsed time ([`breaker`], [`gate`], [`limiter`], [`slowdown`]).
 
 pub mod aging;
 pub mod batch;
@@ -17,4 +17,5 @@ pub mod gate;
 pub mod limiter;
 pub mod retry;
 pub mod schedule;
+pub mod slowdown;
 pub mod ticks;

@@ -40,6 +40,8 @@ pub enum Admission {
         /// Indices of entries that are no jobs of their own: their id was taken already, another job holds their lock, or
         /// what they belong to was cancelled.
         duplicates: Vec<usize>,
+        /// Those among them that were set aside: what they ask for can't be had.
+        set_aside: Vec<usize>,
     },
     /// Another daemon was faster; nothing was changed.
     Moved,
@@ -85,12 +87,19 @@ impl Queue {
         }
         let now_ms = reply.count()?;
         let count = reply.count()?;
-        let mut duplicates = Vec::new();
+        let (mut duplicates, mut set_aside) = (Vec::new(), Vec::new());
         for _ in 0..count {
+            let number = reply.int()?;
             // Lua counts from 1.
-            duplicates.push(usize::try_from(reply.int()? - 1).unwrap_or(usize::MAX));
+            let index = usize::try_from(number.abs() - 1).unwrap_or(usize::MAX);
+            duplicates.push(index);
+            set_aside.extend((number < 0).then_some(index));
         }
-        Ok(Admission::Done { now_ms, duplicates })
+        Ok(Admission::Done {
+            now_ms,
+            duplicates,
+            set_aside,
+        })
     }
 
     fn admit_cmd(
@@ -159,7 +168,7 @@ impl Queue {
                     .arg(history::cut(&reject.message, REASON_BYTES)),
             };
             if let Some(ties) = verdict.ties() {
-                cmd.arg(ties.stored())
+                cmd.arg(ties.written())
                     .arg(ties.lock_rule())
                     .arg(ties.group_rule());
             }

@@ -33,6 +33,10 @@ pub struct Counts {
     pub archived: u64,
     /// Ids that are remembered or reserved.
     pub ids: u64,
+    /// Locks that are held.
+    pub locks: u64,
+    /// Groups that are known.
+    pub groups: u64,
     /// Ready time of the job that waits longest, ms.
     pub oldest_ready_ms: Option<u64>,
     /// Redis time, ms.
@@ -57,6 +61,8 @@ impl Queue {
             quarantine: sizes.quarantine,
             archived: sizes.archived,
             ids: sizes.ids,
+            locks: sizes.locks,
+            groups: sizes.groups,
             stats: sizes.stats,
             now_ms: sizes.now_ms,
             oldest_ready_ms: self.oldest_ready().await?,

@@ -2,7 +2,7 @@
 
 use super::settle::Ending;
 use super::ties::{Notice, id_was_given, notice_unrun};
-use super::{Flow, Queue};
+use super::{Flow, Queue, millis};
 use crate::catalog::{Catalog, JobSpec};
 use crate::job::{Envelope, History, Job, JobId, Reject, RejectCode, merge};
 use serde_json::{Map, Value};
@@ -102,7 +102,8 @@ impl RawDelivery {
         let started = history
             .as_ref()
             .is_some_and(|h| h.attempts + h.crashes + h.snoozes > 0);
-        if !started && expiry(&envelope, self.ready_ms).is_some_and(|at| at < now_ms) {
+        let ttl = catalog.get(&envelope.kind).and_then(|spec| spec.ttl);
+        if !started && expiry(&envelope, self.ready_ms, ttl).is_some_and(|at| at < now_ms) {
             let given = self.id_was_given(&envelope);
             return Err(Unfit::Expired { given });
         }
@@ -148,7 +149,10 @@ impl RawDelivery {
             claimed_ms: now_ms,
             tied: super::ties::binds(&self.ties),
             keeps_result: super::ties::keeps_result(&self.ties),
-            then: envelope.then.map(|then| then.get().into()),
+            then: match envelope.then {
+                Some(then) => Some(then.get().into()),
+                None => spec.then.as_ref().map(|then| (&*then.text).into()),
+            },
             workflow: envelope.workflow,
             flow: self.home.clone(),
             slots: Arc::clone(&self.slots),
@@ -163,10 +167,10 @@ fn merged(joined: &[u8]) -> Result<Vec<Map<String, Value>>, Reject> {
 }
 
 /// When a job that never started expires. A relative time counts from admission, which was when it became ready,
-/// or its delay earlier.
-fn expiry(envelope: &Envelope, ready_ms: u64) -> Option<u64> {
+/// or its delay earlier. That of its definition counts from when it became ready.
+fn expiry(envelope: &Envelope, ready_ms: u64, ttl: Option<Duration>) -> Option<u64> {
     let admitted = ready_ms.saturating_sub(envelope.delay_ms.unwrap_or(0));
-    envelope
-        .expires_at
-        .or_else(|| envelope.ttl_ms.map(|ttl| admitted.saturating_add(ttl)))
+    let own = envelope.ttl_ms.map(|ttl| admitted.saturating_add(ttl));
+    let of_kind = || ttl.map(|ttl| ready_ms.saturating_add(millis(ttl)));
+    envelope.expires_at.or(own).or_else(of_kind)
 }

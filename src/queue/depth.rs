@@ -27,6 +27,10 @@ pub struct Sizes {
     pub archived: u64,
     /// Ids that are remembered or reserved.
     pub ids: u64,
+    /// Locks that are held.
+    pub locks: u64,
+    /// Groups that are known.
+    pub groups: u64,
     /// Counters since ever.
     pub stats: BTreeMap<String, u64>,
     /// Redis time, ms.
@@ -73,6 +77,8 @@ impl Queue {
             ("XLEN", &k.quarantine),
             ("ZCARD", &k.archived),
             ("ZCARD", &k.ids),
+            ("HLEN", &k.locks),
+            ("HLEN", &k.groups),
         ] {
             pipe.cmd(command).arg(key);
         }
@@ -86,11 +92,26 @@ impl Queue {
             u64,
             u64,
             u64,
+            u64,
+            u64,
             BTreeMap<String, String>,
             (u64, u64),
         );
         let answer: Answer = pipe.query_async(&mut self.conn.clone()).await?;
-        let (inbox, jobs, delayed, running, dead, quarantine, archived, ids, stats, time) = answer;
+        let (
+            inbox,
+            jobs,
+            delayed,
+            running,
+            dead,
+            quarantine,
+            archived,
+            ids,
+            locks,
+            groups,
+            stats,
+            time,
+        ) = answer;
         // A counter that somebody made unusable counts for nothing.
         let counter = |(name, n): (String, String)| Some((name, n.parse().ok()?));
         Ok(Sizes {
@@ -102,6 +123,8 @@ impl Queue {
             quarantine,
             archived,
             ids,
+            locks,
+            groups,
             stats: stats.into_iter().filter_map(counter).collect(),
             now_ms: time.0 * 1_000 + time.1 / 1_000,
         })

@@ -10,6 +10,8 @@ use std::sync::Arc;
 
 /// Keys looked at per step when every flow is looked for.
 const SCAN_COUNT: usize = 1_000;
+/// What the names of keys that were set aside have after their own.
+const ASIDE: &str = ":wrongtype:";
 
 /// A key that was set aside.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,7 +48,61 @@ impl Queue {
         if set_aside.iter().any(|gone| lists.contains(&&gone.key)) {
             self.relist_all().await?;
         }
+        if set_aside.is_empty() {
+            set_aside = self.heal_named(now_ms).await?;
+        }
         Ok(set_aside)
+    }
+
+    /// Flows with keys and slots, which no catalogue names: looked for when nothing else was wrong.
+    async fn heal_named(&self, now_ms: u64) -> Result<Vec<SetAside>, QueueError> {
+        let mut set_aside = Vec::new();
+        for (first, wanted) in [("flow:", "list"), ("slots:", "set")] {
+            let mut cursor = Some(0);
+            while let Some(from) = cursor {
+                let (next, keys) = self.scan_named(first, None, from).await?;
+                cursor = next;
+                let mut types = redis::pipe();
+                for key in &keys {
+                    types.cmd("TYPE").arg(key);
+                }
+                let types: Vec<String> = match keys.len() {
+                    0 => Vec::new(),
+                    _ => types.query_async(&mut self.conn.clone()).await?,
+                };
+                for (key, found) in keys.iter().zip(types) {
+                    // What was set aside before has a name of the same sort.
+                    if found != wanted && !is_aside(key) {
+                        set_aside.extend(self.heal_key(key, wanted, now_ms).await?);
+                    }
+                }
+            }
+        }
+        Ok(set_aside)
+    }
+
+    /// One bounded step through all keys of the server, for those of this queue whose names begin so; where the next one
+    /// begins, if there is one.
+    async fn scan_named(
+        &self,
+        first: &str,
+        of_type: Option<&str>,
+        cursor: u64,
+    ) -> Result<(Option<u64>, Vec<String>), QueueError> {
+        let mut scan = redis::cmd("SCAN");
+        scan.arg(cursor)
+            .arg("MATCH")
+            .arg(format!("{}*", self.keys.named(first)))
+            .arg("COUNT")
+            .arg(SCAN_COUNT);
+        if let Some(of_type) = of_type {
+            scan.arg("TYPE").arg(of_type);
+        }
+        let mut conn = self.conn.clone();
+        let (next, keys): (u64, Vec<Vec<u8>>) = scan.query_async(&mut conn).await?;
+        // Keys of ours are text.
+        let text = keys.into_iter().filter_map(|k| String::from_utf8(k).ok());
+        Ok(((next != 0).then_some(next), text.collect()))
     }
 
     async fn heal_key(
@@ -55,7 +111,7 @@ impl Queue {
         wanted: &str,
         now_ms: u64,
     ) -> Result<Option<SetAside>, QueueError> {
-        let moved_to = format!("{key}:wrongtype:{now_ms}");
+        let moved_to = format!("{key}{ASIDE}{now_ms}");
         let mut cmd =
             HEAL.call([key, &moved_to, &self.keys.quarantine, &self.keys.stats].into_iter());
         cmd.arg(wanted)
@@ -112,31 +168,26 @@ impl Queue {
 impl Queue {
     /// The same for flows with keys, which no catalogue names: every key of the server is looked at, in bounded steps.
     async fn relist_all(&self) -> Result<(), QueueError> {
-        let mut conn = self.conn.clone();
         let first = self.keys.named("flow:");
-        let mut cursor = 0_u64;
-        loop {
-            let (next, found): (u64, Vec<Vec<u8>>) = redis::cmd("SCAN")
-                .arg(cursor)
-                .arg("MATCH")
-                .arg(format!("{first}*"))
-                .arg("COUNT")
-                .arg(SCAN_COUNT)
-                .query_async(&mut conn)
+        let flow = |key: &String| {
+            let (priority, member) = key.strip_prefix(&*first)?.split_once(':')?;
+            Some(Flow::of(priority.parse().ok()?, member))
+        };
+        let mut cursor = Some(0);
+        while let Some(from) = cursor {
+            let (next, keys) = self.scan_named("flow:", Some("list"), from).await?;
+            self.relist_flows(keys.iter().filter_map(flow).collect::<Vec<_>>())
                 .await?;
-            let flow = |key: &Vec<u8>| {
-                let key = String::from_utf8_lossy(key);
-                let (priority, member) = key.strip_prefix(&*first)?.split_once(':')?;
-                Some(Flow::of(priority.parse().ok()?, member))
-            };
-            let flows: Vec<Flow> = found.iter().filter_map(flow).collect();
-            self.relist_flows(flows).await?;
             cursor = next;
-            if cursor == 0 {
-                return Ok(());
-            }
         }
+        Ok(())
     }
+}
+
+/// Whether a key is one that was set aside.
+fn is_aside(key: &str) -> bool {
+    let at = key.rsplit_once(ASIDE).map_or("", |(_, at)| at);
+    !at.is_empty() && at.bytes().all(|b| b.is_ascii_digit())
 }
 
 fn flows(catalog: &Catalog) -> impl Iterator<Item = Flow> {

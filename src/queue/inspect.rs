@@ -1,5 +1,6 @@
 //! Reading a queue for people: the place of a job, the dead, the quarantined.
 
+pub use super::around::LockState;
 pub use super::counts::Counts;
 pub use super::find::{Finished, Found};
 

@@ -5,6 +5,7 @@
 //! closed; it is told which flows to claim from and how the deliveries ended.
 
 pub mod admit;
+mod around;
 pub mod audit;
 pub mod backend;
 pub mod bell;
@@ -18,8 +19,10 @@ pub mod control;
 mod counts;
 mod delivery;
 mod depth;
+mod ending;
 mod find;
 pub mod heal;
+pub mod home;
 pub mod inspect;
 mod keys;
 pub mod lease;

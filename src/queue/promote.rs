@@ -1,8 +1,8 @@
 //! What is due goes to its flow.
 
 use super::admit::flow_of;
+use super::home::home_of;
 use super::script::PROMOTE;
-use super::ties::mark_of;
 use super::{Flow, Queue, QueueError};
 use crate::catalog::Catalog;
 use crate::job::{Envelope, History};
@@ -137,26 +137,12 @@ impl Queue {
             .await?;
         let stored = ties.into_iter().zip(histories);
         let flow = |((id, envelope), (ties, history)): ((&'a [u8], &Envelope), _)| {
-            Some((id, stored_flow(envelope, ties, history)?))
+            let (ties, history): (Option<Vec<u8>>, Option<Vec<u8>>) = (ties, history);
+            let ties = ties.unwrap_or_default();
+            let history = history.as_deref().and_then(History::parse);
+            let ties = String::from_utf8_lossy(&ties);
+            (id, home_of(envelope, catalog, &ties, history.as_ref()))
         };
-        Ok(strangers.into_iter().zip(stored).filter_map(flow).collect())
+        Ok(strangers.into_iter().zip(stored).map(flow).collect())
     }
-}
-
-/// The flow of a job by what is stored with it: its ties since it came in delayed, its history since it was put off.
-fn stored_flow(
-    envelope: &Envelope,
-    ties: Option<Vec<u8>>,
-    history: Option<Vec<u8>>,
-) -> Option<Flow> {
-    let ties = ties.map(|ties| String::from_utf8_lossy(&ties).into_owned());
-    if let Some(mark) = ties.as_deref().and_then(mark_of) {
-        return Flow::marked(&envelope.kind, mark);
-    }
-    let history = History::parse(&history?)?;
-    Some(Flow {
-        priority: history.priority.or(envelope.priority)?,
-        kind: envelope.kind.as_str().into(),
-        key: history.key,
-    })
 }

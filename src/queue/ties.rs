@@ -6,7 +6,8 @@
 use super::settle::Ending;
 use crate::catalog::{DebounceSpec, JobSpec, UniqueSpec};
 use crate::job::ties::{
-    Debounce, Group, NO_MEMBER, OnConflict, Unique, Until, When, group_then_id, next_id, outcome,
+    Debounce, Group, NO_MEMBER, OnConflict, Unique, Until, When, group_then_id, id_was_made,
+    next_id, outcome,
 };
 use crate::job::{Envelope, JobId, Reject, RejectCode, envelope};
 use serde_json::{Map, Value};
@@ -28,6 +29,8 @@ pub struct Ties {
     pub flow: Option<String>,
     /// A hash of what follows it, if it has a lock.
     pub then: Option<String>,
+    /// The queue made its id: it can't be meant to be another job's.
+    pub made: bool,
 }
 
 /// A lock, and what holds for it.
@@ -86,6 +89,7 @@ impl Ties {
                 .as_ref()
                 .filter(|_| locked)
                 .map(|then| digest(then.get())),
+            made: id_was_made(envelope),
         };
         Ok((ties != Self::default()).then(|| Box::new(ties)))
     }
@@ -95,8 +99,8 @@ impl Ties {
         self.lock.as_ref().map_or(0, |lock| lock.debounce.0)
     }
 
-    /// As the queue keeps them: one line each, the first letter says what it is.
-    pub(super) fn stored(&self) -> String {
+    /// As the admission script reads them: one line each, the first letter says what it is.
+    pub(super) fn written(&self) -> String {
         let letter = |until| match until {
             Until::Claimed => 'c',
             Until::Finished => 'f',
@@ -114,6 +118,7 @@ impl Ties {
                 .as_ref()
                 .filter(|_| self.merges())
                 .map(|hash| format!("n{hash}")),
+            self.made.then(|| "d".to_owned()),
         ];
         lines.into_iter().flatten().collect::<Vec<_>>().join("\n")
     }

@@ -375,6 +375,7 @@ fn rescued(
             let ready_ms = entry.ready_ms().unwrap_or(now_ms);
             History::of(&flow.kind, flow.priority).begun(envelope.enqueued_at, ready_ms)
         });
+        history.key.clone_from(&flow.key);
         history.crash(now_ms, entry.owner().map_or("", |(daemon, _)| daemon));
         if history.crashes >= POISON_CRASHES {
             history.push(Event::new(now_ms, What::Dead).note("it crashed its daemon too often"));

@@ -4,7 +4,7 @@
 use crate::clock;
 use crate::queue::QueueError;
 use crate::queue::audit::{Findings, KnownFlows, Options};
-use crate::runner::QueueContext;
+use crate::runner::{QueueContext, heal};
 use crate::telemetry::events;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -40,8 +40,11 @@ pub async fn run(context: Arc<QueueContext>, interval: Duration, stop: Cancellat
         }
         tokio::select! {
             () = stop.cancelled() => return,
-            looked = auditor.look() => if let Err(e) = looked {
-                tracing::debug!(queue = &*auditor.context.queue.name, error = %e, "not audited");
+            looked = auditor.look() => match looked {
+                Ok(()) => {}
+                // Nobody else may meet the key of a slot that is idle.
+                Err(QueueError::WrongType(_)) => heal(&auditor.context).await,
+                Err(e) => tracing::debug!(queue = &*auditor.context.queue.name, error = %e, "not audited"),
             }
         }
     }
@@ -94,8 +97,9 @@ impl Auditor {
             if now < self.bonds_due {
                 return Ok(());
             }
-            self.bonds_due = now + BONDS;
             let findings = queue.sweep_bonds(&registry.catalog, options).await?;
+            // Once more at the next look if it failed.
+            self.bonds_due = now + BONDS;
             self.tell(&findings);
             return Ok(());
         }

@@ -11,6 +11,7 @@ mod limits;
 pub mod model;
 mod operators;
 mod order;
+mod overwritten;
 mod progress;
 pub mod rig;
 mod schedules;

@@ -27,6 +27,7 @@ Examples:
   tidegate enqueue mail.send --args '{\"to\":7}'
   tidegate enqueue mail.send --args @mail.json --priority high --delay 15m
   echo '{\"to\":7}' | tidegate enqueue mail.send --args - --id mail-7 --wait --wait-timeout 2m
+  tidegate enqueue mail.send --args @mail.json --ttl 10m --concurrency-key acme
   tidegate enqueue report.build --unique-key daily --on-conflict replace
   tidegate enqueue search.index --debounce-key user-7 --debounce-wait 5s
   tidegate enqueue order.pack --then '{\"kind\":\"order.ship\"}' --then '{\"kind\":\"mail.send\"}'
@@ -59,6 +60,12 @@ pub struct Args {
     /// Expires if it has not started after this much time
     #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
     ttl: Option<Duration>,
+    /// Expires if it has not started by this time: RFC 3339, or milliseconds since 1970
+    #[arg(long, value_name = "TIME", value_parser = instant, conflicts_with = "ttl")]
+    expires_at: Option<u64>,
+    /// What limits and turns tell it apart by, in place of what its definition says
+    #[arg(long, value_name = "KEY")]
+    concurrency_key: Option<String>,
     /// Attempts at most [default: the definition's]
     #[arg(long, value_name = "N")]
     max_attempts: Option<u32>,
@@ -92,6 +99,10 @@ struct Outgoing<'a> {
     delay_ms: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     ttl_ms: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expires_at: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    concurrency_key: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     max_attempts: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -206,6 +217,8 @@ fn envelope(args: &Args, id: &JobId, given: &RawValue, now_ms: u64) -> Result<Ve
         run_at: args.run_at,
         delay_ms: args.delay.map(millis),
         ttl_ms: args.ttl.map(millis),
+        expires_at: args.expires_at,
+        concurrency_key: args.concurrency_key.as_deref(),
         max_attempts: args.max_attempts,
         timeout_ms: args.job_timeout.map(millis),
         enqueued_at: now_ms,

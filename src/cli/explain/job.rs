@@ -1,6 +1,6 @@
 //! Why one job does not run.
 
-use super::super::job::{view, view_text, when};
+use super::super::job::{view, view_around, view_text, when};
 use super::super::store::Store;
 use super::super::{CliError, Report};
 use super::gate::Health;
@@ -8,7 +8,7 @@ use super::{Reason, Workers, bullets, limits, slots, whereabouts};
 use crate::daemon::NEVER_SHED;
 use crate::job::{Envelope, Priority};
 use crate::queue::Queue;
-use crate::queue::admit::flow_of;
+use crate::queue::home::home_of;
 use crate::queue::inspect::{Counts, Found};
 use serde_json::json;
 
@@ -26,7 +26,8 @@ pub(super) async fn explain(store: &Store, id: &str, health: &Health) -> Result<
         }
         other => other?,
     };
-    let view = view(store, &queue, id, &found, false);
+    let mut view = view(store, &queue, id, &found, false);
+    view_around(&mut view, &queue, id, &found).await?;
     let scene = Scene {
         counts: queue.counts().await?,
         workers: Workers::of(&queue, store).await?,
@@ -62,7 +63,8 @@ impl Scene<'_> {
     async fn pending(&self, id: &str, health: &Health) -> Result<Vec<Reason>, CliError> {
         let mut reasons: Vec<Reason> = self.workers.missing(&self.queue.name).into_iter().collect();
         let envelope = Envelope::parse(&self.found.raw).unwrap_or_default();
-        let flow = flow_of(&envelope, &self.store.catalog);
+        let history = Some(&self.found.history);
+        let flow = home_of(&envelope, &self.store.catalog, &self.found.ties, history);
         let control = &self.counts.control;
         reasons.extend(limits::pauses(
             control,
@@ -94,6 +96,14 @@ impl Scene<'_> {
             &self.counts,
             &self.workers,
         ));
+        let fair = self
+            .store
+            .catalog
+            .get(&envelope.kind)
+            .is_some_and(|s| s.fair);
+        if fair && let Some(before) = self.queue.place_in_line(&flow).await?.filter(|n| *n > 0) {
+            reasons.push(limits::turn(&flow, before));
+        }
         let ahead = self.queue.ahead_of(&flow, id).await?;
         reasons.extend(before(ahead, flow.priority, &self.counts));
         Ok(reasons)
@@ -101,7 +111,11 @@ impl Scene<'_> {
 
     fn delayed(&self) -> Vec<Reason> {
         let due = when(self.found.at_ms.unwrap_or(0), self.counts.now_ms);
+        let debounced = self.debounced();
         let why = match (self.found.history.attempts, self.found.history.snoozes) {
+            (0, 0) if debounced => {
+                "unless another one of its lock takes its place, it is due".to_owned()
+            }
             (0, 0) => "it was put off until".to_owned(),
             (0, n) => format!("it asked to be put off ({n} times), until"),
             (n, _) => format!("attempt {n} failed; the next one is due"),
@@ -109,10 +123,20 @@ impl Scene<'_> {
         let delayed = Reason {
             code: "delayed",
             message: format!("{why} {due}"),
-            details: json!({"due_at": self.found.at_ms}),
+            details: json!({"due_at": self.found.at_ms, "debounced": debounced}),
         };
         let missing = self.workers.missing(&self.queue.name);
         [delayed].into_iter().chain(missing).collect()
+    }
+
+    /// Whether it waits for others to take its place.
+    fn debounced(&self) -> bool {
+        let envelope = Envelope::parse(&self.found.raw).unwrap_or_default();
+        let of_kind = || {
+            let spec = self.store.catalog.get(&envelope.kind);
+            envelope.unique.is_none() && spec.is_some_and(|spec| spec.debounce.is_some())
+        };
+        envelope.debounce.is_some() || of_kind()
     }
 
     fn running(&self) -> Vec<Reason> {

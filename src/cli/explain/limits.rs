@@ -59,18 +59,78 @@ pub(super) async fn of_flow(
     spec: &JobSpec,
     control: &Control,
 ) -> Result<Vec<Reason>, CliError> {
+    let mut reasons = of_gates(queue, Terms::of(flow, spec, control).gates()).await?;
+    // A flow that waits for a slot or the rate of its key is not looked at meanwhile.
+    let parked = !reasons.is_empty() && queue.place_in_line(flow).await?.is_none();
+    for reason in &mut reasons {
+        reason.details["parked"] = parked.into();
+    }
+    if let Some(limit) = control.limits_of(spec).per_daemon {
+        reasons.push(Reason {
+            code: "kind_limit",
+            message: format!("at most {limit} of {} run at once in one daemon", spec.kind),
+            details: json!({"limit": limit}),
+        });
+    }
+    Ok(reasons)
+}
+
+/// Limits of whole kinds that let nobody start now.
+///
+/// # Errors
+/// Redis failed.
+pub(super) async fn of_kinds<'s>(
+    queue: &Queue,
+    specs: impl Iterator<Item = &'s JobSpec>,
+    control: &Control,
+) -> Result<Vec<Reason>, CliError> {
     let mut reasons = Vec::new();
-    for gate in Terms::of(flow, spec, control).gates() {
+    for spec in specs {
+        let any = Flow {
+            priority: spec.priority,
+            kind: spec.kind.clone(),
+            key: None,
+        };
+        let terms = Terms::of(&any, spec, control);
+        let wide: Vec<Gate> = terms
+            .gates()
+            .iter()
+            .filter(|g| g.is_wide())
+            .cloned()
+            .collect();
+        reasons.extend(of_gates(queue, &wide).await?);
+    }
+    Ok(reasons)
+}
+
+/// That others of its class have their turn before a flow.
+pub(super) fn turn(flow: &Flow, before: u64) -> Reason {
+    let key = flow.key.as_deref().unwrap_or_default();
+    Reason {
+        code: "turn",
+        message: format!(
+            "keys take turns: {before} flows of its class are served before that of {} with the key {key:?}",
+            flow.kind
+        ),
+        details: json!({"flows_before": before, "key": key}),
+    }
+}
+
+async fn of_gates(queue: &Queue, gates: &[Gate]) -> Result<Vec<Reason>, CliError> {
+    let mut reasons = Vec::new();
+    for gate in gates {
         match gate {
             Gate::Slots { name, limit } => {
                 let holders = queue.holders(name).await?;
                 if holders >= *limit as u64 {
+                    let some = queue.some_holders(name).await?;
                     reasons.push(Reason {
                         code: "slots_full",
                         message: format!(
-                            "{holders} of {limit} slots of {name} are held, across all daemons"
+                            "{holders} of {limit} slots of {name} are held, across all daemons; by {}",
+                            some.join(", ")
                         ),
-                        details: json!({"slots": name, "holders": holders, "limit": limit}),
+                        details: json!({"slots": name, "holders": holders, "limit": limit, "held_by": some}),
                     });
                 }
             }
@@ -92,13 +152,6 @@ pub(super) async fn of_flow(
                 }
             }
         }
-    }
-    if let Some(limit) = control.limits_of(spec).per_daemon {
-        reasons.push(Reason {
-            code: "kind_limit",
-            message: format!("at most {limit} of {} run at once in one daemon", spec.kind),
-            details: json!({"limit": limit}),
-        });
     }
     Ok(reasons)
 }

@@ -1,7 +1,9 @@
 //! `tidegate job`: one job, looked at, retried or cancelled.
 
+mod around;
 mod show;
 
+pub(super) use around::view_around;
 pub(super) use show::{view, view_text, when};
 
 use super::store::{OnQueue, Store};
@@ -13,6 +15,7 @@ use crate::config::duration;
 use crate::job::Envelope;
 use crate::queue::Queue;
 use crate::queue::admit::flow_of;
+use crate::queue::home::home_of;
 use crate::queue::inspect::Found;
 use crate::queue::operate::Cancelled;
 use crate::queue::settle::Record;
@@ -92,6 +95,7 @@ pub(super) async fn run(command: Command, global: &Global) -> Result<Report, Cli
     match &command {
         Command::Show { payload, .. } => {
             let mut json = view(&store, &queue, &job.id, &found, *payload);
+            view_around(&mut json, &queue, &job.id, &found).await?;
             if let Some(told) = queue.result(&job.id).await? {
                 let told: Value = serde_json::from_str(&told).unwrap_or_default();
                 json["result"] = told["result"].clone();
@@ -134,7 +138,7 @@ pub(super) async fn requeue(
     let Ok(envelope) = Envelope::parse(&found.raw) else {
         return Ok(false);
     };
-    let flow = flow_of(&envelope, &store.catalog);
+    let flow = home_of(&envelope, &store.catalog, &found.ties, Some(&found.history));
     Ok(queue
         .requeue(id, &flow, envelope.enqueued_at, &who())
         .await?)

@@ -2,13 +2,15 @@
 
 use super::super::output::{age, pairs, table};
 use super::super::store::Store;
+use super::around::{group_text, lock_text};
 use crate::clock;
 use crate::job::{Envelope, Progress};
 use crate::queue::Queue;
-use crate::queue::admit::flow_of;
+use crate::queue::home::home_of;
 use crate::queue::inspect::Found;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use std::time::Duration;
 
 /// A job for programs. Times are milliseconds since the epoch, as in envelopes.
 pub(in crate::cli) fn view(
@@ -54,7 +56,7 @@ pub(in crate::cli) fn view(
         view["priority"] = Value::Null;
         return view;
     };
-    let flow = flow_of(&envelope, &store.catalog);
+    let flow = home_of(&envelope, &store.catalog, &found.ties, Some(history));
     let spec = store.catalog.get(&envelope.kind);
     let attempts = envelope.max_attempts;
     view["kind"] = envelope.kind.as_str().into();
@@ -62,7 +64,25 @@ pub(in crate::cli) fn view(
     view["max_attempts"] = attempts.or(spec.map(|s| s.retry.max_attempts)).into();
     view["enqueued_at"] = envelope.enqueued_at.into();
     view["meta"] = json!(envelope.meta);
+    if let Some(key) = &flow.key {
+        view["key"] = (&**key).into();
+    }
+    if let Some(at) = envelope.expires_at {
+        view["expires_at"] = at.into();
+    }
+    let ttl = spec.and_then(|spec| spec.ttl).map(millis);
+    if let Some(ttl) = envelope
+        .ttl_ms
+        .or(ttl.filter(|_| envelope.expires_at.is_none()))
+    {
+        view["ttl_ms"] = ttl.into();
+    }
     view_ties(&mut view, &envelope, &found.ties);
+    if view["then"].is_null()
+        && let Some(then) = spec.and_then(|spec| spec.then.as_ref())
+    {
+        view["then"] = json!(then.kinds.iter().take(1).collect::<Vec<_>>());
+    }
     if payload {
         view["args"] = Value::Object(envelope.args().clone());
     }
@@ -81,7 +101,7 @@ fn view_ties(view: &mut Value, envelope: &Envelope, ties: &str) {
     let parents: Vec<&str> = envelope.parents.iter().map(|p| p.id.as_str()).collect();
     let some = [
         ("lock", tied(&['f', 'c', 't']).map(Value::from)),
-        ("group", tied(&['g']).map(Value::from)),
+        ("group", tied(&['g', 'G']).map(Value::from)),
         ("workflow", tied(&['w']).map(Value::from)),
         ("result_ttl_ms", kept_ms.map(Value::from)),
         ("then", (!next.is_empty()).then(|| json!(next))),
@@ -105,25 +125,30 @@ fn at_name(state: &str) -> &'static str {
 
 /// A job for people, from its view.
 pub(in crate::cli) fn view_text(view: &Value) -> String {
-    const NAMES: [&str; 26] = [
+    const NAMES: [&str; 31] = [
         "id",
         "status",
         "kind",
         "queue",
         "priority",
+        "key",
         "state",
         "attempts",
         "max_attempts",
         "crashes",
         "snoozes",
         "due_at",
+        "expires_at",
+        "ttl_ms",
         "died_at",
         "finished_at",
         "enqueued_at",
         "duration_ms",
         "worker",
         "progress",
+        "slots",
         "lock",
+        "merged",
         "group",
         "workflow",
         "parents",
@@ -140,7 +165,9 @@ pub(in crate::cli) fn view_text(view: &Value) -> String {
             .filter(|v| !v.is_null() && **v != json!({}))?;
         let text = match (name, value) {
             (name, Value::Number(n)) if name.ends_with("_at") => when(n.as_u64().unwrap_or(0), now),
-            ("duration_ms", Value::Number(n)) => age(n.as_u64().unwrap_or(0)),
+            (name, Value::Number(n)) if name.ends_with("_ms") => age(n.as_u64().unwrap_or(0)),
+            ("lock", _) if view.get("lock_until").is_some() => lock_text(view),
+            ("group", _) => group_text(view),
             ("progress", value) => progress_text(value, now),
             (_, Value::String(text)) => text.clone(),
             (_, other) => other.to_string(),
@@ -204,4 +231,8 @@ pub(in crate::cli) fn when(at_ms: u64, now_ms: u64) -> String {
     } else {
         format!("{stamp} ({} ago)", age(now_ms - at_ms))
     }
+}
+
+fn millis(d: Duration) -> u64 {
+    u64::try_from(d.as_millis()).unwrap_or(u64::MAX)
 }

@@ -10,6 +10,7 @@ use crate::clock;
 use crate::job::Envelope;
 use crate::queue::Queue;
 use crate::queue::admit::flow_of;
+use crate::queue::home::home_of;
 use crate::queue::scan::{SCAN_STEP, State};
 use crate::queue::settle::Record;
 use futures::future::try_join_all;
@@ -210,11 +211,14 @@ impl Act {
 
 async fn retry(store: &Store, queue: &Queue, jobs: &[Matched]) -> Result<Tally, CliError> {
     let by = &who();
-    let each = jobs.iter().map(|job| async move {
+    let ids: Vec<&str> = jobs.iter().map(|job| job.seen.id.as_str()).collect();
+    let ties = queue.ties_of(&ids).await?;
+    let each = jobs.iter().zip(&ties).map(|(job, ties)| async move {
         let Ok(envelope) = Envelope::parse(&job.seen.raw) else {
             return Ok(false);
         };
-        let flow = flow_of(&envelope, &store.catalog);
+        let history = Some(&job.seen.history);
+        let flow = home_of(&envelope, &store.catalog, ties, history);
         let (id, sent) = (&job.seen.id, envelope.enqueued_at);
         queue.requeue_if(job.seen.state, id, &flow, sent, by).await
     });

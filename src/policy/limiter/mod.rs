@@ -24,14 +24,17 @@
 //! constants and their sources.
 
 mod anchor;
+mod evidence;
+mod measure;
 mod report;
 mod settings;
 mod window;
 
-use std::cmp::Ordering;
 use std::time::Duration;
 
 use anchor::{Anchor, float};
+use evidence::Reading;
+use measure::Measuring;
 pub use report::{Change, Reason, Saved, Snapshot};
 pub use settings::LimiterConfig;
 use window::{Tally, Window};
@@ -64,13 +67,6 @@ const FASTER: f64 = 0.1;
 const HELPED: f64 = 0.4;
 /// A measurement out of turn comes at least this long after the last, milliseconds.
 const DOUBT_EVERY_MS: u64 = 30_000;
-/// A measurement after the first takes no longer than this many jobs after each other, if it has a
-/// few by then.
-const MEASURE_LONGEST: f64 = 8.0;
-/// The time between measurements is at least this many times what one takes.
-const MEASURE_SHARE: u64 = 20;
-/// Times between measurements vary by ± this fraction, so that daemons do not measure in step.
-const JITTER: f64 = 0.15;
 
 /// How a job ended, as far as its latency is concerned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,28 +77,6 @@ pub enum Ended {
     Failed,
     /// It was stopped, or never touched the dependency: it does not count.
     Void,
-}
-
-/// A measurement of the anchor that is going on.
-#[derive(Debug, Clone, Copy, PartialEq)]
-struct Measuring {
-    back_to: usize,
-    began_ms: u64,
-    /// When the jobs of the old limit had left.
-    drained_ms: Option<u64>,
-}
-
-/// What a look at recent jobs says.
-#[derive(Debug, Clone, Copy, PartialEq)]
-struct Reading {
-    /// Wait within the dependency, milliseconds.
-    wait_ms: f64,
-    /// Jobs waiting there: surely no fewer, most likely, and surely no more.
-    low: f64,
-    queue: f64,
-    high: f64,
-    /// Jobs in flight.
-    load: f64,
 }
 
 /// The limiter of one operation on one resource.
@@ -126,6 +100,8 @@ pub struct Limiter {
     /// Whether congestion was ever met: before it, an anchor may learn from whatever runs.
     met_congestion: bool,
     measuring: Option<Measuring>,
+    /// Whether the next measurement has to settle a doubt.
+    doubted: bool,
     /// A measurement that was slower than the anchor.
     suspected: Option<Anchor>,
     measured_ms: u64,
@@ -156,6 +132,7 @@ impl Limiter {
             rests_until_ms: now_ms,
             met_congestion: false,
             measuring: None,
+            doubted: false,
             suspected: None,
             measured_ms: now_ms,
             measure_at_ms: now_ms.saturating_add(millis(config.anchor_every)),
@@ -268,12 +245,19 @@ impl Limiter {
             .filter(|(_, tally)| tally.jobs >= self.config.few_jobs)
             .collect();
         for (buckets, tally) in looks {
-            let by_wait = self.by_wait(&tally)?;
+            let anchor = self.anchor.as_ref()?;
+            let sure = self.config.sure;
+            let by_wait = Reading::by_wait(anchor, &tally, sure);
+            // While the anchor is in doubt, what its successor would explain is no congestion.
+            let slower = self.suspected.as_ref().unwrap_or(anchor);
+            let witnesses = [
+                Reading::by_wait(slower, &tally, sure),
+                Reading::by_mean(slower, &tally, sure),
+            ];
             self.wait_ms = Some(by_wait.wait_ms.max(0.0));
             let root = tally.load().max(1.0).sqrt();
             let tolerated = (self.config.tolerance * root).max(BAND.1);
-            let witnesses = [Some(by_wait), self.by_mean(&tally)];
-            if let Some(reading) = witnesses.into_iter().flatten().find(|r| r.low > tolerated) {
+            if let Some(reading) = witnesses.into_iter().find(|r| r.low > tolerated) {
                 return self.cut(now_ms, reading);
             }
             if by_wait.high < -FASTER * tally.load() {
@@ -298,41 +282,6 @@ impl Limiter {
         }
         self.learn();
         None
-    }
-
-    /// What a tally says if disturbance is a wait that adds to each job: a line, a pool.
-    fn by_wait(&self, tally: &Tally) -> Option<Reading> {
-        let anchor = self.anchor.as_ref()?;
-        let (mean_ln, error) = tally.mean_ln();
-        let wait = anchor.wait_ms(mean_ln);
-        let spread = self.config.sure * error * anchor.wait_per_ln(wait);
-        Some(Self::reading(anchor, tally, wait, spread))
-    }
-
-    /// What it says by the means alone, whichever way jobs disturb each other. A dull witness, and
-    /// the only one where contention stretches each job: then no one wait explains what is seen.
-    fn by_mean(&self, tally: &Tally) -> Option<Reading> {
-        let anchor = self.anchor.as_ref()?;
-        let (mean, error) = tally.mean_ms();
-        let spread = self.config.sure * error.hypot(anchor.mean_error_ms());
-        Some(Self::reading(
-            anchor,
-            tally,
-            mean - anchor.mean_ms(),
-            spread,
-        ))
-    }
-
-    fn reading(anchor: &Anchor, tally: &Tally, wait: f64, spread: f64) -> Reading {
-        let load = tally.load();
-        let queue = |wait: f64| load * wait / (wait.max(0.0) + anchor.mean_ms());
-        Reading {
-            wait_ms: wait,
-            low: queue(wait - spread),
-            queue: queue(wait),
-            high: queue(wait + spread),
-            load,
-        }
     }
 
     /// Down to what the dependency serves, and one job more.
@@ -362,6 +311,7 @@ impl Limiter {
         if helped || !doubt {
             return change;
         }
+        self.doubted = true;
         let low = self.measure(now_ms);
         match (change, low) {
             (Some(cut), Some(low)) => Some(Change {
@@ -379,7 +329,7 @@ impl Limiter {
         if !plain {
             self.step = (self.step / 4).max(1);
         }
-        let to = self.limit + self.step.min(self.limit);
+        let to = self.limit + self.step.min(self.limit.div_ceil(2));
         self.step = self.step.saturating_mul(2);
         let change = self.change(now_ms, to, Reason::Room)?;
         let settle = SETTLE * self.anchor.as_ref().map_or(0.0, Anchor::mean_ms);
@@ -398,122 +348,6 @@ impl Limiter {
             anchor.pool(&more);
             self.gathered.clear();
         }
-    }
-
-    /// The first anchor, of the first jobs there are.
-    fn first_anchor(&mut self, now_ms: u64) -> Option<Change> {
-        let waited = now_ms.saturating_sub(self.counts_from_ms);
-        let slow = self.inflight > 0
-            && now_ms.saturating_sub(self.silent_since_ms) > millis(self.config.slow);
-        if slow && self.gathered.len() < self.few() {
-            return self.change(now_ms, self.config.max, Reason::TooSlow);
-        }
-        if self.has_enough(waited) {
-            self.anchor = Anchor::of(&self.gathered);
-            self.begin(now_ms, now_ms);
-        }
-        None
-    }
-
-    /// Whether what was gathered in `waited_ms` makes an anchor.
-    fn has_enough(&self, waited_ms: u64) -> bool {
-        let many = usize::try_from(self.config.anchor_jobs).unwrap_or(usize::MAX);
-        let gathered = self.gathered.len();
-        let long = self
-            .anchor
-            .as_ref()
-            .map_or(u64::MAX, |a| whole_ms(MEASURE_LONGEST * a.mean_ms()));
-        (gathered >= many.min(GATHERED) && waited_ms >= millis(self.config.bucket))
-            || (gathered >= self.few() && waited_ms >= millis(self.config.patience).min(long))
-    }
-
-    /// Lowers the limit for a moment.
-    fn measure(&mut self, now_ms: u64) -> Option<Change> {
-        let back_to = self.limit;
-        self.measuring = Some(Measuring {
-            back_to,
-            began_ms: now_ms,
-            drained_ms: None,
-        });
-        let low = self.limit.div_ceil(self.config.drain_divisor);
-        self.begin(now_ms, u64::MAX);
-        self.change(now_ms, low, Reason::Measuring)
-    }
-
-    fn go_on_measuring(
-        &mut self,
-        now_ms: u64,
-        measuring: Measuring,
-        jitter: f64,
-    ) -> Option<Change> {
-        let anchor_ms = self.anchor.as_ref().map_or(0.0, Anchor::mean_ms);
-        let given_up =
-            now_ms.saturating_sub(measuring.began_ms) >= 2 * millis(self.config.patience);
-        let enough = match measuring.drained_ms {
-            Some(drained_ms) => self.has_enough(now_ms.saturating_sub(drained_ms)),
-            None if self.inflight <= self.limit => {
-                self.measuring = Some(Measuring {
-                    drained_ms: Some(now_ms),
-                    ..measuring
-                });
-                self.begin(now_ms, now_ms.saturating_add(whole_ms(anchor_ms * SETTLE)));
-                false
-            }
-            None => false,
-        };
-        if !enough && !given_up {
-            return None;
-        }
-        self.measuring = None;
-        self.last_cut = None;
-        self.measured_ms = now_ms;
-        let took = now_ms.saturating_sub(measuring.began_ms);
-        let every = millis(self.config.anchor_every).max(took.saturating_mul(MEASURE_SHARE));
-        let spread = 1.0 + JITTER * (2.0 * jitter.clamp(0.0, 1.0) - 1.0);
-        let every = whole_ms(Duration::from_millis(every).as_secs_f64() * 1_000.0 * spread);
-        self.measure_at_ms = now_ms.saturating_add(every);
-        if let Some(measured) = Anchor::of(&self.gathered).filter(|_| enough) {
-            self.take_anchor(now_ms, measured);
-        }
-        let change = self.change(now_ms, measuring.back_to, Reason::Measured);
-        self.begin(now_ms, now_ms.saturating_add(whole_ms(anchor_ms * SETTLE)));
-        change
-    }
-
-    /// Takes in a measurement: as more of the same if it does not differ beyond chance, in the
-    /// anchor's place if jobs were faster. If they were slower, it is only a suspicion, which the
-    /// next measurement has to confirm: the dependency may have stumbled at that very moment.
-    fn take_anchor(&mut self, now_ms: u64, measured: Anchor) {
-        let may_rise = self
-            .raised_ms
-            .is_none_or(|at| now_ms >= self.may_rise_at(at));
-        let suspected = self.suspected.take();
-        let Some(anchor) = &mut self.anchor else {
-            self.anchor = Some(measured);
-            return;
-        };
-        match (anchor.compare(&measured, self.config.sure), suspected) {
-            (Ordering::Equal, _) => anchor.pool(&measured),
-            (Ordering::Less, _) => *anchor = measured,
-            (Ordering::Greater, Some(before)) if may_rise => {
-                let lower = match before.mean_ms() < measured.mean_ms() {
-                    true => before,
-                    false => measured,
-                };
-                anchor.rise(&lower, self.config.max_raise);
-                self.raised_ms = Some(now_ms);
-                self.suspected = Some(lower);
-                self.measure_at_ms = self.may_rise_at(now_ms);
-            }
-            (Ordering::Greater, _) => {
-                self.suspected = Some(measured);
-                self.measure_at_ms = now_ms.saturating_add(DOUBT_EVERY_MS);
-            }
-        }
-    }
-
-    fn may_rise_at(&self, raised_ms: u64) -> u64 {
-        raised_ms.saturating_add(millis(self.config.raise_every))
     }
 
     /// Halves the limit if nothing ends although jobs run.

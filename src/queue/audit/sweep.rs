@@ -3,7 +3,7 @@
 //! Jobs are taken in parts by the hash of their ids, so that memory is bounded whatever the size of the queue. Under load a
 //! job may be running while its flow is read: what is left over is looked for once more, and then judged by a script.
 
-use super::super::admit::flow_of;
+use super::super::home::home_of;
 use super::super::{Flow, Queue, QueueError};
 use super::steps::{ASK, PAGE, REENTER_MAX, Sighting, split};
 use super::stones::Stone;
@@ -273,8 +273,9 @@ impl<'a> Sweep<'a> {
                 let names: Vec<String> = few.iter().map(|id| lossy(id)).collect();
                 let names: Vec<&str> = names.iter().map(String::as_str).collect();
                 let stored = self.queue.stored(&names).await?;
-                for (id, (raw, _)) in few.iter().zip(stored) {
-                    let (flow, fresh) = self.home(&raw);
+                let ties = self.queue.ties_of(&names).await?;
+                for ((id, (raw, history)), ties) in few.iter().zip(stored).zip(ties) {
+                    let (flow, fresh) = self.home(&raw, &history, &ties);
                     homes.entry(flow).or_default().push((id.clone(), fresh));
                 }
                 self.pause().await;
@@ -300,11 +301,13 @@ impl<'a> Sweep<'a> {
 
     /// Where a job belongs, and its history should it have none. What can't be read goes to any flow there is: who claims
     /// it sets it aside.
-    fn home(&self, raw: &[u8]) -> (Flow, String) {
+    fn home(&self, raw: &[u8], history: &[u8], ties: &str) -> (Flow, String) {
         if let Ok(envelope) = Envelope::parse(raw) {
-            let flow = flow_of(&envelope, self.catalog);
-            let fresh = History::of(&flow.kind, flow.priority).encode();
-            return (flow, fresh);
+            let known = History::parse(history);
+            let flow = home_of(&envelope, self.catalog, ties, known.as_ref());
+            let mut fresh = History::of(&flow.kind, flow.priority);
+            fresh.key.clone_from(&flow.key);
+            return (flow, fresh.encode());
         }
         let any = self.flows.first().cloned().unwrap_or_else(|| Flow {
             priority: Priority::default(),

@@ -10,12 +10,14 @@
 --         gave the id, and by 't' if it has ties
 --         'd' delayed: due ms
 --         'q' quarantine: code, reason
---         't' ties: as `ties` has them; its lock's rule or ''; its group's rule or ''; ms for which its result is kept,
---             number of the result list or 0. After 'q' instead: its group or '', that group's rule or '', and the
+--         't' ties: as `ties` has them, perhaps with 'd' as the last of them, which is not kept: the queue made its id, so
+--             it is not meant to be another job's; its lock's rule or ''; its group's rule or ''; ms for which its result
+--             is kept, number of the result list or 0. After 'q' instead: its group or '', that group's rule or '', and the
 --             last two
 --         a lock's rule: '<s skip, r replace or m merge>|<ms or 0>|<ms to wait for another one, or 0>|<at most ms, or 0>',
 --             and '|t' if something follows; a group's rule: see lib/members.lua
--- Out:  {'ok', now_ms, not admitted, number of each entry that is not...} or {'moved'}; error LEASE if not registered
+-- Out:  {'ok', now_ms, not admitted, number of each entry that is not, negative if it was set aside...} or {'moved'};
+--       error LEASE if not registered
 local taken_key, workers, jobs, ids, delayed, quarantine, stats, tomb, running, meta, stops,
   dead = unpack(KEYS, 10, 21)
 local FIRST_READY, FIRST_FLOW, HEAD, GIVEN, TIED = 22, 27, 11, string.byte('g'), string.byte('t')
@@ -116,7 +118,7 @@ local function turn_away(entry, how, holder)
     local of = holder and ',"of":"' .. holder .. '"' or ''
     put_result(entry.result, entry.ttl, string.format('{"id":"%s","state":"%s","at":%d%s}', entry.id, how, now, of))
   end
-  away[#away + 1] = entry.number
+  away[#away + 1] = how == 'quarantined' and -entry.number or entry.number
   -- Whether its id is taken from now on, `ids` says.
   seen[entry.id] = nil
 end
@@ -135,10 +137,15 @@ local function join(entry, rule)
   return not how
 end
 
+-- Whether what an entry belongs to was cancelled.
+local function is_stopped(bonds)
+  local workflow = string.match('\n' .. bonds, '\nw([^\n]+)')
+  return workflow and redis.call('ZSCORE', stops, workflow)
+end
+
 -- Ties an entry; false if it is no job of its own then.
 local function bind(entry, lock_rule, group_rule)
-  local workflow = string.match('\n' .. entry.tied, '\nw([^\n]+)')
-  if workflow and redis.call('ZSCORE', stops, workflow) then
+  if is_stopped(entry.tied) then
     locking.give_up(entry.id, entry.tied)
     if group_rule ~= '' then
       joining.refuse(ids, group_in(entry.tied), entry.given and entry.id or '', group_rule, 'cancelled', now)
@@ -157,6 +164,23 @@ local function bind(entry, lock_rule, group_rule)
   if group_rule ~= '' and not join(entry, group_rule) then return false end
   redis.call('HSET', TIES, entry.id, entry.tied .. (entry.given and lock_rule ~= '' and '\ni' or ''))
   return true
+end
+
+-- An entry whose id is that of another job. The step of a workflow that the queue itself gave that id is not lost for it.
+local function turn_double_away(number, id, bonds, group_rule, made)
+  local group = group_rule ~= '' and group_in(bonds)
+  local aside = made and not is_stopped(bonds)
+  -- A member whose id is that of another job never comes.
+  local how = aside and 'quarantined' or 'duplicate'
+  local counted = group and joining.refuse(ids, group, id, group_rule, how, now)
+  if bonds then locking.give_up(id, bonds) end
+  if aside then
+    local reason = 'id: ' .. id .. ' is what this step of a workflow is called, and what another job is or was called'
+    set_aside(raws[number], 'id_taken', reason, counted and group, id)
+  else
+    count('duplicates')
+  end
+  away[#away + 1] = aside and -number or number
 end
 
 local function result_list(number) return number ~= '0' and KEYS[FIRST_FLOW + flows - 1 + number] or nil end
@@ -186,17 +210,14 @@ for i = 1, n do
   else
     local due = not list and tonumber(ARGV[at + 3])
     at = at + (list and 2 or 3)
+    local bonds = tied and ARGV[at + 1]
+    local made = tied and string.sub(bonds, -2) == '\nd'
+    if made then bonds = string.sub(bonds, 1, -3) end
     if given and taken(id) then
-      away[#away + 1] = i
-      count('duplicates')
-      if tied then
-        locking.give_up(id, ARGV[at + 1])
-        -- A member whose id is that of another job never comes.
-        if ARGV[at + 3] ~= '' then joining.refuse(ids, group_in(ARGV[at + 1]), id, ARGV[at + 3], 'duplicate', now) end
-      end
+      turn_double_away(i, id, bonds, tied and ARGV[at + 3] or '', made)
     else
       local entry = tied and {number = i, raw = raws[i], id = id, given = given, list = list, due = due,
-        tied = ARGV[at + 1], ttl = ARGV[at + 4], result = result_list(ARGV[at + 5])}
+        tied = bonds, ttl = ARGV[at + 4], result = result_list(ARGV[at + 5])}
       if not tied or bind(entry, ARGV[at + 2], ARGV[at + 3]) then
         payloads[#payloads + 1] = id
         payloads[#payloads + 1] = raws[i]

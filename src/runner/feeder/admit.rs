@@ -47,9 +47,13 @@ impl Feeder {
             }
         );
         match admitted? {
-            Admission::Done { duplicates, .. } => {
+            Admission::Done {
+                duplicates,
+                set_aside,
+                ..
+            } => {
                 self.claim_came_first(&verdicts, peeked.now_ms);
-                report_admission(&self.context, &verdicts, &duplicates)
+                report_admission(&self.context, &verdicts, &duplicates, &set_aside)
             }
             Admission::Moved => self.next_look = clock::monotonic(),
         }
@@ -84,7 +88,12 @@ impl Feeder {
     }
 }
 
-fn report_admission(context: &QueueContext, verdicts: &[Verdict], duplicates: &[usize]) {
+fn report_admission(
+    context: &QueueContext,
+    verdicts: &[Verdict],
+    duplicates: &[usize],
+    set_aside: &[usize],
+) {
     // What can't be a job has no kind of the catalogue to be counted under.
     let unknown = context.telemetry(&UNKNOWN_KIND.into());
     for (index, verdict) in verdicts.iter().enumerate() {
@@ -95,8 +104,13 @@ fn report_admission(context: &QueueContext, verdicts: &[Verdict], duplicates: &[
                 unknown.metrics.quarantined(1);
             }
             Verdict::Ready { id, flow, .. } | Verdict::Delayed { id, flow, .. } => {
+                let metrics = &context.telemetry(&flow.kind).metrics;
                 if !duplicates.contains(&index) {
-                    context.telemetry(&flow.kind).metrics.enqueued(1);
+                    metrics.enqueued(1);
+                } else if set_aside.contains(&index) {
+                    let why = "its group, or its id, can't be had: `tidegate quarantine list`";
+                    events::job_quarantined(&context.queue.name, id.as_str(), why);
+                    metrics.quarantined(1);
                 } else {
                     tracing::debug!(queue = &*context.queue.name, job_id = %id, "another job stands for it, not admitted");
                 }

@@ -172,3 +172,48 @@ async fn a_kind_whose_function_is_a_programs_is_known() {
         "{warnings}"
     );
 }
+
+#[test]
+fn what_follows_what_is_checked_over_all_definitions() {
+    let kind = |name: &str, more: &str| {
+        format!(
+            "kind = \"{name}\"\nhandler = \"exec\"\n{more}\n[args]\nn = {{ type = \"integer\", default = 1 }}\n[exec]\ncommand = [\"/bin/true\"]"
+        )
+    };
+    let then = |of: &str| format!("[then]\nkind = \"{of}\"");
+    for (second, told) in [
+        (
+            then("app.a"),
+            "then: goes round in a circle: app.a, then app.b, then app.a",
+        ),
+        (
+            then("app.b"),
+            "then: goes round in a circle: app.b, then app.b",
+        ),
+        (
+            then("no.such"),
+            "then: kind: \"no.such\" is not defined here",
+        ),
+        (then("app.far"), "a workflow lives in one queue"),
+        (
+            then("app.c") + "\nargs = { n = \"x\" }",
+            "then: app.c: args.n:",
+        ),
+        (
+            then("app.c") + "\nthen = { kind = \"app.a\" }",
+            "goes round in a circle: app.a, then app.b, then app.c, then app.a",
+        ),
+        (then("app.c") + "\nid = \"x\"", "then.id: is one job's own"),
+        (then("app.c") + "\ncolour = \"red\"", "unknown field"),
+        ("ttl = \"0s\"".to_owned(), "ttl: must be within"),
+    ] {
+        let site = Site::new("", &[]);
+        site.write_job("a.toml", &kind("app.a", &then("app.b")));
+        site.write_job("b.toml", &kind("app.b", &second));
+        site.write_job("c.toml", &kind("app.c", ""));
+        site.write_job("far.toml", &kind("app.far", "queue = \"far\""));
+        let ran = super::at(&site, &["check"]);
+        assert_eq!(ran.code, 1, "{second}: {ran:?}");
+        assert!(ran.err.contains(told), "{second}: {ran:?}");
+    }
+}

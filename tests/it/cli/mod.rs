@@ -1,5 +1,6 @@
 //! The program as people and scripts meet it: exit codes, JSON, what is said and what is not.
 
+mod around;
 mod bulk;
 mod check;
 mod cron;

@@ -54,3 +54,24 @@ async fn a_job_lost_among_very_many_flows_comes_back_and_so_does_a_slot_of_nobod
         .stop(Duration::from_secs(5), CancellationToken::new())
         .await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_slots_of_a_tenant_that_somebody_overwrote_stop_nobody() {
+    let site = Site::new("", &[JOB]);
+    let queue = site.queue("default").await;
+    let mut redis = site.redis().await;
+    let mut junk = redis::cmd("SET");
+    junk.arg(queue.keys().slots("app.t@7")).arg("junk");
+    let daemon = start(&site).await;
+    for n in 1..=2_u32 {
+        junk.query_async::<()>(&mut redis).await.unwrap();
+        let job = |t| format!(r#"{{"kind":"app.t","id":"t-{t}-{n}","args":{{"t":{t}}}}}"#);
+        site.push(&[job(7), job(8)]).await;
+        site.wait_for_stat("completed", (2 * n).into(), DEADLINE)
+            .await;
+        repairs(&daemon, n).await;
+    }
+    daemon
+        .stop(Duration::from_secs(5), CancellationToken::new())
+        .await;
+}

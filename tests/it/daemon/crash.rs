@@ -64,11 +64,13 @@ async fn killed_in_the_middle(seed: u64) {
         "seed {seed}: no attempt was burned"
     );
     if held > 0 {
-        let recovered: u64 = second
-            .events("recovered")
-            .iter()
-            .map(|e| e["jobs"].as_u64().unwrap())
-            .sum();
+        // The log may be behind what it tells of.
+        let jobs = |event: &serde_json::Value| event["jobs"].as_u64().unwrap();
+        wait_until("they were recovered", DEADLINE, || async {
+            second.events("recovered").iter().map(jobs).sum::<u64>() >= held
+        })
+        .await;
+        let recovered: u64 = second.events("recovered").iter().map(jobs).sum();
         assert_eq!(recovered, held, "seed {seed}");
     }
 }

@@ -6,6 +6,39 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::time::Duration;
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_follows_by_definition_runs_unless_a_job_says_otherwise() {
+    let out = tempfile::NamedTempFile::new().unwrap();
+    let last = append_to(out.path(), "");
+    let named =
+        |kind: &str, more: &str| append_to(out.path(), more).replacen("app.append", kind, 1);
+    let first = named(
+        "app.first",
+        "[then]\nkind = \"app.second\"\nargs = { n = 7 }",
+    );
+    let second = named("app.second", "[then]\nkind = \"app.append\"");
+    let site = Site::new("", &[&last, &first, &second]);
+    let _daemon = site.start("a");
+    site.push(&[
+        r#"{"kind":"app.first","id":"long"}"#.to_owned(),
+        r#"{"kind":"app.first","id":"own","then":{"kind":"app.append"}}"#.to_owned(),
+    ])
+    .await;
+    site.wait_for_stat("completed", 5, DEADLINE).await;
+    let ran: BTreeSet<String> = fs::read_to_string(out.path())
+        .unwrap()
+        .lines()
+        .map(|line| line.split_once(' ').unwrap().0.to_owned())
+        .collect();
+    let wanted = ["long", "long-t1", "long-t2", "own", "own-t1"].map(str::to_owned);
+    assert_eq!(ran, wanted.into());
+    let queue = site.queue("default").await;
+    let second = queue.find("long-t1").await.unwrap().unwrap();
+    assert_eq!(second.finished.unwrap().kind, "app.second");
+    let counts = queue.counts().await.unwrap();
+    assert_eq!((counts.inbox, counts.quarantine), (0, 0));
+}
+
 const CHAINS: u64 = 40;
 const MEMBERS: u64 = 60;
 

@@ -281,6 +281,25 @@ async fn an_expired_job_is_seen_when_it_is_opened() {
 }
 
 #[tokio::test]
+async fn a_definition_says_how_long_its_jobs_may_wait() {
+    let mut rig = Rig::new().await;
+    let args = "[args]\nn = { type = \"integer\" }\n";
+    rig.catalog = super::rig::catalog_of(&[("app.a", &format!("ttl = \"50ms\"\n{args}"))]);
+    rig.put(&[
+        envelope("app.a", 1, ""),
+        envelope("app.a", 2, r#","ttl_ms":100"#),
+    ])
+    .await;
+    for (job, ttl) in rig.claim(2).await.iter().zip([50, 100]) {
+        let open = |ms| {
+            job.open(&rig.queue, &rig.catalog, job.ready_ms + ms)
+                .is_ok()
+        };
+        assert_eq!((open(ttl), open(ttl + 1)), (true, false), "{}", job.id);
+    }
+}
+
+#[tokio::test]
 async fn who_is_not_registered_is_refused_everything() {
     let rig = Rig::new().await;
     rig.put(&[envelope("app.a", 1, "")]).await;

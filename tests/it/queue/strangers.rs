@@ -3,8 +3,10 @@
 use super::rig::{ME, Rig, catalog_of, envelope, failures, settlement};
 use std::time::Duration;
 use tidegate::catalog::Catalog;
-use tidegate::job::{History, Priority};
+use tidegate::job::{Envelope, History, Priority};
+use tidegate::queue::audit::{Damage, Options};
 use tidegate::queue::claim::RawDelivery;
+use tidegate::queue::home::home_of;
 use tidegate::queue::settle::Ending;
 use tidegate::queue::{Flow, FlowAllowance, Terms};
 
@@ -138,4 +140,58 @@ async fn a_running_job_says_where_it_was_taken_from() {
         assert_eq!(entry.home(&job.home.kind), home);
         rig.done(job).await;
     }
+}
+
+#[tokio::test]
+async fn what_is_lost_or_retried_goes_to_its_own_flow() {
+    let rig = rig().await;
+    let given = |id: &str| keyed(&format!(r#","id":"{id}""#));
+    rig.put(&[given("died"), given("failed")]).await;
+    rig.put(&[keyed(r#","id":"came-delayed","delay_ms":3600000"#)])
+        .await;
+    // One died, one is to be tried again, as a daemon writes it.
+    for number in 1..3 {
+        let job = claim(&rig, number).await.remove(0);
+        let mut history = History::of(&job.home.kind, job.home.priority);
+        history.key.clone_from(&job.home.key);
+        history.fail(1, "no luck");
+        let history = Box::new(history);
+        let ending = if number == 1 {
+            Ending::Dead {
+                history,
+                given: true,
+                counter: "dead",
+            }
+        } else {
+            let delay = Duration::from_secs(3_600);
+            Ending::Later {
+                delay,
+                history,
+                counter: "retried",
+            }
+        };
+        rig.settle(&[settlement(&job, ending)]).await;
+    }
+    // The delayed ones are lost, and somebody finds them who knows none of the kinds.
+    let keys = rig.queue.keys();
+    rig.redis::<()>("DEL", &[&keys.delayed]).await;
+    let options = Options {
+        repair: true,
+        pace: Duration::ZERO,
+    };
+    let found = rig.queue.sweep(&other(), options).await.unwrap();
+    assert_eq!(found.count(Damage::Lost), 2, "{found:?}");
+    // The dead one is run again by such an operator.
+    let dead = rig.queue.find("died").await.unwrap().unwrap();
+    let envelope = Envelope::parse(&dead.raw).unwrap();
+    let home = home_of(&envelope, &other(), &dead.ties, Some(&dead.history));
+    assert!(rig.queue.requeue("died", &home, None, "ann").await.unwrap());
+    let own: Vec<String> = rig
+        .redis("LRANGE", &[&keys.named("flow:high:app.k@a:b@c"), "0", "-1"])
+        .await;
+    assert_eq!(own.len(), 3, "{own:?}");
+    let flows: Vec<String> = rig
+        .redis("KEYS", &[&format!("{}*", keys.named("flow:"))])
+        .await;
+    assert_eq!(flows.len(), 1, "{flows:?}");
 }

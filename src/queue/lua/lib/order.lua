@@ -23,7 +23,11 @@ end
 -- Reads the places of flows that take turns. One that has none, but holds jobs, stands where its head does.
 local function read_places(flows, ready)
   local members = {}
-  for i, flow in ipairs(flows) do members[i] = flow.member end
+  for i, flow in ipairs(flows) do
+    members[i] = flow.member
+    -- Redis does not roll back: a key of the wrong type must show before the first turn.
+    redis.call('LLEN', flow.key)
+  end
   for i, place in ipairs(flows[1] and redis.call('ZMSCORE', ready, unpack(members)) or NONE) do
     local head = not place and redis.call('LINDEX', flows[i].key, 0)
     flows[i].place = tonumber(place or nil) or (head and ready_of(head))

@@ -44,6 +44,8 @@ pub struct Bonds {
     pub groups: BTreeMap<String, Group>,
     /// Ids that were counted in a group, and whether they were refused there and may come back.
     pub members: BTreeMap<(String, String), bool>,
+    /// Entries are being admitted, all in one step.
+    pub admitting: bool,
     /// What is told at the result list of each id.
     pub results: BTreeMap<String, &'static str>,
 }
@@ -382,6 +384,15 @@ impl Model {
         } else {
             &mut group.failed
         }) += 1;
+        if !self.bonds.admitting {
+            self.end_group(name);
+        }
+    }
+
+    /// A group whose members have all ended is over. While entries are admitted that shows when all of them are: what was
+    /// refused may come back with a later one.
+    fn end_group(&mut self, name: &str) {
+        let group = self.bonds.groups.get_mut(name).expect("it has members");
         if group.state != 'o' || group.done + group.failed < group.size {
             return;
         }
@@ -392,6 +403,15 @@ impl Model {
             next.id = Some(format!("{name}-then"));
             next.workflow = Some(name.to_owned());
             self.inbox.push_back(next);
+        }
+    }
+
+    /// Entries are admitted in one step from now on, or have been.
+    pub fn admit_in_one(&mut self, begin: bool) {
+        self.bonds.admitting = begin;
+        let names: Vec<String> = self.bonds.groups.keys().cloned().collect();
+        for name in names.iter().filter(|_| !begin) {
+            self.end_group(name);
         }
     }
 

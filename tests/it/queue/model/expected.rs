@@ -1,6 +1,7 @@
 //! The model: what must be where after each operation. Knows nothing of Redis.
 
 use super::bonds::{Bonds, Bound, Lock, Ties};
+use super::limits::TWELFTHS;
 use super::op::{End, Entry, Form};
 use super::schedules::Ticks;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -100,8 +101,10 @@ pub struct Model {
     pub limits: BTreeMap<String, (Option<usize>, Option<usize>)>,
     /// Whether one of them was lowered while jobs may have run.
     pub lowered: bool,
-    /// Jobs that started under each rate.
-    pub started: BTreeMap<String, usize>,
+    /// Rates that operators changed, by kind: starts in a time that does not pass.
+    pub paces: BTreeMap<String, usize>,
+    /// How much of each rate is used up, in twelfths.
+    pub used: BTreeMap<String, usize>,
     pub ticks: Ticks,
     pub stats: BTreeMap<&'static str, u64>,
 }
@@ -170,6 +173,7 @@ impl Model {
     /// The first entries of the inbox are admitted under these ids (given or minted); returns which are duplicates.
     pub fn admitted(&mut self, ids: &[Option<String>]) -> Vec<usize> {
         let mut duplicates = Vec::new();
+        self.admit_in_one(true);
         for (index, id) in ids.iter().enumerate() {
             let sent = self.inbox.pop_front().expect("it was peeked");
             self.taken += 1;
@@ -186,6 +190,12 @@ impl Model {
             }
             let id = id.clone().expect("a job has an id");
             let taken = self.jobs.contains_key(&id) || self.remembered.contains_key(&id);
+            // The queue itself made the ids of steps: they are not lost for another job that is called so.
+            if sent.workflow.is_some() && taken {
+                duplicates.push(index);
+                self.set_aside(&sent, false);
+                continue;
+            }
             if sent.id.is_some() && taken {
                 duplicates.push(index);
                 self.count("duplicates");
@@ -216,6 +226,7 @@ impl Model {
             };
             self.jobs.insert(id, job);
         }
+        self.admit_in_one(false);
         duplicates
     }
 
@@ -234,8 +245,10 @@ impl Model {
         job.place = Place::Running {
             token: token.to_owned(),
         };
-        if let Some(rate) = job.sent.entry.rate() {
-            *self.started.entry(rate).or_default() += 1;
+        let rate = job.sent.entry.rate();
+        if let Some(rate) = rate {
+            let start = TWELFTHS / self.pace(&rate);
+            *self.used.entry(rate).or_default() += start;
         }
         self.untie_claimed(id);
     }

@@ -92,6 +92,16 @@ pub fn kind(number: u8) -> &'static str {
     plain.unwrap_or_else(|| rules(number).kind)
 }
 
+/// How many kinds have rates: the last ones.
+pub const RATED: u8 = 2;
+/// What is used up of a rate is counted in these: any number of starts up to [`HIGHEST`] goes into them.
+pub const TWELFTHS: usize = 12;
+
+/// A kind with a rate, by its place among them.
+pub fn rated(pick: u8) -> &'static str {
+    kind(KINDS_IN_ALL - 1 - pick % RATED)
+}
+
 /// The number of a kind with limits, by its place among them.
 pub fn limited(pick: u8) -> u8 {
     KINDS.len() as u8 + pick % LIMITED
@@ -179,11 +189,17 @@ impl Model {
         }
     }
 
+    /// How many jobs may start under a rate of which nothing is used up.
+    pub fn pace(&self, rate: &str) -> usize {
+        let kind = rate.split('@').next().unwrap_or_default();
+        let changed = self.paces.get(kind).copied();
+        changed.unwrap_or_else(|| rules_of(kind).starts.expect("it has a rate"))
+    }
+
     /// How many jobs may still start under a rate.
     fn starts_left(&self, rate: &str) -> usize {
-        let kind = rate.split('@').next().unwrap_or_default();
-        let starts = rules_of(kind).starts.expect("it has a rate");
-        starts - self.started.get(rate).copied().unwrap_or(0)
+        let left = TWELFTHS - self.used.get(rate).copied().unwrap_or(0);
+        self.pace(rate) * left / TWELFTHS
     }
 
     /// Who holds which slots.
@@ -273,7 +289,8 @@ pub fn check_limits(model: &Model, found: &Snapshot, what: &str) {
         };
         assert!(ids.len() <= most, "{slot} has {ids:?} after {what}");
     }
-    let changed = model.limits.keys().map(|kind| format!("limit:{kind}"));
+    let changed = model.limits.keys().chain(model.paces.keys());
+    let changed = changed.map(|kind| format!("limit:{kind}"));
     let changed: BTreeSet<String> = changed.chain(model.paused.iter().cloned()).collect();
     let changed = changed.iter().map(String::as_str);
     assert_eq!(
@@ -281,7 +298,7 @@ pub fn check_limits(model: &Model, found: &Snapshot, what: &str) {
         changed.collect(),
         "control after {what}"
     );
-    let started = model.started.keys().map(String::as_str);
+    let started = model.used.keys().map(String::as_str);
     assert_eq!(
         found.members("rates"),
         started.collect(),

@@ -1,7 +1,7 @@
 //! What daemons, apps and operators do, as values: proptest makes sequences of them and shrinks those that fail. Whom or
 //! what an operation is about is an index, taken modulo what there is, so that any part of a sequence is one too.
 
-use super::limits::{HIGHEST, KEYS, KINDS_IN_ALL, LIMITED};
+use super::limits::{HIGHEST, KEYS, KINDS_IN_ALL, LIMITED, RATED};
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
@@ -70,6 +70,11 @@ pub enum Op {
     Limit {
         kind: u8,
         limits: Option<(u8, u8)>,
+    },
+    /// An operator changes the rate of a kind that has one, or gives it back.
+    Pace {
+        kind: u8,
+        starts: Option<u8>,
     },
     /// The time passes that a rate is for.
     Refill(u8),
@@ -186,6 +191,8 @@ fn op() -> impl Strategy<Value = Op> {
         2 => (0..=KINDS_IN_ALL).prop_map(Op::Pause),
         4 => (0..LIMITED, option::weighted(0.7, (1..=HIGHEST, 1..=HIGHEST)))
             .prop_map(|(kind, limits)| Op::Limit { kind, limits }),
+        3 => (0..RATED, option::weighted(0.7, 1..=HIGHEST))
+            .prop_map(|(kind, starts)| Op::Pace { kind, starts }),
         3 => any::<u8>().prop_map(Op::Refill),
         3 => (who(), prop::bool::weighted(0.2)).prop_map(|(who, early)| Op::Tick { who, early }),
         1 => Just(Op::PauseSchedule),

@@ -1,12 +1,12 @@
 //! What operators do to jobs, to what is in quarantine, and to the queue as a whole.
 
 use super::expected::Place;
-use super::limits::{KINDS_IN_ALL, LIMITED, kind, limited};
+use super::limits::{KINDS_IN_ALL, LIMITED, RATED, kind, limited, rated};
 use super::world::{World, nth};
 use std::time::Duration;
 use tidegate::job::{Event, History, What};
 use tidegate::queue::audit::{Findings, Options};
-use tidegate::queue::control::{Field, LimitChange};
+use tidegate::queue::control::{Field, LimitChange, RateChange};
 use tidegate::queue::operate::Cancelled;
 use tidegate::queue::scan::{Shelved, State};
 
@@ -125,6 +125,9 @@ impl World<'_> {
         for kind in 0..LIMITED {
             self.limit(kind, None).await;
         }
+        for kind in 0..RATED {
+            self.pace(kind, None).await;
+        }
         if self.model.ticks.paused {
             self.pause_schedule().await;
         }
@@ -160,9 +163,35 @@ impl World<'_> {
         assert_eq!(put_right.removed, 0, "holders that do not run");
     }
 
+    /// Changes the rate of a kind, or gives it back; nobody waits any more for what the old one said.
+    pub(super) async fn pace(&mut self, pick: u8, starts: Option<u8>) {
+        let kind = rated(pick);
+        let value = starts.map(|starts| {
+            let rate = RateChange {
+                limit: starts.into(),
+                per_ms: 30 * 24 * 3_600_000,
+                burst: None,
+            };
+            let change = LimitChange {
+                rate: Some(rate),
+                ..LimitChange::default()
+            };
+            serde_json::to_string(&change).unwrap()
+        });
+        let field = Field::Limit(Some(kind.to_owned()));
+        let change = self.rig.queue.change(&field, "ann", |_| value.clone());
+        change.await.unwrap();
+        match starts {
+            Some(starts) => drop(self.model.paces.insert(kind.to_owned(), starts.into())),
+            None => drop(self.model.paces.remove(kind)),
+        }
+        self.rig.queue.end_rate_waits().await.unwrap();
+        self.promote(0).await;
+    }
+
     /// Lets the time pass that a rate is for: what is used up of it is forgotten, and who waits for it is due.
     pub(super) async fn refill(&mut self, pick: u8) {
-        let rates: Vec<String> = self.model.started.keys().cloned().collect();
+        let rates: Vec<String> = self.model.used.keys().cloned().collect();
         let Some(rate) = nth(&rates, pick) else {
             return;
         };
@@ -174,12 +203,12 @@ impl World<'_> {
                 .redis::<()>("ZADD", &[&keys.resume, "XX", "1", &flow])
                 .await;
         }
-        self.model.started.remove(rate);
+        self.model.used.remove(rate);
         self.promote(0).await;
     }
 
     pub(super) async fn refill_all(&mut self) {
-        while !self.model.started.is_empty() {
+        while !self.model.used.is_empty() {
             self.refill(0).await;
         }
     }

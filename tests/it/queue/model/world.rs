@@ -116,6 +116,7 @@ impl<'a> World<'a> {
             Op::Release(pick) => self.release(*pick).await,
             Op::Pause(what) => self.pause(*what).await,
             Op::Limit { kind, limits } => self.limit(*kind, *limits).await,
+            Op::Pace { kind, starts } => self.pace(*kind, *starts).await,
             Op::Refill(pick) => self.refill(*pick).await,
             Op::Tick { who: w, early } => self.tick(who(w), *early).await,
             Op::PauseSchedule => self.pause_schedule().await,

@@ -105,6 +105,58 @@ async fn a_minted_first_and_a_given_next_id_are_kept_to() {
 }
 
 #[tokio::test]
+async fn a_step_whose_name_another_job_has_is_set_aside_and_goes_on_later() {
+    let rig = rig().await;
+    rig.put(&[
+        envelope("app.a", 9, r#","id":"a-t1""#),
+        chain(r#","id":"a""#),
+    ])
+    .await;
+    let (other, first) = {
+        let mut jobs = rig.claim(9).await;
+        (jobs.remove(0), jobs.remove(0))
+    };
+    end_with(&rig, &first, Value::Null).await;
+    rig.admit().await;
+    let kept = rig.queue.quarantined("", 9).await.unwrap();
+    assert_eq!(kept.len(), 1, "nothing is lost");
+    assert_eq!(kept[0].code, "id_taken");
+    assert!(
+        kept[0].reason.starts_with("id: a-t1 is"),
+        "{}",
+        kept[0].reason
+    );
+    // Once more while the other one is there, and then when it is forgotten.
+    for forgotten in [false, true] {
+        if forgotten {
+            rig.done(&other).await;
+            rig.redis::<()>("ZADD", &[&rig.queue.keys().ids, "2", "a-t1"])
+                .await;
+        }
+        let kept = rig.queue.quarantined("", 9).await.unwrap();
+        rig.queue.release(&[kept[0].id.clone()]).await.unwrap();
+        rig.admit().await;
+    }
+    let second = rig.claim(9).await.remove(0);
+    assert_eq!((second.id.as_str(), &*second.ties), ("a-t1", "wa"));
+    assert_eq!(rig.stat("duplicates").await, 0);
+}
+
+#[tokio::test]
+async fn a_given_name_that_another_job_has_is_a_duplicate() {
+    let rig = rig().await;
+    rig.put(&[
+        envelope("app.a", 9, r#","id":"mine""#),
+        envelope("app.a", 1, r#","then":{"kind":"app.b","id":"mine"}"#),
+    ])
+    .await;
+    let first = rig.claim(9).await.remove(1);
+    end_with(&rig, &first, Value::Null).await;
+    let (_, away) = rig.admit().await;
+    assert_eq!((away.len(), rig.stat("duplicates").await), (1, 1));
+}
+
+#[tokio::test]
 async fn neither_a_repeated_nor_a_stale_settlement_brings_a_second_step() {
     let rig = rig().await;
     rig.put(&[chain(r#","id":"a""#)]).await;
