@@ -80,6 +80,7 @@ impl Policy {
                     0,
                     Timing {
                         hold_ms: 30_000,
+                        failure_hold_ms: 5_000,
                         overdue_ms: 3_000,
                         stale_ms: 15_000,
                     },
