@@ -305,7 +305,7 @@ impl RawSpec {
         problems.extend(self.concurrency.problems());
         problems.extend(self.rate.iter().flat_map(Rate::problems));
         for resource in &self.resources {
-            if let Err(e) = check_resource(resource) {
+            if let Err(e) = id::check_resource(resource) {
                 problems.push(format!("resources: {resource:?} {e}"));
             }
         }
@@ -343,17 +343,4 @@ impl RawSchedule {
             catch_up: self.catch_up.unwrap_or(DEFAULT_CATCH_UP),
         })
     }
-}
-
-/// `class:name`, like `postgres:primary`, `redis:cache`, `http:api.example:443`.
-fn check_resource(resource: &str) -> Result<(), String> {
-    let allowed = |b: u8| {
-        b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'_' | b'-' | b'.' | b':')
-    };
-    let (class, name) = resource.split_once(':').unwrap_or(("", ""));
-    if class.is_empty() || name.is_empty() || resource.len() > 128 || !resource.bytes().all(allowed)
-    {
-        return Err("must be class:name of a-z 0-9 _ - . :, like postgres:primary".to_owned());
-    }
-    Ok(())
 }

@@ -7,7 +7,7 @@ use super::{CliError, Report};
 use crate::catalog::{Catalog, JobSpec};
 use crate::clock;
 use crate::config::Config;
-use crate::daemon::{intake, queue_names};
+use crate::daemon::{intake, probes, queue_names};
 use crate::db::{self, Database, SCHEMA_VERSION};
 use crate::handlers::BUILT_IN;
 use crate::queue::board;
@@ -68,6 +68,9 @@ pub async fn run(args: Args, global: &Global) -> Result<Report, CliError> {
         check_handlers(config, &catalog, &mut findings);
         check_code(config, &catalog, &mut findings);
         check_intake(config, &catalog, &mut findings);
+        for problem in probes::check(config) {
+            findings.problem("configuration", problem);
+        }
         if args.online {
             check_redis(config, &mut findings).await;
             check_postgres(config, &catalog, &mut findings).await;

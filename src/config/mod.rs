@@ -7,12 +7,14 @@ pub mod duration;
 mod intake;
 mod limits;
 mod load;
+mod probes;
 mod secret;
 mod validate;
 
 pub use intake::{BridgeConfig, BridgesConfig, OutboxConfig};
 pub use limits::LimitsConfig;
 pub use load::{ConfigError, Sources, load};
+pub use probes::{ProbeConfig, ProbesConfig, Way, Worst};
 pub use secret::Secret;
 
 use serde::{Deserialize, Serialize};
@@ -44,6 +46,11 @@ pub struct Config {
     pub audit: AuditConfig,
     /// The health gate.
     pub gate: GateConfig,
+    /// What holds for all signals that users define.
+    pub probes: ProbesConfig,
+    /// Signals that users define.
+    #[serde(default)]
+    pub probe: Vec<ProbeConfig>,
     /// Circuit breakers.
     pub breaker: BreakerConfig,
     /// Jobs that come by way of Postgres.
@@ -239,6 +246,9 @@ pub struct GateConfig {
     /// How long an exit must hold.
     #[serde(with = "duration")]
     pub hold: Duration,
+    /// The same after a mere failure that ended; `hold` if that is shorter.
+    #[serde(with = "duration")]
+    pub failure_hold: Duration,
     /// Age at which a sample is missing.
     #[serde(with = "duration")]
     pub stale_after: Duration,

@@ -1,6 +1,6 @@
 //! The ranges of settings. One line per setting; all problems are told at once.
 
-use super::{BridgeConfig, Config, LimitsConfig, duration};
+use super::{BridgeConfig, Config, LimitsConfig, duration, probes};
 use crate::job::id::{check_kind, check_queue};
 use std::collections::HashSet;
 use std::fmt::Display;
@@ -31,6 +31,9 @@ pub(super) fn problems(c: &Config) -> Vec<Problem> {
     found.keeping(c);
     found.gate(c);
     found.limits(&c.gate.limits);
+    for (key, reason) in probes::problems(c) {
+        found.add(&key, reason);
+    }
     found.outside(c);
     found.intake(c);
     found.0
@@ -208,6 +211,13 @@ impl Problems {
     fn gate(&mut self, c: &Config) {
         self.lasting("gate.sample", c.gate.sample, 100 * MILLI, 60 * SECOND);
         self.lasting("gate.hold", c.gate.hold, Duration::ZERO, 3_600 * SECOND);
+        let hour = 3_600 * SECOND;
+        self.lasting(
+            "gate.failure_hold",
+            c.gate.failure_hold,
+            Duration::ZERO,
+            hour,
+        );
         self.lasting("gate.stale_after", c.gate.stale_after, SECOND, 600 * SECOND);
         if c.gate.stale_after < 2 * c.gate.sample {
             self.add("gate.stale_after", "must be at least twice gate.sample");
@@ -226,11 +236,12 @@ impl Problems {
     }
 
     fn limits(&mut self, limits: &LimitsConfig) {
-        for (name, [lo, hi]) in limits.percentages() {
+        for (name, [lo, hi], most) in limits.numbers() {
             let key = format!("gate.limits.{name}");
             // NaN is within nothing.
-            if !(0.0 <= lo && lo < hi && hi <= 100.0) {
-                self.add(&key, format!("[{lo}, {hi}] is not two rising percentages"));
+            if !(0.0 <= lo && lo < hi && hi <= most) {
+                let message = format!("[{lo}, {hi}] is not two rising numbers within 0 to {most}");
+                self.add(&key, message);
             }
         }
         for (name, [lo, hi]) in limits.durations() {

@@ -1,14 +1,15 @@
 //! Wiring of health: which probes there are, and what the gate makes of them.
 
 use super::{DaemonError, tell_gate};
-use crate::config::{Config, GateMode};
-use crate::db::Database;
-use crate::health::{self, HealthView, Monitor, Probe, QUEUE_REDIS};
+use crate::config::{Config, GateMode, LimitsConfig};
+use crate::db::{Database, Vitals};
+use crate::health::{self, HealthView, Monitor, PostgresStats, Probe, QUEUE_REDIS, REDIS_SECTIONS};
 use crate::queue::board;
 use crate::queue::connection::Connection;
 use crate::runner::context::Gate;
 use crate::telemetry::Alerts;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::watch;
 
@@ -53,33 +54,83 @@ fn probes(
         let redis = redis.clone();
         async move { board::ping(&redis).await.map_err(|e| e.to_string()) }
     }));
-    let Some(pool) = database.cloned() else {
+    let redis = conn.clone();
+    probes.push(health::redis_info(QUEUE_REDIS, limits, move || {
+        let redis = redis.clone();
+        async move {
+            let info = board::info(&redis, &REDIS_SECTIONS);
+            info.await.map_err(|e| e.to_string())
+        }
+    }));
+    let Some(pool) = database else {
+        probes.extend(super::probes::build(config, None).map_err(DaemonError::setting)?);
         return Ok(probes);
     };
-    probes.push(health::postgres_acquire(PRIMARY, limits, move || {
+    // On connections of their own: a busy pool is no dead server, and a slow query of a user delays nothing else.
+    let [asked, users] = [2, 1].map(|connections| {
+        let mut own = config.database.clone();
+        own.max_connections = connections;
+        Database::open(&own).map_err(|e| DaemonError::setting(format!("database.url: {e}")))
+    });
+    let (asked, users) = (asked?, users?);
+    probes.extend(of_postgres(limits, pool.clone(), asked));
+    probes.extend(super::probes::build(config, Some(&users)).map_err(DaemonError::setting)?);
+    Ok(probes)
+}
+
+/// What is measured of Postgres: the wait for the jobs' pool, and the rest on `own` connections.
+fn of_postgres(limits: &LimitsConfig, pool: Database, own: Database) -> [Probe; 3] {
+    let jobs = pool.clone();
+    let acquire = move || {
         let pool = pool.clone();
         async move {
-            pool.acquire_wait()
-                .await
-                .map(|_| ())
-                .map_err(|e| e.to_string())
+            let waited = pool.acquire_wait().await;
+            waited.map(drop).map_err(|e| e.to_string())
         }
-    }));
-    // On a connection of its own: a busy pool is no dead server.
-    let mut lone = config.database.clone();
-    lone.max_connections = 1;
-    let lone =
-        Database::open(&lone).map_err(|e| DaemonError::setting(format!("database.url: {e}")))?;
-    probes.push(health::postgres_ping(PRIMARY, limits, move || {
-        let lone = lone.clone();
+    };
+    let pinged = own.clone();
+    let ping = move || {
+        let pinged = pinged.clone();
         async move {
-            lone.ping(PING_DEADLINE)
-                .await
-                .map(|_| ())
-                .map_err(|e| e.to_string())
+            let pong = pinged.ping(PING_DEADLINE).await;
+            pong.map(drop).map_err(|e| e.to_string())
         }
-    }));
-    Ok(probes)
+    };
+    let told = Arc::new(AtomicBool::new(false));
+    let ask = move || {
+        let (own, jobs, told) = (own.clone(), jobs.clone(), Arc::clone(&told));
+        async move {
+            let vitals = own.vitals(PING_DEADLINE).await.map_err(|e| e.to_string())?;
+            if !vitals.sees_all && !told.swap(true, Ordering::Relaxed) {
+                tracing::info!(
+                    event = "probe",
+                    resource = PRIMARY,
+                    "sessions of other roles and replicas are not seen: grant pg_monitor to the role of [database] url"
+                );
+            }
+            Ok(stats(&vitals, jobs.slowdown()))
+        }
+    };
+    [
+        health::postgres_acquire(PRIMARY, limits, acquire),
+        health::postgres_ping(PRIMARY, limits, ping),
+        health::postgres_stats(PRIMARY, limits, ask),
+    ]
+}
+
+/// The numbers that are signals, as they are.
+const fn stats(vitals: &Vitals, slowdown: f64) -> PostgresStats {
+    PostgresStats {
+        active: vitals.active,
+        waiting: vitals.waiting,
+        sessions_percent: vitals.sessions_percent,
+        replication_lag_ms: vitals.replication_lag_ms,
+        xmin_age: vitals.xmin_age,
+        wal_bytes: vitals.wal_bytes,
+        archive_backlog: vitals.archive_backlog,
+        vacuum_percent: vitals.vacuum_percent,
+        slowdown,
+    }
 }
 
 /// What the gate lets a class of a definition use.

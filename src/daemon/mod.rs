@@ -8,6 +8,7 @@ mod error;
 mod health;
 pub mod intake;
 mod parts;
+pub mod probes;
 mod reload;
 mod run;
 mod scope;

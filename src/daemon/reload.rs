@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// Sections that are read once, at the start; of `daemon` all but the concurrency.
-const AT_START: [&str; 17] = [
+const AT_START: [&str; 19] = [
     "redis",
     "database",
     "daemon",
@@ -18,6 +18,8 @@ const AT_START: [&str; 17] = [
     "dedupe",
     "cache",
     "gate",
+    "probes",
+    "probe",
     "breaker",
     "admin",
     "log",

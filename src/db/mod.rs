@@ -9,11 +9,14 @@ mod keyset;
 mod listen;
 mod migrate;
 mod name;
+mod number;
 pub mod outbox;
+mod pace;
 mod progress;
 pub mod purge;
 mod ranges;
 mod rows;
+mod vitals;
 
 pub use bind::{Param, check_params, params_of};
 pub use error::{DbError, resource_of};
@@ -22,6 +25,7 @@ pub use migrate::{Migrated, SCHEMA_VERSION, migrate, schema_version};
 pub use name::{Ident, TableName};
 pub use progress::Delivery;
 pub use rows::{JsonQuery, JsonRows};
+pub use vitals::Vitals;
 
 use crate::clock;
 use crate::config::DatabaseConfig;
@@ -51,6 +55,7 @@ pub struct Database {
     acquire_timeout: Duration,
     max_connections: u32,
     statement_timeout: Duration,
+    pace: pace::Pace,
 }
 
 /// How the pool is used right now.
@@ -108,7 +113,13 @@ impl Database {
             acquire_timeout: config.acquire_timeout,
             max_connections: config.max_connections,
             statement_timeout: config.statement_timeout,
+            pace: pace::Pace::start(),
         })
+    }
+
+    /// Where it is noted how long our own statements take.
+    pub(crate) const fn pace(&self) -> &pace::Pace {
+        &self.pace
     }
 
     /// Longest single statement, unless its caller sets its own.

@@ -1,6 +1,8 @@
 //! Reading the rows of a definition's query in bounded pages.
 
+use super::pace::Pace;
 use super::{Database, DbError, Param, Transaction, TxOptions, bind, within};
+use crate::clock;
 use serde_json::{Map, Value};
 use sqlx::AssertSqlSafe;
 use std::time::Duration;
@@ -26,6 +28,8 @@ pub struct JsonQuery<'a> {
 #[derive(Debug)]
 pub struct JsonRows {
     transaction: Transaction,
+    sql: String,
+    pace: Pace,
     page: u32,
     /// Rows that may still be given out.
     left: u64,
@@ -66,6 +70,8 @@ impl Database {
         .await?;
         Ok(JsonRows {
             transaction,
+            sql: query.sql.to_owned(),
+            pace: self.pace().clone(),
             page: query.page.max(1),
             left: query.max_rows,
             timeout: query.timeout,
@@ -91,12 +97,15 @@ impl JsonRows {
             return Ok(Vec::new());
         }
         let fetch = format!("fetch forward {ask} from tidegate_rows");
+        let start = clock::monotonic();
         let mut rows: Vec<sqlx::types::Json<Map<String, Value>>> = within(self.timeout, async {
             Ok(sqlx::query_scalar(AssertSqlSafe(fetch))
                 .fetch_all(&mut *self.transaction)
                 .await?)
         })
         .await?;
+        let took = clock::since(start);
+        self.pace.note(&self.sql, rows.len() as u64, took);
         if rows.len() as u64 > self.left {
             self.truncated = true;
             rows.truncate(usize::try_from(self.left).unwrap_or(usize::MAX));

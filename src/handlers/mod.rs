@@ -15,6 +15,7 @@ pub mod progress;
 mod template;
 
 pub use code::{Handlers, Kind};
+pub use exec::Once;
 pub use failure::JobError;
 pub use function::{Answers, JobFn};
 pub use http::SharedClient;

@@ -2,9 +2,11 @@
 
 use super::cgroup;
 use super::lag::RuntimeLag;
+use super::load::Load;
 use super::memory::Memory;
 use super::pressure::{Pressure, Waiting};
 use super::probe::{Probe, Source};
+use super::throttle::Throttle;
 use super::{HOST, MEMORY};
 use crate::config::GateConfig;
 use crate::policy::gate::{GateState, Signal};
@@ -23,6 +25,10 @@ pub fn local_probes(gate: &GateConfig) -> Vec<Probe> {
     let cpu = percent("psi_cpu_some", limits.psi_cpu).capped(GateState::Elevated);
     // A busy CPU makes timers late, so lateness goes no further than the CPU itself may.
     let lag = Signal::new("runtime_lag_p99_ms", lag_lo, lag_hi).capped(GateState::Elevated);
+    let load = Signal::new("load_per_cpu", limits.load[0], limits.load[1]);
+    let load = load.capped(GateState::Elevated);
+    let throttled = percent("cpu_throttled_percent", limits.cpu_throttled);
+    let throttled = throttled.capped(GateState::Elevated);
     let disk = percent("psi_io_full", limits.psi_io_full);
     let stalls = [
         percent("psi_memory_some", limits.psi_memory_some),
@@ -30,12 +36,15 @@ pub fn local_probes(gate: &GateConfig) -> Vec<Probe> {
     ];
     let used = percent("memory_used_percent", limits.memory);
 
-    let memory = match &cgroup {
-        Some(folder) => Memory::open(folder),
-        None => Err("this process is in no cgroup v2".to_owned()),
-    };
+    let own = cgroup
+        .as_deref()
+        .ok_or_else(|| "this process is in no cgroup v2".to_owned());
+    let memory = own.clone().and_then(Memory::open);
+    let throttle = own.and_then(Throttle::open);
     [
         measured(HOST, &[cpu], pressure("cpu", &[Waiting::Some])),
+        measured(HOST, &[throttled], throttle),
+        measured(HOST, &[load], Load::open()),
         measured(HOST, &[disk], pressure("io", &[Waiting::Full])),
         measured(HOST, &[lag], Ok(RuntimeLag::new(gate.sample))),
         measured(
@@ -87,7 +96,10 @@ mod tests {
         }
         // The CPU of this host never stops anything.
         for signal in probes.iter().flat_map(|probe| &probe.signals) {
-            let of_the_cpu = matches!(signal.name, "psi_cpu_some" | "runtime_lag_p99_ms");
+            let of_the_cpu = matches!(
+                signal.name,
+                "psi_cpu_some" | "runtime_lag_p99_ms" | "load_per_cpu" | "cpu_throttled_percent"
+            );
             assert_eq!(
                 signal.cap == GateState::Elevated,
                 of_the_cpu,

@@ -10,8 +10,8 @@ use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
-use super::HealthView;
 use super::probe::{Probe, Reading};
+use super::{HealthView, History};
 use crate::clock;
 use crate::config::GateConfig;
 use crate::policy::gate::{ResourceGauge, Signal, Timing, Transition};
@@ -29,6 +29,7 @@ pub struct Monitor {
     /// Those that are not being sampled.
     idle: Vec<Probe>,
     gauges: BTreeMap<String, ResourceGauge>,
+    histories: Arc<BTreeMap<String, History>>,
     interval: Duration,
     origin: Instant,
     published: watch::Sender<Arc<HealthView>>,
@@ -48,6 +49,7 @@ impl Monitor {
         let (published, view) = watch::channel(Arc::new(HealthView::default()));
         let monitor = Self {
             gauges: gauges(gate, &probes),
+            histories: Arc::default(),
             idle: probes,
             interval: gate.sample,
             origin: clock::monotonic(),
@@ -72,7 +74,12 @@ impl Monitor {
                 }
                 _ = interval.tick() => {
                     self.judge_all();
-                    sampling.extend(self.idle.drain(..).map(sampled));
+                    let now = clock::monotonic();
+                    let all = self.idle.drain(..);
+                    let (due, idle) = all.partition(|probe| probe.is_due(now, self.interval));
+                    self.idle = idle;
+                    let due: Vec<Probe> = due;
+                    sampling.extend(due.into_iter().map(sampled));
                 }
             }
         }
@@ -96,10 +103,13 @@ impl Monitor {
     /// Judges every resource, also those whose samples do not come, and publishes.
     fn judge_all(&mut self) {
         let now_ms = self.now_ms();
+        let histories = Arc::make_mut(&mut self.histories);
         for (resource, gauge) in &mut self.gauges {
             if let Some(transition) = gauge.tick(now_ms) {
                 (self.on_change)(resource, &transition);
             }
+            let history = histories.entry(resource.clone()).or_default();
+            history.note(now_ms, gauge.state(), gauge.badness(now_ms));
         }
         self.publish();
     }
@@ -111,6 +121,7 @@ impl Monitor {
         self.published.send_replace(Arc::new(HealthView {
             at_ms: clock::unix_ms(),
             resources: resources.collect(),
+            histories: Arc::clone(&self.histories),
         }));
     }
 
@@ -131,6 +142,7 @@ fn gauges(gate: &GateConfig, probes: &[Probe]) -> BTreeMap<String, ResourceGauge
     let overdue_ms = (LOST_SAMPLES * millis(gate.sample)).max(SOONEST_OVERDUE_MS);
     let timing = Timing {
         hold_ms: millis(gate.hold),
+        failure_hold_ms: millis(gate.failure_hold),
         overdue_ms: overdue_ms.min(stale_ms),
         stale_ms,
     };

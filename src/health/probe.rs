@@ -1,11 +1,12 @@
 //! A probe: signals of one resource that are sampled together, within a deadline.
 
 use std::panic::AssertUnwindSafe;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
 
+use crate::clock;
 use crate::policy::gate::Signal;
 
 /// The shortest deadline of a sample. Less than the default interval of a second, so that a dependency that hangs is
@@ -36,6 +37,9 @@ pub struct Probe {
     pub signals: Vec<Signal>,
     source: Box<dyn Source>,
     deadline: Duration,
+    /// Between two samples, if that is more than the monitor's own interval.
+    every: Duration,
+    sampled: Option<Instant>,
     failing: bool,
 }
 
@@ -51,6 +55,8 @@ impl Probe {
             signals: signals.into(),
             source: Box::new(source),
             deadline: DEADLINE,
+            every: Duration::ZERO,
+            sampled: None,
             failing: false,
         }
     }
@@ -61,6 +67,24 @@ impl Probe {
         Self { deadline, ..self }
     }
 
+    /// The same with an interval of its own, if that is longer than the monitor's.
+    #[must_use]
+    pub fn every(mut self, every: Duration) -> Self {
+        self.every = every;
+        let every_ms = u64::try_from(every.as_millis()).unwrap_or(u64::MAX);
+        for signal in &mut self.signals {
+            *signal = signal.sampled_every(every_ms);
+        }
+        self
+    }
+
+    /// Whether it is time for a sample, to half of `interval`, the time between two such questions.
+    pub(super) fn is_due(&self, now: Instant, interval: Duration) -> bool {
+        self.sampled.is_none_or(|sampled| {
+            now.saturating_duration_since(sampled) + interval / 2 >= self.every
+        })
+    }
+
     #[cfg(test)]
     pub(super) fn deadline(&self) -> Duration {
         self.deadline
@@ -68,6 +92,7 @@ impl Probe {
 
     /// Takes a sample, within the deadline whatever the source does: one reading per signal.
     pub(super) async fn sample(&mut self) -> Vec<Reading> {
+        self.sampled = Some(clock::monotonic());
         let sample = AssertUnwindSafe(self.source.sample()).catch_unwind();
         let mut readings = match tokio::time::timeout(self.deadline, sample).await {
             Ok(Ok(readings)) => readings,

@@ -1,10 +1,11 @@
 //! What is published: every resource at one moment.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::{MEMORY, QUEUE_REDIS, ResourceView, SignalView};
+use super::{History, MEMORY, QUEUE_REDIS, ResourceView, STEP_MS, SignalView};
 use crate::policy::gate::GateState;
 
 /// All resources at one moment. The default one knows of none, and so finds all of them well.
@@ -14,6 +15,8 @@ pub struct HealthView {
     pub at_ms: u64,
     /// The resources that are probed, by name.
     pub resources: BTreeMap<String, ResourceView>,
+    /// The last hour of each, by name.
+    pub histories: Arc<BTreeMap<String, History>>,
 }
 
 impl HealthView {
@@ -45,14 +48,15 @@ impl HealthView {
     /// Version 1 of the JSON for web apps, the same at `/health` and in Redis. Fields may be added to it.
     ///
     /// `pressure` is a badness, 0 to 1; the outermost `state` and `pressure` are those of the worst resource. `value`,
-    /// `lo` and `hi` of a signal are in the unit its name ends in; `value` is null if it could not be measured.
+    /// `lo` and `hi` of a signal are in the unit its name ends in; `value` is null if it could not be measured. `hour` is
+    /// the worst moment of the last hour.
     pub fn to_json(&self) -> Value {
         let (state, pressure) = self
             .worst()
             .map_or((GateState::Ok, 0.0), |(_, view)| (view.state, view.badness));
         let resources = self.resources.iter();
         let resources: BTreeMap<&str, Value> = resources
-            .map(|(name, view)| (name.as_str(), resource_json(view)))
+            .map(|(name, view)| (name.as_str(), resource_json(view, self.histories.get(name))))
             .collect();
         json!({
             "v": 1,
@@ -61,6 +65,19 @@ impl HealthView {
             "pressure": rounded(pressure),
             "resources": resources,
         })
+    }
+}
+
+impl HealthView {
+    /// Version 1 of the JSON of the last hour: of each resource a digit for the worst state of every ten seconds, 0 for
+    /// `ok` to 3 for `critical` and `-` where nobody looked, and its worst pressure in percent; the oldest come first.
+    pub fn history_json(&self) -> Value {
+        let each = self.histories.iter().map(|(name, history)| {
+            let json = json!({"states": history.states(), "pressure": history.percents()});
+            (name.as_str(), json)
+        });
+        let resources: BTreeMap<&str, Value> = each.collect();
+        json!({"v": 1, "at": self.at_ms, "step_ms": STEP_MS, "resources": resources})
     }
 }
 
@@ -76,11 +93,22 @@ fn worst<'a>(
         .map(|(name, view)| (name.as_str(), view))
 }
 
-fn resource_json(view: &ResourceView) -> Value {
+fn resource_json(view: &ResourceView, history: Option<&History>) -> Value {
+    let peak = history.and_then(History::peak).map(|peak| {
+        json!({
+            "state": peak.state,
+            "pressure": rounded(f64::from(peak.percent) / 100.0),
+            "ago_ms": peak.ago_ms,
+        })
+    });
+    let signals: Vec<Value> = view.signals.iter().map(signal_json).collect();
     json!({
         "state": view.state,
+        "state_age_ms": view.state_age_ms,
         "pressure": rounded(view.badness),
         "worst": view.worst_signal().map(signal_json),
+        "hour": peak,
+        "signals": signals,
     })
 }
 
@@ -90,6 +118,8 @@ fn signal_json(signal: &SignalView) -> Value {
         "value": signal.value.map(rounded),
         "lo": signal.lo,
         "hi": signal.hi,
+        "worst_state": signal.cap,
+        "pressure": rounded(signal.badness),
         "missing": signal.missing,
         "age_ms": signal.age_ms,
     })
@@ -112,12 +142,14 @@ pub(super) mod tests {
                 value: Some(value),
                 lo: 10.0,
                 hi: 20.0,
+                cap: GateState::Critical,
                 badness,
                 missing: false,
                 age_ms: 7,
             };
             let view = ResourceView {
                 state,
+                state_age_ms: 5_000,
                 badness,
                 worst: Some(signal.name),
                 signals: vec![signal],
@@ -127,6 +159,7 @@ pub(super) mod tests {
         HealthView {
             at_ms: 1_700_000_000_000,
             resources: resources.iter().map(resource).collect(),
+            histories: Arc::default(),
         }
     }
 
@@ -161,11 +194,19 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn json_has_its_version_and_what_is_worst() {
-        let view = view(&[
+    fn json_has_its_version_what_is_worst_and_every_signal() {
+        let mut view = view(&[
             ("memory", Ok, 0.123_456, 11.234_56),
             ("redis:main", Elevated, 0.6, 16.0),
         ]);
+        let mut history = History::default();
+        history.note(0, Overloaded, 0.81);
+        history.note(10_000, Elevated, 0.6);
+        view.histories = Arc::new([("redis:main".to_owned(), history)].into());
+        let signal = |value: f64, pressure: f64| {
+            json!({"name": "wait_ms", "value": value, "lo": 10.0, "hi": 20.0, "worst_state": "critical",
+                "pressure": pressure, "missing": false, "age_ms": 7})
+        };
         let expected = json!({
             "v": 1,
             "at": 1_700_000_000_000_u64,
@@ -174,17 +215,30 @@ pub(super) mod tests {
             "resources": {
                 "memory": {
                     "state": "ok",
+                    "state_age_ms": 5_000,
                     "pressure": 0.123,
-                    "worst": {"name": "wait_ms", "value": 11.235, "lo": 10.0, "hi": 20.0, "missing": false, "age_ms": 7},
+                    "worst": signal(11.235, 0.123),
+                    "hour": null,
+                    "signals": [signal(11.235, 0.123)],
                 },
                 "redis:main": {
                     "state": "elevated",
+                    "state_age_ms": 5_000,
                     "pressure": 0.6,
-                    "worst": {"name": "wait_ms", "value": 16.0, "lo": 10.0, "hi": 20.0, "missing": false, "age_ms": 7},
+                    "worst": signal(16.0, 0.6),
+                    "hour": {"state": "overloaded", "pressure": 0.81, "ago_ms": 10_000},
+                    "signals": [signal(16.0, 0.6)],
                 },
             },
         });
         assert_eq!(view.to_json(), expected);
+        let hour = json!({
+            "v": 1,
+            "at": 1_700_000_000_000_u64,
+            "step_ms": 10_000,
+            "resources": {"redis:main": {"states": "21", "pressure": [81, 60]}},
+        });
+        assert_eq!(view.history_json(), hour);
         let empty = HealthView::default().to_json();
         assert_eq!(
             (&empty["state"], &empty["pressure"]),

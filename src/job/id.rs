@@ -99,6 +99,27 @@ pub fn check_queue(queue: &str) -> Result<(), String> {
     Ok(())
 }
 
+/// The longest name of a resource, bytes.
+const MAX_RESOURCE_LEN: usize = 128;
+
+/// Checks the name of a resource: `class:name` like `postgres:primary`, or `host`, this machine.
+///
+/// # Errors
+/// Says what it must be like.
+pub fn check_resource(resource: &str) -> Result<(), String> {
+    let allowed = |b: u8| {
+        b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'_' | b'-' | b'.' | b':')
+    };
+    let (class, name) = resource.split_once(':').unwrap_or_default();
+    let named = !class.is_empty() && !name.is_empty() && resource.len() <= MAX_RESOURCE_LEN;
+    if resource != "host" && !(named && resource.bytes().all(allowed)) {
+        return Err(
+            "must be class:name of a-z 0-9 _ - . :, like postgres:primary, or host".to_owned(),
+        );
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -6,7 +6,7 @@
 //!
 //! Two kinds of time occur, both `u64` milliseconds: *unix* time where a decision is about dates or
 //! about times written by others ([`schedule`], [`ticks`], [`aging`]), and *monotonic* time since any fixed
-//! origin where it is about elapsed time ([`breaker`], [`gate`]).
+//! origin where it is about elapsed time ([`breaker`], [`gate`], [`slowdown`]).
 
 pub mod aging;
 pub mod batch;
@@ -16,4 +16,5 @@ mod cron_words;
 pub mod gate;
 pub mod retry;
 pub mod schedule;
+pub mod slowdown;
 pub mod ticks;

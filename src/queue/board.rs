@@ -1,4 +1,4 @@
-//! What daemons tell the apps through Redis, apart from queues: the health key. And what the server must be like.
+//! What daemons tell the apps through Redis, apart from queues: the keys of health. And what the server must be like.
 
 use super::QueueError;
 use super::connection::Connection;
@@ -14,19 +14,25 @@ pub fn health_key(prefix: &str) -> String {
     format!("{prefix}:health")
 }
 
-/// Publishes health for `ttl`; a key that is gone means that no daemon lives.
+/// The key of the last hour of health, JSON.
+#[must_use]
+pub fn history_key(prefix: &str) -> String {
+    format!("{prefix}:health:history")
+}
+
+/// Publishes a text under one of these keys for `ttl`; a key that is gone means that no daemon lives.
 ///
 /// # Errors
 /// Redis failed.
-pub async fn publish_health(
+pub async fn publish(
     conn: &Connection,
-    prefix: &str,
+    key: &str,
     json: &str,
     ttl: Duration,
 ) -> Result<(), QueueError> {
     let mut conn = conn.clone();
     redis::cmd("SET")
-        .arg(health_key(prefix))
+        .arg(key)
         .arg(json)
         .arg("PX")
         .arg(super::millis(ttl))
@@ -35,16 +41,13 @@ pub async fn publish_health(
     Ok(())
 }
 
-/// Reads what was published last, if a daemon lives.
+/// Reads what was published last under one of these keys, if a daemon lives.
 ///
 /// # Errors
 /// Redis failed.
-pub async fn read_health(conn: &Connection, prefix: &str) -> Result<Option<String>, QueueError> {
+pub async fn read(conn: &Connection, key: &str) -> Result<Option<String>, QueueError> {
     let mut conn = conn.clone();
-    Ok(redis::cmd("GET")
-        .arg(health_key(prefix))
-        .query_async(&mut conn)
-        .await?)
+    Ok(redis::cmd("GET").arg(key).query_async(&mut conn).await?)
 }
 
 /// Asks the server for a sign of life.
@@ -55,6 +58,18 @@ pub async fn ping(conn: &Connection) -> Result<(), QueueError> {
     let mut conn = conn.clone();
     redis::cmd("PING").query_async::<()>(&mut conn).await?;
     Ok(())
+}
+
+/// What the server tells of itself in these sections of `INFO`.
+///
+/// # Errors
+/// Redis failed.
+pub async fn info(conn: &Connection, sections: &[&str]) -> Result<String, QueueError> {
+    let mut conn = conn.clone();
+    Ok(redis::cmd("INFO")
+        .arg(sections)
+        .query_async(&mut conn)
+        .await?)
 }
 
 /// What a server is, as far as jobs depend on it.

@@ -2,7 +2,7 @@
 
 use crate::clock;
 use crate::db::Database;
-use crate::health::HealthView;
+use crate::health::{HealthView, STEP_MS};
 use crate::job::Priority;
 use crate::policy::gate::share;
 use crate::queue::board;
@@ -11,13 +11,16 @@ use crate::runner::breakers::Breakers;
 use crate::telemetry::{Metrics, Successes};
 use serde_json::{Value, json};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 /// The health key outlives this many intervals, and at least [`LEAST_TTL`].
 const TTL_INTERVALS: u32 = 10;
 const LEAST_TTL: Duration = Duration::from_secs(10);
+
+/// How often the last hour is published.
+const HISTORY_INTERVAL: Duration = Duration::from_millis(STEP_MS);
 
 /// What is published, and where.
 pub struct Board {
@@ -44,6 +47,8 @@ pub async fn run(board: Board, stop: CancellationToken) {
     let mut interval = tokio::time::interval(board.interval);
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let ttl = (board.interval * TTL_INTERVALS).max(LEAST_TTL);
+    let key = board::health_key(&board.prefix);
+    let mut history_told: Option<Instant> = None;
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
@@ -53,13 +58,27 @@ pub async fn run(board: Board, stop: CancellationToken) {
         let view = Arc::clone(&board.view.borrow());
         board.gauge(&view);
         let text = json(&view, &board.breakers).to_string();
-        if let Err(e) = board::publish_health(&board.conn, &board.prefix, &text, ttl).await {
+        if let Err(e) = board::publish(&board.conn, &key, &text, ttl).await {
             tracing::debug!(error = %e, "health not published");
+        }
+        let due = history_told.is_none_or(|at| clock::since(at) >= HISTORY_INTERVAL);
+        if due && !view.histories.is_empty() {
+            history_told = Some(clock::monotonic());
+            board.tell_history(&view).await;
         }
     }
 }
 
 impl Board {
+    async fn tell_history(&self, view: &HealthView) {
+        let key = board::history_key(&self.prefix);
+        let text = view.history_json().to_string();
+        let ttl = (self.interval * TTL_INTERVALS).max(HISTORY_INTERVAL * TTL_INTERVALS);
+        if let Err(e) = board::publish(&self.conn, &key, &text, ttl).await {
+            tracing::debug!(error = %e, "the history of health not published");
+        }
+    }
+
     fn gauge(&self, view: &HealthView) {
         for (resource, state) in &view.resources {
             let resource: Arc<str> = resource.as_str().into();

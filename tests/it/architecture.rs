@@ -15,7 +15,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("catalog", &["job", "config", "policy"]),
     ("telemetry", &["job", "config", "clock", "tls"]),
     ("queue", &["job", "config", "policy", "catalog", "clock"]),
-    ("health", &["job", "config", "policy", "clock"]),
+    ("health", &["job", "config", "policy", "clock", "tls"]),
     ("cache", &["job", "config", "policy", "clock", "queue"]),
     ("db", &["job", "config", "policy", "clock"]),
     (

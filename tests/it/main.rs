@@ -17,6 +17,7 @@ mod handler;
 mod health;
 mod http;
 mod intake;
+mod probes;
 mod purge;
 mod queue;
 mod stack;

@@ -6,6 +6,7 @@
 mod gate;
 mod job;
 mod limits;
+mod resource;
 mod schedules;
 
 use super::output::age;
@@ -22,14 +23,15 @@ const EXAMPLES: &str = "\
 Examples:
   tidegate explain                     every queue
   tidegate explain default             one queue
+  tidegate explain redis:main          how a resource fares: every signal, and the last hour
   tidegate explain mail-7 --json       why a job does not run";
 
 /// Flags of `tidegate explain`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// A queue, or the id of a job [default: every queue]
-    #[arg(value_name = "QUEUE|JOB")]
+    /// A queue, a resource, or the id of a job [default: every queue]
+    #[arg(value_name = "QUEUE|RESOURCE|JOB")]
     target: Option<String>,
     #[command(flatten)]
     on: OnQueue,
@@ -62,19 +64,23 @@ impl Reason {
     }
 }
 
-/// Explains all queues, one, or a job.
+/// Explains all queues, one, a resource, or a job.
 ///
 /// # Errors
-/// There is no such queue or job, or configuration or Redis.
+/// There is no such queue, resource or job, or configuration or Redis.
 pub async fn run(args: Args, global: &Global) -> Result<Report, CliError> {
     let store = args.on.open(global).await?;
-    let published = board::read_health(&store.conn, &store.config.redis.prefix).await?;
+    let key = board::health_key(&store.config.redis.prefix);
+    let published = board::read(&store.conn, &key).await?;
     let health = Health::read(published.as_deref(), store.config.gate.mode);
     let Some(target) = args.target else {
         return explain_queues(&store, &store.names, &health).await;
     };
     if store.names.contains(&target) {
         return explain_queues(&store, &[target], &health).await;
+    }
+    if resource::is_one(&target, &health) {
+        return resource::explain(&store, &target, &health).await;
     }
     job::explain(&store, &target, &health).await
 }

@@ -7,6 +7,7 @@
 pub mod inspect;
 
 use super::{Database, DbError, Transaction, TxOptions, keyset, schema_version, within};
+use crate::clock;
 use crate::job::history::cut;
 use sqlx::Executor;
 use std::time::Duration;
@@ -123,6 +124,7 @@ impl Batch {
                 lock_timeout: deadline,
             })
             .await?;
+        let start = clock::monotonic();
         let found: Vec<Taken> = within(deadline, async {
             tx.execute(keyset::ORDERED).await?;
             Ok(sqlx::query_as(TAKE)
@@ -134,6 +136,8 @@ impl Batch {
                 .await?)
         })
         .await?;
+        let took = clock::since(start);
+        database.pace().note(TAKE, found.len() as u64, took);
         let Some(locked) = found.first().map(|first| first.locked) else {
             return Ok(None);
         };

@@ -82,6 +82,13 @@ impl Batch<'_> {
             })
             .await?;
         let server_time = clock::monotonic() - start;
+        let table = self.purge.table.to_string();
+        let touched = if end.is_some() {
+            u64::from(rows)
+        } else {
+            deleted
+        };
+        self.database.pace().note(&table, touched, server_time);
         let covered = if end.is_some() { rows } else { 0 };
         let mut progress = progress.clone();
         progress

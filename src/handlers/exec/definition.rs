@@ -147,13 +147,7 @@ impl Section {
     }
 
     fn environment(&self, config: &Config) -> Result<BTreeMap<String, String>, String> {
-        let inherited = INHERITED.iter().filter_map(|name| {
-            let value = std::env::var(name).ok()?;
-            Some(((*name).to_owned(), value))
-        });
-        let mut env: BTreeMap<_, _> = inherited.collect();
-        env.entry("PATH".to_owned())
-            .or_insert_with(|| DEFAULT_PATH.to_owned());
+        let mut env = inherited();
         for (name, value) in &self.env {
             check_variable(name, value).map_err(|e| format!("env.{name}: {e}"))?;
             env.insert(name.clone(), value.clone());
@@ -182,6 +176,18 @@ impl Section {
     }
 }
 
+/// What every child has of the daemon's environment, and a `PATH` in any case.
+pub(super) fn inherited() -> BTreeMap<String, String> {
+    let inherited = INHERITED.iter().filter_map(|name| {
+        let value = std::env::var(name).ok()?;
+        Some(((*name).to_owned(), value))
+    });
+    let mut env: BTreeMap<_, _> = inherited.collect();
+    env.entry("PATH".to_owned())
+        .or_insert_with(|| DEFAULT_PATH.to_owned());
+    env
+}
+
 /// Never shows the value: it may be a secret.
 fn check_variable(name: &str, value: &str) -> Result<(), String> {
     let first = |b: u8| b.is_ascii_alphabetic() || b == b'_';
@@ -201,7 +207,7 @@ fn check_variable(name: &str, value: &str) -> Result<(), String> {
 }
 
 /// The file of a program: an absolute path, or a bare name that is looked for on `path`.
-fn find(name: &str, path: &str) -> Result<PathBuf, &'static str> {
+pub(super) fn find(name: &str, path: &str) -> Result<PathBuf, &'static str> {
     if name.is_empty() || name.contains('\0') {
         return Err("must be a program's name or absolute path");
     }

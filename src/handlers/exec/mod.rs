@@ -25,9 +25,12 @@
 //! delivery, lets a child's writes be fenced where an orphan would do harm.
 
 mod definition;
+mod once;
 mod output;
 mod process;
 mod telling;
+
+pub use once::Once;
 
 use super::{Built, Context, Deps, Handler, HandlerKind};
 use crate::catalog::JobSpec;

@@ -12,12 +12,23 @@ use super::signal::{Signal, Track};
 pub struct Timing {
     /// A better state is entered after the badness was low enough for this long, one step at a time.
     pub hold_ms: u64,
+    /// The same after a mere failure that ended: no other signal would have kept the state up. It doubles with each
+    /// relapse, up to `hold_ms`.
+    pub failure_hold_ms: u64,
     /// Without a good sample for longer than this a signal is missing. Leave room for a sample or two
     /// to be lost.
     pub overdue_ms: u64,
     /// Missing for longer than this a signal counts at least as elevated: it fails closed.
     pub stale_ms: u64,
 }
+
+/// A relapse is one within so many holds of the last improvement. Our choice.
+const RELAPSE_HOLDS: u64 = 10;
+
+/// Of a signal that is sampled at an interval of its own, so many samples may be lost before it is missing.
+const LOST_SAMPLES: u64 = 3;
+/// And so many before it counts as elevated.
+const STALE_SAMPLES: u64 = 5;
 
 /// A change of state, for the caller to log.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -61,8 +72,15 @@ pub struct ResourceGauge {
     timing: Timing,
     tracks: Vec<Track>,
     state: GateState,
+    entered_ms: u64,
     /// Since when the badness has been low enough to leave the state.
     low_since_ms: Option<u64>,
+    /// Whether, since all was well, a state was ever kept up by more than failures.
+    by_load: bool,
+    /// The hold after a mere failure, as it is by now.
+    failure_hold_ms: u64,
+    /// The last improvement that no relapse followed yet.
+    improved_ms: Option<u64>,
 }
 
 impl ResourceGauge {
@@ -76,7 +94,11 @@ impl ResourceGauge {
             timing,
             tracks,
             state: GateState::Ok,
+            entered_ms: now_ms,
             low_since_ms: None,
+            by_load: false,
+            failure_hold_ms: timing.failure_hold_ms.min(timing.hold_ms),
+            improved_ms: None,
         }
     }
 
@@ -97,8 +119,11 @@ impl ResourceGauge {
     pub fn tick(&mut self, now_ms: u64) -> Option<Transition> {
         let reached = self.reached(now_ms);
         if reached > self.state {
+            self.count_relapse(now_ms);
             return Some(self.enter(now_ms, reached));
         }
+        self.by_load |= self.state > GateState::Ok
+            && self.load_towards(self.state, now_ms) > self.state.left_at();
         let may_leave = self.state > GateState::Ok
             && !self.growth_frozen(now_ms)
             && self.badness_towards(self.state, now_ms) <= self.state.left_at();
@@ -107,8 +132,32 @@ impl ResourceGauge {
             return None;
         }
         let since = *self.low_since_ms.get_or_insert(now_ms);
-        let held = now_ms.saturating_sub(since) >= self.timing.hold_ms;
-        held.then(|| self.enter(now_ms, self.state.better()))
+        let hold_ms = match self.by_load {
+            true => self.timing.hold_ms,
+            false => self.failure_hold_ms,
+        };
+        if now_ms.saturating_sub(since) < hold_ms {
+            return None;
+        }
+        self.improved_ms = Some(now_ms);
+        Some(self.enter(now_ms, self.state.better()))
+    }
+
+    /// A failure that comes and goes is held longer each time, so that the gate does not flap with it.
+    fn count_relapse(&mut self, now_ms: u64) {
+        let Some(improved_ms) = self.improved_ms.take() else {
+            return;
+        };
+        let Timing {
+            hold_ms,
+            failure_hold_ms,
+            ..
+        } = self.timing;
+        let soon = now_ms.saturating_sub(improved_ms) < RELAPSE_HOLDS.saturating_mul(hold_ms);
+        self.failure_hold_ms = match soon {
+            true => self.failure_hold_ms.saturating_mul(2).min(hold_ms),
+            false => failure_hold_ms.min(hold_ms),
+        };
     }
 
     /// The state as of the last tick.
@@ -136,12 +185,14 @@ impl ResourceGauge {
             value: track.value,
             lo: track.signal.lo,
             hi: track.signal.hi,
+            cap: track.signal.cap,
             badness: self.badness_of(track, now_ms),
             missing: self.is_missing(track, now_ms),
             age_ms: track.age_ms(now_ms),
         };
         GaugeSnapshot {
             state: self.state,
+            state_age_ms: now_ms.saturating_sub(self.entered_ms),
             badness: self.badness(now_ms),
             worst: self.worst(now_ms).map(|track| track.signal.name),
             signals: self.tracks.iter().map(signal).collect(),
@@ -168,6 +219,17 @@ impl ResourceGauge {
             .fold(0.0, f64::max)
     }
 
+    /// The same of the signals that are measures and no switches: of load, not of failure.
+    fn load_towards(&self, state: GateState, now_ms: u64) -> f64 {
+        let measures = self.tracks.iter().filter(|track| {
+            let signal = track.signal;
+            signal.cap >= state && !signal.is_switch()
+        });
+        measures
+            .map(|track| self.badness_of(track, now_ms))
+            .fold(0.0, f64::max)
+    }
+
     /// The worst of the signals that can have brought about the present state.
     fn worst(&self, now_ms: u64) -> Option<&Track> {
         let badness = |track: &&Track| self.badness_of(track, now_ms);
@@ -182,12 +244,14 @@ impl ResourceGauge {
 
     /// Whether good samples are overdue: then nothing may be taken for better.
     fn is_missing(&self, track: &Track, now_ms: u64) -> bool {
-        track.age_ms(now_ms) > self.timing.overdue_ms
+        let overdue_ms = LOST_SAMPLES.saturating_mul(track.signal.every_ms);
+        track.age_ms(now_ms) > self.timing.overdue_ms.max(overdue_ms)
     }
 
     /// Badness as it counts now: a signal lost for long counts at least as elevated.
     fn badness_of(&self, track: &Track, now_ms: u64) -> f64 {
-        match track.age_ms(now_ms) > self.timing.stale_ms {
+        let stale_ms = STALE_SAMPLES.saturating_mul(track.signal.every_ms);
+        match track.age_ms(now_ms) > self.timing.stale_ms.max(stale_ms) {
             true => track.smoothed.max(GateState::Elevated.entered_at()),
             false => track.smoothed,
         }
@@ -195,7 +259,9 @@ impl ResourceGauge {
 
     fn enter(&mut self, now_ms: u64, to: GateState) -> Transition {
         let from = std::mem::replace(&mut self.state, to);
+        self.entered_ms = now_ms;
         self.low_since_ms = None;
+        self.by_load &= to > GateState::Ok;
         let worst = self.worst(now_ms);
         Transition {
             from,
@@ -212,6 +278,8 @@ impl ResourceGauge {
 pub struct GaugeSnapshot {
     /// The state as of the last tick.
     pub state: GateState,
+    /// Milliseconds since it was entered.
+    pub state_age_ms: u64,
     /// Badness of the worst signal, 0 to 1.
     pub badness: f64,
     /// Its name.
@@ -239,6 +307,8 @@ pub struct SignalSnapshot {
     pub lo: f64,
     /// The raw value at which badness is complete.
     pub hi: f64,
+    /// The worst state it may bring about.
+    pub cap: GateState,
     /// Its smoothed badness, 0 to 1, as it counts now.
     pub badness: f64,
     /// Whether good samples are overdue.

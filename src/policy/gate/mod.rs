@@ -64,7 +64,7 @@ impl GateState {
 
     /// The badness at or below which it may be left. That of `critical` is our choice, at the
     /// distance the other two have.
-    const fn left_at(self) -> f64 {
+    pub const fn left_at(self) -> f64 {
         match self {
             Self::Ok => 0.0,
             Self::Elevated => 0.3,

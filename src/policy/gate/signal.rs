@@ -21,6 +21,9 @@ pub struct Signal {
     /// The worst state it may bring about by itself. `Elevated` for the host's CPU: a busy machine
     /// is a healthy one, and a runner that stops itself for its own load oscillates.
     pub cap: GateState,
+    /// Milliseconds between its samples, if they are farther apart than those of its neighbours; else 0. It is not
+    /// missing between them.
+    pub every_ms: u64,
 }
 
 impl Signal {
@@ -31,6 +34,7 @@ impl Signal {
             lo,
             hi,
             cap: GateState::Critical,
+            every_ms: 0,
         }
     }
 
@@ -39,10 +43,20 @@ impl Signal {
         Self { cap, ..self }
     }
 
+    /// The same, sampled at this interval.
+    pub const fn sampled_every(self, every_ms: u64) -> Self {
+        Self { every_ms, ..self }
+    }
+
+    /// Whether it tells of a failure, not of a measure: entirely bad from one value on.
+    pub fn is_switch(&self) -> bool {
+        self.lo == self.hi
+    }
+
     /// Badness of a raw value: `(value − lo) / (hi − lo)`, kept within 0 and 1. With `lo = hi` it
     /// is a switch: 1 from there on.
     pub fn badness(&self, value: f64) -> f64 {
-        if self.lo == self.hi {
+        if self.is_switch() {
             return f64::from(u8::from(value >= self.hi));
         }
         ((value - self.lo) / (self.hi - self.lo)).clamp(0.0, 1.0)

@@ -367,8 +367,8 @@ async fn explain_names_what_holds_a_job_back() {
     let health = json!({"v": 1, "resources": {"redis:main": {"state": "overloaded", "pressure": 0.8,
         "worst": {"name": "redis_rtt_p95_ms", "value": 21.0, "lo": 5.0, "hi": 25.0}}}, "breakers": []});
     let conn = connection::connect(&site.config.redis).await.unwrap();
-    let prefix = &site.config.redis.prefix;
-    board::publish_health(&conn, prefix, &health.to_string(), Duration::from_secs(60))
+    let key = board::health_key(&site.config.redis.prefix);
+    board::publish(&conn, &key, &health.to_string(), Duration::from_secs(60))
         .await
         .unwrap();
     let gated = json_at(&site, &["explain", "first"]).ok();

@@ -5,11 +5,13 @@ use super::*;
 
 const RTT: Signal = Signal::new("redis_rtt_p95_ms", 5.0, 25.0);
 const CPU: Signal = Signal::new("psi_cpu_some", 20.0, 60.0).capped(GateState::Elevated);
+const DOWN: Signal = Signal::new("redis_ping_failed", 1.0, 1.0);
 const MEMORY: Signal = Signal::new("psi_mem_full", 1.0, 10.0);
 
 const HOLD_MS: u64 = 30_000;
 const TIMING: Timing = Timing {
     hold_ms: HOLD_MS,
+    failure_hold_ms: 5_000,
     overdue_ms: 3_000,
     stale_ms: 15_000,
 };
@@ -104,6 +106,49 @@ fn a_relapse_starts_the_hold_again() {
     assert_eq!(rig.run(60, &[(NAME, Some(1.0))]).len(), 1);
 }
 
+/// Ten seconds of failures, then well.
+fn outage(rig: &mut Rig) -> Vec<(u64, GateState)> {
+    let (bad, well) = ([(DOWN.name, Some(1.0))], [(DOWN.name, Some(0.0))]);
+    let well = |rig: &mut Rig| {
+        let fast = (NAME, Some(1.0));
+        rig.run(120, &[well[0], fast])
+    };
+    rig.run(10, &bad);
+    assert_eq!(rig.gauge.state(), GateState::Critical);
+    well(rig)
+}
+
+#[test]
+fn a_failure_that_ended_is_left_sooner_than_load() {
+    use GateState::{Elevated, Ok, Overloaded};
+    // Badness is below 0.75 after 6 s, below 0.3 after 24 s.
+    let mut rig = Rig::new(&[RTT, DOWN]);
+    assert_eq!(
+        outage(&mut rig),
+        [(11, Overloaded), (17, Elevated), (29, Ok)]
+    );
+    // If answers were slow besides, the hold is that of load.
+    let mut rig = Rig::new(&[RTT, DOWN]);
+    let both = [(DOWN.name, Some(1.0)), (NAME, Some(100.0))];
+    rig.run(20, &both);
+    let well = [(DOWN.name, Some(0.0)), (NAME, Some(1.0))];
+    assert_eq!(
+        rig.run(200, &well),
+        [(36, Overloaded), (67, Elevated), (98, Ok)]
+    );
+}
+
+#[test]
+fn a_failure_that_comes_back_is_held_longer_each_time_and_forgiven_later() {
+    let mut rig = Rig::new(&[RTT, DOWN]);
+    let first_step = |rig: &mut Rig| outage(rig)[0].0;
+    let steps = [0; 5].map(|_| first_step(&mut rig));
+    assert_eq!(steps, [11, 16, 26, 36, 36]);
+    let well = [(DOWN.name, Some(0.0)), (NAME, Some(1.0))];
+    rig.run(10 * HOLD_MS / 1_000, &well);
+    assert_eq!(first_step(&mut rig), 11);
+}
+
 #[test]
 fn cpu_alone_never_goes_past_elevated_nor_keeps_it_there() {
     let busy = (CPU.name, Some(100.0));
@@ -185,6 +230,17 @@ fn a_signal_lost_for_long_counts_as_elevated() {
     assert_eq!(rig.run(40, &[(NAME, Some(1.0))]), [(31, GateState::Ok)]);
     // One that was never measured is no different.
     assert_eq!(Rig::new(&[RTT]).run(60, &[]), [(16, GateState::Elevated)]);
+}
+
+#[test]
+fn a_signal_with_an_interval_of_its_own_is_not_missing_between_its_samples() {
+    const RARE: Signal = Signal::new("probe_mails", 5.0, 25.0).sampled_every(60_000);
+    let mut rig = Rig::new(&[RTT, RARE]);
+    let fast = [(NAME, Some(1.0))];
+    rig.second(&[(NAME, Some(1.0)), (RARE.name, Some(1.0))]);
+    assert!(rig.run(299, &fast).is_empty());
+    assert!(rig.gauge.growth_frozen(rig.now_ms));
+    assert_eq!(rig.run(3, &fast), [(2, GateState::Elevated)]);
 }
 
 #[test]
