@@ -3,6 +3,7 @@
 use super::output::{pairs, table};
 use super::store::{Store, queue_name};
 use super::{CliError, Global, Report};
+use crate::clock;
 use crate::queue::audit::{Findings, KnownFlows, Options, Tally};
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -44,10 +45,15 @@ pub async fn run(args: Args, global: &Global) -> Result<Report, CliError> {
     };
     let mut flows = KnownFlows::default();
     flows.add(&store.catalog);
+    // What can't be read can't be looked at.
+    let set_aside = match args.repair {
+        true => queue.heal(clock::unix_ms(), &store.catalog).await?,
+        false => Vec::new(),
+    };
     let tally = queue.tally(&mut flows).await?;
     let findings = queue.sweep(&store.catalog, options).await?;
     let mismatch = tally.as_ref().map_or(0, Tally::mismatch);
-    let failure = (mismatch != 0 || !findings.is_empty()).then(|| {
+    let failure = (mismatch != 0 || !findings.is_empty() || !set_aside.is_empty()).then(|| {
         let what = if args.repair { "was" } else { "is" };
         format!("{} {what} not whole", args.queue)
     });
@@ -57,9 +63,16 @@ pub async fn run(args: Args, global: &Global) -> Result<Report, CliError> {
         "mismatch": tally.as_ref().map(Tally::mismatch),
         "counts": tally.as_ref().map(counts),
         "findings": findings_view(&findings),
-        "repaired": args.repair && !findings.is_empty(),
+        "set_aside": set_aside.iter().map(|gone| &gone.moved_to).collect::<Vec<_>>(),
+        "repaired": args.repair && (!findings.is_empty() || !set_aside.is_empty()),
     });
-    let text = text(tally.as_ref(), &findings, args.repair);
+    let mut text = text(tally.as_ref(), &findings, args.repair);
+    for gone in &set_aside {
+        text.push_str(&format!(
+            "{} was a {}, moved to {}\n",
+            gone.key, gone.found, gone.moved_to
+        ));
+    }
     Ok(Report::new(json, text).failing(failure))
 }
 

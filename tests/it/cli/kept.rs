@@ -234,3 +234,24 @@ async fn verify_tells_what_is_wrong_and_puts_it_right_when_asked() {
     json_at(&site, &["verify", "default"]).ok();
     assert_eq!(at(&site, &["verify", "a b"]).code, 2);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn verify_sets_aside_what_somebody_overwrote() {
+    let site = Site::new("", &JOBS);
+    let queue = site.queue("default").await;
+    let slots = queue.keys().slots("app.ok");
+    redis::cmd("SET")
+        .arg(&slots)
+        .arg("junk")
+        .query_async::<()>(&mut site.redis().await)
+        .await
+        .unwrap();
+    let ran = json_at(&site, &["verify", "default", "--repair"]);
+    assert_eq!(ran.code, 1, "{ran:?}");
+    let moved = ran.json()["set_aside"][0].as_str().unwrap().to_owned();
+    assert!(moved.starts_with(&slots), "{moved}");
+    assert_eq!(
+        json_at(&site, &["verify", "default", "--repair"]).ok()["set_aside"],
+        json!([])
+    );
+}
