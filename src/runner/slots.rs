@@ -411,7 +411,7 @@ mod tests {
         let queue: Arc<str> = "q".into();
         let bulk = of(&[(1, 2)], ask("a", FREE, FREE));
         let urgent = critical(bulk.clone());
-        let got = slots.reserve(&queue, FREE, FREE, &[bulk.clone()]);
+        let got = slots.reserve(&queue, FREE, FREE, std::slice::from_ref(&bulk));
         assert_eq!(got.allowances, [2]);
         let asks = [urgent.clone(), urgent.clone()];
         let got = slots.reserve(&queue, FREE, FREE, &asks);
