@@ -137,6 +137,7 @@ impl Daemon {
             slots: Arc::new(Slots::new(config.daemon.concurrency)),
             breakers,
             gate: health::gate(view.clone(), config.gate.mode),
+            standing: health::standing(view.clone(), config.gate.mode),
             metrics,
             successes: Arc::new(Successes::new(config.log.successes_per_second)),
             alerts,

@@ -11,6 +11,7 @@ mod exec;
 mod failure;
 mod function;
 mod http;
+mod pace;
 pub mod progress;
 mod template;
 
@@ -19,6 +20,7 @@ pub use exec::Once;
 pub use failure::JobError;
 pub use function::{Answers, JobFn};
 pub use http::SharedClient;
+pub use pace::Adviser;
 pub use progress::Reporter;
 
 use crate::cache::Cache;
@@ -50,6 +52,7 @@ pub struct Context {
     pub stop: CancellationToken,
     /// Where it tells how far it has come.
     pub progress: Reporter,
+    asks: pace::Asks,
 }
 
 impl Context {
@@ -60,6 +63,7 @@ impl Context {
             progress: Reporter::new(board, Arc::clone(&job)),
             job,
             stop,
+            asks: pace::Asks::default(),
         }
     }
 

@@ -4,7 +4,7 @@ use crate::clock::Epoch;
 use crate::config::{BreakerConfig as Settings, Switch};
 use crate::job::{Failure, Outcome};
 use crate::policy::breaker::{
-    Breaker, BreakerConfig, CallResult, Mode, Outlook, Permit, Snapshot, Transition, Verdict,
+    Breaker, BreakerConfig, CallResult, Mode, Outlook, Permit, Snapshot, State, Transition, Verdict,
 };
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
@@ -106,6 +106,17 @@ impl Breakers {
                 Outlook::Refuse { .. } => 0,
             });
         each.min().unwrap_or(slots)
+    }
+
+    /// The first of these breakers that is open and lets nothing through, not even a trial.
+    pub fn open_of<'a>(&self, cells: &'a [Arc<BreakerCell>]) -> Option<&'a BreakerCell> {
+        let now = self.epoch.now_ms();
+        let open = |cell: &&Arc<BreakerCell>| {
+            let breaker = cell.breaker.lock();
+            // A job that is the trial itself sees its breaker half-open, and goes on.
+            breaker.state(now) == State::Open && matches!(breaker.peek(now), Outlook::Refuse { .. })
+        };
+        cells.iter().find(open).map(|cell| &**cell)
     }
 
     /// Asks all of a kind's breakers to let one call through; none if one refuses.

@@ -39,6 +39,8 @@ pub struct Ask {
     pub class_limit: usize,
     /// How many more may be taken from this flow, by its breaker.
     pub flow_limit: usize,
+    /// Whether waiting lifts its jobs over those of higher classes.
+    pub ages: bool,
 }
 
 /// Slots taken for a claim.
@@ -221,6 +223,7 @@ mod tests {
             kind_limit,
             class_limit,
             flow_limit: FREE,
+            ages: true,
         }
     }
 
