@@ -5,7 +5,7 @@ use crate::handlers::Adviser;
 use crate::job::Job;
 use crate::policy::gate::Advice;
 
-/// The gate and the breakers of this daemon, for jobs that work in batches.
+/// The gate and the operations of this daemon, for jobs that work in batches.
 pub(super) struct OfGate(pub Shared);
 
 impl Adviser for OfGate {
@@ -17,8 +17,8 @@ impl Adviser for OfGate {
         let Some(kind) = registry.get(&job.kind) else {
             return Advice::Go;
         };
-        if let Some(breaker) = shared.breakers.open_of(&kind.breakers) {
-            let (handler, resource) = (&breaker.handler, &breaker.resource);
+        if let Some(operation) = shared.operations.open_of(&kind.operations) {
+            let (handler, resource) = (&operation.handler, &operation.resource);
             return Advice::Yield(format!("the breaker of {handler} on {resource} is open"));
         }
         let (state, resource) = (shared.standing)(&kind.spec);
