@@ -20,9 +20,8 @@
 pub use crate::client::{Client, ClientError, Enqueued, Job};
 pub use crate::config::Config;
 pub use crate::daemon::{Builder, Daemon, DaemonError};
-pub use crate::handlers::{Answers, Context, Handler, JobError, JobFn, Kind, Reporter};
+pub use crate::handlers::{Advice, Answers, Context, Handler, JobError, JobFn, Kind, Reporter};
 pub use crate::job::{Failure, Outcome, Priority, Progress};
-pub use crate::policy::gate::Advice;
 pub use apalis_core::backend::queue::Queue;
 pub use apalis_core::error::{AbortError, BoxDynError, DeferredError, RetryAfterError};
 pub use apalis_core::task::attempt::Attempt;

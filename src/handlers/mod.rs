@@ -15,6 +15,7 @@ mod pace;
 pub mod progress;
 mod template;
 
+pub use crate::policy::gate::Advice;
 pub use code::{Handlers, Kind};
 pub use exec::Once;
 pub use failure::JobError;
