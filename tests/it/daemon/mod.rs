@@ -10,6 +10,7 @@ mod fleet;
 mod herd;
 mod kept;
 mod life;
+mod paced;
 pub mod process;
 mod progress;
 mod purge;
