@@ -1,7 +1,7 @@
 //! The circuit breakers of this daemon: one per handler kind and resource, kept over reloads.
 
 use crate::clock::Epoch;
-use crate::config::{BreakerConfig as Settings, Switch};
+use crate::config::{BreakerConfig as Settings, BreakerMode};
 use crate::job::{Failure, Outcome};
 use crate::policy::breaker::{
     Breaker, BreakerConfig, CallResult, Mode, Outlook, Permit, Snapshot, Transition, Verdict,
@@ -10,9 +10,6 @@ use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
-
-/// How long a trial may take before another one is let through in its place.
-const TRIAL_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// All breakers, by handler and resource.
 pub struct Breakers {
@@ -66,7 +63,7 @@ impl Breakers {
 
     /// The breakers of a handler that touches `resources`, made on first use.
     pub fn of(&self, handler: &Arc<str>, resources: &[Arc<str>]) -> Vec<Arc<BreakerCell>> {
-        if self.settings.mode == Switch::Off {
+        if self.settings.mode == BreakerMode::Off {
             return Vec::new();
         }
         let mut cells = self.cells.lock();
@@ -81,12 +78,8 @@ impl Breakers {
     }
 
     fn cell(&self, handler: &Arc<str>, resource: &Arc<str>) -> Arc<BreakerCell> {
-        let mut breaker = Breaker::new(BreakerConfig {
-            cool_down: self.settings.open,
-            max_cool_down: self.settings.open_max,
-            trial_timeout: TRIAL_TIMEOUT,
-        });
-        breaker.set_mode(self.epoch.now_ms(), Mode::On);
+        let mut breaker = Breaker::new(BreakerConfig::from(&self.settings));
+        breaker.set_mode(self.epoch.now_ms(), Mode::from(self.settings.mode));
         Arc::new(BreakerCell {
             handler: Arc::clone(handler),
             resource: Arc::clone(resource),
