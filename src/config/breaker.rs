@@ -145,7 +145,10 @@ mod tests {
             ("mode = \"half\"", &["breaker.mode", "metrics_only"][..]),
             ("window = \"20m\"", &["breaker.window", "20m", "10m"]),
             ("window = \"6m\"", &["breaker.window", "window_max"]),
-            ("stretch_calls = 5", &["breaker.stretch_calls", "least_calls"]),
+            (
+                "stretch_calls = 5",
+                &["breaker.stretch_calls", "least_calls"],
+            ),
             ("least_calls = 1", &["breaker.least_calls", "2"]),
             ("sure = 0.5", &["breaker.sure", "0.8"]),
             ("sure = nan", &["breaker.sure"]),

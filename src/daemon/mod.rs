@@ -23,20 +23,21 @@ use crate::admin::{self, AdminState};
 use crate::cache::Cache;
 use crate::catalog::{Catalog, CodeDefinition};
 use crate::client::Client;
-use crate::config::{Config, GateMode};
+use crate::config::{Config, GateMode, Switch};
 use crate::db::Database;
 use crate::handlers::{Deps, HandlerKind, Handlers};
 use crate::health::HealthView;
+use crate::policy::breaker::BreakerConfig;
 use crate::policy::gate::Transition;
 use crate::queue::Queue;
 use crate::queue::connection::Connection;
 use crate::runner::slots::Slots;
 use crate::runner::{QueueContext, Registry, Runner, Shared};
-use crate::services::{auditor, bell, lag, publish, scheduler, server, upkeep};
+use crate::services::{auditor, bell, fleet, lag, publish, scheduler, server, upkeep};
 use crate::telemetry::events;
 use crate::telemetry::{Alert, Alerts, Metrics, Successes};
 use arc_swap::ArcSwap;
-use parts::{breakers, connect, inspect};
+use parts::{connect, inspect, operations};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -129,13 +130,14 @@ impl Daemon {
         let metrics = Arc::new(Metrics::new());
         let (monitor, view) =
             health::monitor(&config, &conn, deps.database.as_ref(), alerts.clone())?;
-        let breakers = Arc::new(breakers(&config, alerts.clone()));
-        let registry = Registry::build(catalog, &handlers, &deps, &breakers)
+        let slots = Arc::new(Slots::new(config.daemon.concurrency));
+        let operations = Arc::new(operations(&config, &slots, alerts.clone()));
+        let registry = Registry::build(catalog, &handlers, &deps, &operations)
             .map_err(|problems| DaemonError::definitions(&problems))?;
         let shared = Shared {
             registry: Arc::new(ArcSwap::from_pointee(registry)),
-            slots: Arc::new(Slots::new(config.daemon.concurrency)),
-            breakers,
+            slots,
+            operations,
             gate: health::gate(view.clone(), config.gate.mode),
             metrics,
             successes: Arc::new(Successes::new(config.log.successes_per_second)),
@@ -336,7 +338,7 @@ fn start_services(
             prefix: config.redis.prefix.clone(),
             interval: config.gate.sample,
             view: parts.view.clone(),
-            breakers: Arc::clone(&parts.shared.breakers),
+            operations: Arc::clone(&parts.shared.operations),
             metrics: Arc::clone(&parts.shared.metrics),
             database: parts.deps.database.clone(),
             successes: Arc::clone(&parts.shared.successes),
@@ -344,6 +346,12 @@ fn start_services(
         stop.clone(),
     ));
     intake::start(parts, conn, services, stop);
+    if config.breaker.fleet == Switch::On {
+        let operations = Arc::clone(&parts.shared.operations);
+        let constants = BreakerConfig::from(&config.breaker);
+        let fleet = fleet::Fleet::new(conn.clone(), &config.redis.prefix, operations, constants);
+        services.spawn(fleet.run(stop.clone()));
+    }
     services.spawn(bell::run(
         parts.queues.clone(),
         config.redis.clone(),

@@ -198,9 +198,7 @@ impl Breaker {
     /// The state now. An open breaker whose cool-down is over reads as half-open.
     pub fn state(&self, now_ms: u64) -> State {
         match self.phase {
-            Phase::Open { until_ms, .. }
-                if now_ms >= until_ms && !self.waits_for_fleet(now_ms) =>
-            {
+            Phase::Open { until_ms, .. } if now_ms >= until_ms && !self.waits_for_fleet(now_ms) => {
                 State::HalfOpen
             }
             phase => phase.state(),

@@ -4,8 +4,9 @@
 use super::fleet::{Decision, Record, Report};
 use super::{Breaker, Mode, Phase, Reason, State, Transition};
 
-/// A job that waits for the breaker is forgotten after this long.
-const WANTED_MS: u64 = 3_000;
+/// A job that waits for the breaker is forgotten after this long: a little more than the longest time between two looks
+/// of a daemon at its queues.
+const WANTED_MS: u64 = 12_000;
 
 /// The decision of the fleet that a breaker follows.
 #[derive(Debug, Clone, Copy)]

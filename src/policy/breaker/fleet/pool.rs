@@ -28,10 +28,7 @@ pub struct Report {
 }
 
 impl Report {
-    pub(in super::super) fn new(
-        shut: bool,
-        seconds: impl Iterator<Item = (u64, Counts)>,
-    ) -> Self {
+    pub(in super::super) fn new(shut: bool, seconds: impl Iterator<Item = (u64, Counts)>) -> Self {
         let second = |(age, counts): (u64, Counts)| {
             let age = u32::try_from(age).unwrap_or(u32::MAX);
             [age, counts.calls, counts.failures, counts.slow]
@@ -135,6 +132,12 @@ impl Pool {
             .retain(|_, witness| now_ms.saturating_sub(witness.heard_ms) <= longest);
     }
 
+    /// Whether nobody told anything that is remembered.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.daemons.is_empty()
+    }
+
     /// Since when somebody has been in trouble; none if nobody told of any lately.
     #[must_use]
     pub fn troubled_since(&self, now_ms: u64) -> Option<u64> {
@@ -156,15 +159,19 @@ impl Pool {
     /// What is seen now of the calls after `since_ms`.
     pub(super) fn evidence(&self, now_ms: u64, since_ms: u64, config: &BreakerConfig) -> Evidence {
         let span = Span::from(config);
-        let from = if since_ms == 0 { 0 } else { since_ms / 1_000 + 1 };
+        let from = if since_ms == 0 {
+            0
+        } else {
+            since_ms / 1_000 + 1
+        };
         let (mut pooled, mut opened, mut well) = (Pooled::default(), 0, 0);
         for witness in self.daemons.values() {
             let own = Window::of(witness.seconds.range(from..).map(|(s, c)| (*s, *c)));
             let counts = own.counts(now_ms, &span);
             let shut = witness.shut && witness.is_recent(now_ms);
             let many = |bad: u32, share: f64| f64::from(bad) > f64::from(counts.calls) * share;
-            let fails = many(counts.failures, config.failed_share)
-                || many(counts.slow, config.slow_share);
+            let fails =
+                many(counts.failures, config.failed_share) || many(counts.slow, config.slow_share);
             pooled.daemons += u32::from(shut || counts.calls > 0);
             opened += u32::from(shut);
             if shut || (counts.calls >= A_FEW && fails) {

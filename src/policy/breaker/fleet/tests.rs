@@ -96,7 +96,11 @@ impl Fleet {
             }
             self.second();
         }
-        unreachable!("{:?} after {most} s, wanted {state}: {:?}", self.states(), self.store.record)
+        unreachable!(
+            "{:?} after {most} s, wanted {state}: {:?}",
+            self.states(),
+            self.store.record
+        )
     }
 
     fn states(&self) -> Vec<State> {
@@ -127,7 +131,9 @@ impl Fleet {
                 Verdict::Trial(permit) => permit.epoch,
                 Verdict::Refuse { .. } => return,
             };
-            daemon.log.extend(daemon.breaker.record(now, epoch, result, 0.5));
+            daemon
+                .log
+                .extend(daemon.breaker.record(now, epoch, result, 0.5));
         }
     }
 
@@ -166,7 +172,9 @@ impl Fleet {
         }
         if let Some(report) = report {
             self.store.news.retain(|(who, ..)| *who != daemon.name);
-            self.store.news.push((daemon.name.clone(), self.now_ms, report));
+            self.store
+                .news
+                .push((daemon.name.clone(), self.now_ms, report));
         }
         for (who, at, report) in &self.store.news {
             if *at > daemon.heard_ms || who == &daemon.name {
@@ -178,7 +186,9 @@ impl Fleet {
         daemon.pool.forget(self.now_ms, &self.config);
         daemon.record.clone_from(&self.store.record);
         let record = daemon.record.as_ref();
-        let change = daemon.breaker.follow(now, record, &daemon.name, self.now_ms);
+        let change = daemon
+            .breaker
+            .follow(now, record, &daemon.name, self.now_ms);
         daemon.log.extend(change);
     }
 }
@@ -208,7 +218,11 @@ fn all_open_together_one_tries_and_all_recover_together() {
     let before: u32 = fleet.daemons.iter().map(|d| d.calls).sum();
     fleet.seconds(60);
     let after: u32 = fleet.daemons.iter().map(|d| d.calls).sum();
-    assert!((2..=5).contains(&(after - before)), "{} trials", after - before);
+    assert!(
+        (2..=5).contains(&(after - before)),
+        "{} trials",
+        after - before
+    );
     fleet.dead = false;
     let took = fleet.until(State::Closed, 120);
     assert!(took < 90, "{took}");
@@ -251,10 +265,14 @@ fn a_prober_that_dies_loses_its_lease_and_another_tries() {
     fleet.until(State::Open, 20);
     fleet.dead = false;
     fleet.hangs = true;
-    while !matches!(fleet.store.record.as_ref().map(|r| &r.decision), Some(Decision::Probing { .. })) {
+    while !matches!(
+        fleet.store.record.as_ref().map(|r| &r.decision),
+        Some(Decision::Probing { .. })
+    ) {
         fleet.second();
     }
-    let Some(Decision::Probing { by, .. }) = fleet.store.record.as_ref().map(|r| r.decision.clone())
+    let Some(Decision::Probing { by, .. }) =
+        fleet.store.record.as_ref().map(|r| r.decision.clone())
     else {
         unreachable!("just seen")
     };
@@ -275,16 +293,32 @@ fn a_late_trial_says_nothing_under_the_lease_of_another() {
     while fleet.daemons.iter().all(|d| d.hung.is_none()) {
         fleet.second();
     }
-    let slow = fleet.daemons.iter().position(|d| d.hung.is_some()).unwrap_or(0);
+    let slow = fleet
+        .daemons
+        .iter()
+        .position(|d| d.hung.is_some())
+        .unwrap_or(0);
     // Cut off while its trial hangs: its lease ends, and the other one tries.
     fleet.daemons[slow].cut = true;
     fleet.hangs = false;
     let epoch = fleet.store.record.as_ref().map_or(0, |r| r.epoch);
-    while fleet.store.record.as_ref().is_some_and(|r| r.epoch == epoch) {
+    while fleet
+        .store
+        .record
+        .as_ref()
+        .is_some_and(|r| r.epoch == epoch)
+    {
         fleet.second();
     }
-    let (now, hung) = (fleet.now_ms + fleet.daemons[slow].ahead_ms, fleet.daemons[slow].hung);
-    let late = hung.map(|permit| fleet.daemons[slow].breaker.record(now, permit.epoch, GOOD, 0.5));
+    let (now, hung) = (
+        fleet.now_ms + fleet.daemons[slow].ahead_ms,
+        fleet.daemons[slow].hung,
+    );
+    let late = hung.map(|permit| {
+        fleet.daemons[slow]
+            .breaker
+            .record(now, permit.epoch, GOOD, 0.5)
+    });
     assert!(late.is_some());
     fleet.daemons[slow].cut = false;
     let decided = fleet.store.record.clone();
@@ -329,7 +363,11 @@ fn orders_win_over_the_fleet() {
     let hour = Duration::from_secs(3_600);
     fleet.daemons[0].breaker.force_open(now, hour);
     fleet.seconds(60);
-    assert_eq!(fleet.states()[1..], [State::Closed; 2], "an order is no evidence");
+    assert_eq!(
+        fleet.states()[1..],
+        [State::Closed; 2],
+        "an order is no evidence"
+    );
     let ahead = fleet.now_ms + fleet.daemons[1].ahead_ms;
     fleet.daemons[1].breaker.set_mode(ahead, Mode::Disabled);
     fleet.dead = true;
