@@ -147,6 +147,18 @@ impl Operations {
             .collect()
     }
 
+    /// The first of these operations whose breaker is open and lets nothing through, not even a trial.
+    #[must_use]
+    pub fn open_of<'a>(&self, operations: &'a [Arc<Operation>]) -> Option<&'a Operation> {
+        let now = self.epoch.now_ms();
+        let open = |operation: &&Arc<Operation>| {
+            let breaker = &operation.inner.lock().breaker;
+            // A job that is the trial itself sees its breaker half-open, and goes on.
+            breaker.state(now) == State::Open && matches!(breaker.peek(now), Outlook::Refuse { .. })
+        };
+        operations.iter().find(open).map(|operation| &**operation)
+    }
+
     /// Asks all of a kind's operations to let one call through; none if one refuses.
     pub fn pass(self: &Arc<Self>, operations: &[Arc<Operation>]) -> Option<Passage> {
         let mut passage = Passage::new(self, operations.len());

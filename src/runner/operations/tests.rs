@@ -54,6 +54,7 @@ impl Bed {
             class_limit: usize::MAX,
             flow_limit: usize::MAX,
             operations: self.operations.limits(&self.http),
+            ages: true,
         }
     }
 
