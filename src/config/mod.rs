@@ -5,6 +5,7 @@
 
 pub mod duration;
 mod intake;
+mod limiter;
 mod limits;
 mod load;
 mod probes;
@@ -12,6 +13,7 @@ mod secret;
 mod validate;
 
 pub use intake::{BridgeConfig, BridgesConfig, OutboxConfig};
+pub use limiter::LimiterConfig;
 pub use limits::LimitsConfig;
 pub use load::{ConfigError, Sources, load};
 pub use probes::{ProbeConfig, ProbesConfig, Way, Worst};
@@ -53,6 +55,8 @@ pub struct Config {
     pub probe: Vec<ProbeConfig>,
     /// Circuit breakers.
     pub breaker: BreakerConfig,
+    /// Limits found by latency.
+    pub limiter: LimiterConfig,
     /// Jobs that come by way of Postgres.
     pub outbox: OutboxConfig,
     /// What holds for all bridges.

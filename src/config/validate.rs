@@ -31,6 +31,7 @@ pub(super) fn problems(c: &Config) -> Vec<Problem> {
     found.keeping(c);
     found.gate(c);
     found.limits(&c.gate.limits);
+    c.limiter.check(&mut found);
     for (key, reason) in probes::problems(c) {
         found.add(&key, reason);
     }
@@ -39,23 +40,25 @@ pub(super) fn problems(c: &Config) -> Vec<Problem> {
     found.0
 }
 
-struct Problems(Vec<Problem>);
+/// What was found so far.
+pub(super) struct Problems(Vec<Problem>);
 
 impl Problems {
-    fn add(&mut self, key: &str, message: impl Into<String>) {
+    pub(super) fn add(&mut self, key: &str, message: impl Into<String>) {
         self.0.push(Problem {
             key: key.to_owned(),
             message: message.into(),
         });
     }
 
-    fn within<T: PartialOrd + Display>(&mut self, key: &str, given: T, min: T, max: T) {
-        if given < min || given > max {
+    pub(super) fn within<T: PartialOrd + Display>(&mut self, key: &str, given: T, min: T, max: T) {
+        // NaN is within nothing.
+        if !(&min..=&max).contains(&&given) {
             self.add(key, format!("{given} is not within {min} to {max}"));
         }
     }
 
-    fn lasting(&mut self, key: &str, given: Duration, min: Duration, max: Duration) {
+    pub(super) fn lasting(&mut self, key: &str, given: Duration, min: Duration, max: Duration) {
         if given < min || given > max {
             let [given, min, max] = [given, min, max].map(duration::format);
             self.add(

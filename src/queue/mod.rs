@@ -26,6 +26,7 @@ pub mod home;
 pub mod inspect;
 mod keys;
 pub mod lease;
+pub mod limiters;
 pub mod limits;
 pub mod look;
 mod memory;

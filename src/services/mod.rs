@@ -6,6 +6,8 @@ pub mod bell;
 pub mod bridge;
 pub mod intake;
 pub mod lag;
+pub mod limiter;
+pub mod limiter_store;
 pub mod notify;
 pub mod outbox;
 pub mod publish;

@@ -11,6 +11,7 @@ mod gate;
 mod herd;
 mod kept;
 mod life;
+mod limiter;
 pub mod process;
 mod progress;
 mod purge;
