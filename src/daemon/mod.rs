@@ -143,6 +143,7 @@ impl Daemon {
             slots,
             operations,
             gate: health::gate(view.clone(), config.gate.mode),
+            standing: health::standing(view.clone(), config.gate.mode),
             metrics,
             successes: Arc::new(Successes::new(config.log.successes_per_second)),
             alerts,

@@ -19,7 +19,7 @@ use crate::clock::Epoch;
 use crate::config::{BreakerConfig as BreakerSettings, LimiterConfig, Switch};
 use crate::handlers;
 use crate::policy::breaker::{
-    Breaker, BreakerConfig, Mode, Permit, Snapshot, State, Transition, Verdict,
+    Breaker, BreakerConfig, Mode, Outlook, Permit, Snapshot, State, Transition, Verdict,
 };
 use crate::policy::limiter::Ended;
 use limiting::Limiting;
@@ -192,6 +192,18 @@ impl Operations {
             .iter()
             .map(|operation| operation.inner.lock().limit(now, slots).of(operation))
             .collect()
+    }
+
+    /// The first of these operations whose breaker is open and lets nothing through, not even a trial.
+    #[must_use]
+    pub fn open_of<'a>(&self, operations: &'a [Arc<Operation>]) -> Option<&'a Operation> {
+        let now = self.epoch.now_ms();
+        let open = |operation: &&Arc<Operation>| {
+            let breaker = &operation.inner.lock().breaker;
+            // A job that is the trial itself sees its breaker half-open, and goes on.
+            breaker.state(now) == State::Open && matches!(breaker.peek(now), Outlook::Refuse { .. })
+        };
+        operations.iter().find(open).map(|operation| &**operation)
     }
 
     /// Asks all of a kind's operations to let one call through; none if one refuses.

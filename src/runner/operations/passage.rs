@@ -88,6 +88,9 @@ fn ended(outcome: &Outcome, resource: &str) -> Ended {
             Some(blame) if blame.resource != resource => Ended::Void,
             _ => Ended::Failed,
         },
-        Outcome::Snooze { .. } | Outcome::Interrupted { .. } | Outcome::Cancelled => Ended::Void,
+        Outcome::Snooze { .. }
+        | Outcome::Interrupted { .. }
+        | Outcome::Yielded { .. }
+        | Outcome::Cancelled => Ended::Void,
     }
 }

@@ -63,6 +63,7 @@ impl Bed {
             class_limit: usize::MAX,
             flow_limit: usize::MAX,
             operations: self.operations.limits(&self.http),
+            ages: true,
         }
     }
 

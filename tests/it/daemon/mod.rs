@@ -12,6 +12,7 @@ mod herd;
 mod kept;
 mod life;
 mod limiter;
+mod paced;
 pub mod process;
 mod progress;
 mod purge;
