@@ -5,6 +5,7 @@
 //! of changes. The slots themselves are counted in [`super::slots`]. Must not know where evidence of others or orders
 //! come from: whoever has them changes a breaker by [`Operations::adjust`].
 
+mod fleet;
 mod limit;
 mod limiters;
 mod limiting;
@@ -16,7 +17,7 @@ pub use passage::Passage;
 
 use super::slots::{OperationLimits, Slots};
 use crate::clock::Epoch;
-use crate::config::{BreakerConfig as BreakerSettings, LimiterConfig, Switch};
+use crate::config::{BreakerConfig as BreakerSettings, BreakerMode, LimiterConfig};
 use crate::handlers;
 use crate::policy::breaker::{
     Breaker, BreakerConfig, Mode, Outlook, Permit, Snapshot, State, Transition, Verdict,
@@ -32,8 +33,6 @@ use tokio::sync::Notify;
 
 /// What the resources that are a Postgres server begin with.
 const POSTGRES: &str = "postgres:";
-/// How long a trial may take before another one is let through in its place.
-const TRIAL_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What operations go by.
 #[derive(Debug, Clone)]
@@ -141,16 +140,8 @@ impl Operations {
 
     fn made(&self, handler: &Arc<str>, resource: &Arc<str>, index: usize) -> Operation {
         let (now, slots) = (self.epoch.now_ms(), self.slots.total());
-        let mut breaker = Breaker::new(BreakerConfig {
-            cool_down: self.breaker.open,
-            max_cool_down: self.breaker.open_max,
-            trial_timeout: TRIAL_TIMEOUT,
-        });
-        let mode = match self.breaker.mode {
-            Switch::On => Mode::On,
-            Switch::Off => Mode::Disabled,
-        };
-        breaker.set_mode(now, mode);
+        let mut breaker = Breaker::new(BreakerConfig::from(&self.breaker));
+        breaker.set_mode(now, Mode::from(self.breaker.mode));
         Operation {
             handler: Arc::clone(handler),
             resource: Arc::clone(resource),
@@ -190,7 +181,14 @@ impl Operations {
         let slots = self.slots.total();
         operations
             .iter()
-            .map(|operation| operation.inner.lock().limit(now, slots).of(operation))
+            .map(|operation| {
+                let mut inner = operation.inner.lock();
+                let limit = inner.limit(now, slots);
+                if limit.calls == 0 {
+                    inner.breaker.want(now);
+                }
+                limit.of(operation)
+            })
             .collect()
     }
 
@@ -252,7 +250,7 @@ impl Operations {
     /// Every breaker as it stands, for reports; none if there are to be none.
     #[must_use]
     pub fn snapshots(&self) -> Vec<(Arc<str>, Arc<str>, Snapshot)> {
-        if self.breaker.mode == Switch::Off {
+        if self.breaker.mode == BreakerMode::Off {
             return Vec::new();
         }
         let now = self.epoch.now_ms();
