@@ -4,6 +4,7 @@
 //! do. Every default stands in `config/default.toml`, nowhere else.
 
 pub mod duration;
+mod forecast;
 mod intake;
 mod limits;
 mod load;
@@ -11,6 +12,7 @@ mod probes;
 mod secret;
 mod validate;
 
+pub use forecast::{ForecastConfig, ForecastMode};
 pub use intake::{BridgeConfig, BridgesConfig, OutboxConfig};
 pub use limits::LimitsConfig;
 pub use load::{ConfigError, Sources, load};
@@ -53,6 +55,8 @@ pub struct Config {
     pub probe: Vec<ProbeConfig>,
     /// Circuit breakers.
     pub breaker: BreakerConfig,
+    /// What is done about load that is known to come.
+    pub forecast: ForecastConfig,
     /// Jobs that come by way of Postgres.
     pub outbox: OutboxConfig,
     /// What holds for all bridges.

@@ -23,16 +23,17 @@ use crate::admin::{self, AdminState};
 use crate::cache::Cache;
 use crate::catalog::{Catalog, CodeDefinition};
 use crate::client::Client;
-use crate::config::{Config, GateMode};
+use crate::config::{Config, ForecastMode, GateMode};
 use crate::db::Database;
 use crate::handlers::{Deps, HandlerKind, Handlers};
 use crate::health::HealthView;
 use crate::policy::gate::Transition;
 use crate::queue::Queue;
 use crate::queue::connection::Connection;
+use crate::queue::load_history::LoadHistory;
 use crate::runner::slots::Slots;
 use crate::runner::{QueueContext, Registry, Runner, Shared};
-use crate::services::{auditor, bell, lag, publish, scheduler, server, upkeep};
+use crate::services::{auditor, bell, forecast, lag, publish, scheduler, server, upkeep};
 use crate::telemetry::events;
 use crate::telemetry::{Alert, Alerts, Metrics, Successes};
 use arc_swap::ArcSwap;
@@ -69,6 +70,8 @@ struct Parts {
     queues: Vec<Arc<QueueContext>>,
     conn: Connection,
     view: watch::Receiver<Arc<HealthView>>,
+    /// What the forecaster told last.
+    forecast: forecast::Told,
     stopping: AtomicBool,
 }
 
@@ -151,6 +154,7 @@ impl Daemon {
             shared,
             queues: queues.clone(),
             view,
+            forecast: forecast::Told::default(),
             stopping: AtomicBool::new(false),
             config: ArcSwap::from_pointee(config),
         });
@@ -340,9 +344,11 @@ fn start_services(
             metrics: Arc::clone(&parts.shared.metrics),
             database: parts.deps.database.clone(),
             successes: Arc::clone(&parts.shared.successes),
+            forecast: Arc::clone(&parts.forecast),
         },
         stop.clone(),
     ));
+    start_forecast(parts, conn, services, stop);
     intake::start(parts, conn, services, stop);
     services.spawn(bell::run(
         parts.queues.clone(),
@@ -367,6 +373,30 @@ fn start_services(
         ));
         services.spawn(scheduler::run(Arc::clone(context), stop.clone()));
     }
+}
+
+fn start_forecast(
+    parts: &Arc<Parts>,
+    conn: &Connection,
+    services: &TaskTracker,
+    stop: &CancellationToken,
+) {
+    let config = parts.config.load_full();
+    if config.forecast.mode == ForecastMode::Off {
+        return;
+    }
+    let configured = Arc::clone(parts);
+    let desk = forecast::Desk {
+        history: LoadHistory::new(conn.clone(), &config.redis.prefix),
+        base: Arc::new(move || configured.config.load().daemon.concurrency),
+        shared: parts.shared.clone(),
+        queues: parts.queues.clone(),
+        view: parts.view.clone(),
+        database: parts.deps.database.clone(),
+        told: Arc::clone(&parts.forecast),
+        config,
+    };
+    services.spawn(forecast::run(desk, stop.clone()));
 }
 
 /// Logs a change of the gate and raises its alert.

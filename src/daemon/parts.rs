@@ -45,7 +45,11 @@ impl Parts {
     }
 
     pub(super) fn health_json(&self) -> serde_json::Value {
-        publish::json(&self.view.borrow(), &self.shared.breakers)
+        publish::json(
+            &self.view.borrow(),
+            &self.shared.breakers,
+            &self.forecast.load(),
+        )
     }
 }
 

@@ -11,6 +11,7 @@ mod heads;
 pub mod inflight;
 mod keeper;
 pub mod lease;
+pub mod load;
 pub mod pipeline;
 mod progress;
 pub mod registry;

@@ -1,6 +1,7 @@
 //! The flat pipeline around a handler, as tower layers: settle → deadline and breakers → panic → handler.
 
 use super::breakers::Passage;
+use super::load::LATE;
 use super::registry::Kind;
 use super::settler::{Begun, SettlerHandle};
 use super::slots::Slots;
@@ -229,6 +230,10 @@ where
                 Err(e) => Outcome::failed(message_of(&e)),
             };
             let job = &begun.delivery.job;
+            let waited = begun.delivery.waited();
+            if waited >= LATE {
+                to.slots.note_late(job.priority, waited, begun.ran_for());
+            }
             to.slots.release(&job.queue, &job.kind, job.priority);
             to.settler.send(begun.ended(outcome));
             Ok(())
