@@ -37,7 +37,7 @@ use crate::services::{auditor, bell, forecast, lag, publish, scheduler, server, 
 use crate::telemetry::events;
 use crate::telemetry::{Alert, Alerts, Metrics, Successes};
 use arc_swap::ArcSwap;
-use parts::{breakers, connect, inspect};
+use parts::{connect, inspect, operations};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -132,13 +132,14 @@ impl Daemon {
         let metrics = Arc::new(Metrics::new());
         let (monitor, view) =
             health::monitor(&config, &conn, deps.database.as_ref(), alerts.clone())?;
-        let breakers = Arc::new(breakers(&config, alerts.clone()));
-        let registry = Registry::build(catalog, &handlers, &deps, &breakers)
+        let slots = Arc::new(Slots::new(config.daemon.concurrency));
+        let operations = Arc::new(operations(&config, &slots, alerts.clone()));
+        let registry = Registry::build(catalog, &handlers, &deps, &operations)
             .map_err(|problems| DaemonError::definitions(&problems))?;
         let shared = Shared {
             registry: Arc::new(ArcSwap::from_pointee(registry)),
-            slots: Arc::new(Slots::new(config.daemon.concurrency)),
-            breakers,
+            slots,
+            operations,
             gate: health::gate(view.clone(), config.gate.mode),
             metrics,
             successes: Arc::new(Successes::new(config.log.successes_per_second)),
@@ -340,7 +341,7 @@ fn start_services(
             prefix: config.redis.prefix.clone(),
             interval: config.gate.sample,
             view: parts.view.clone(),
-            breakers: Arc::clone(&parts.shared.breakers),
+            operations: Arc::clone(&parts.shared.operations),
             metrics: Arc::clone(&parts.shared.metrics),
             database: parts.deps.database.clone(),
             successes: Arc::clone(&parts.shared.successes),

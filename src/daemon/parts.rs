@@ -6,7 +6,8 @@ use crate::clock::{self, Epoch};
 use crate::config::Config;
 use crate::queue::board;
 use crate::queue::connection::{self, Connection};
-use crate::runner::breakers::Breakers;
+use crate::runner::operations::Operations;
+use crate::runner::slots::Slots;
 use crate::services::{lag, publish, stuck};
 use crate::telemetry::Alerts;
 use crate::telemetry::events::{self, BreakerChange};
@@ -47,7 +48,7 @@ impl Parts {
     pub(super) fn health_json(&self) -> serde_json::Value {
         publish::json(
             &self.view.borrow(),
-            &self.shared.breakers,
+            &self.shared.operations,
             &self.forecast.load(),
         )
     }
@@ -80,15 +81,16 @@ pub(super) async fn inspect(
     Ok(settings.map(|(setting, _)| *setting).collect())
 }
 
-pub(super) fn breakers(config: &Config, alerts: Alerts) -> Breakers {
-    Breakers::new(
+pub(super) fn operations(config: &Config, slots: &Arc<Slots>, alerts: Alerts) -> Operations {
+    Operations::new(
         config.breaker.clone(),
         Epoch::start(),
-        move |cell, change| {
+        Arc::clone(slots),
+        move |operation, change| {
             let reason = change.reason.to_string();
             let alert = events::breaker(BreakerChange {
-                handler: &cell.handler,
-                resource: &cell.resource,
+                handler: &operation.handler,
+                resource: &operation.resource,
                 from: change.from.as_str(),
                 to: change.to.as_str(),
                 reason: &reason,

@@ -8,7 +8,7 @@ use crate::job::Priority;
 use crate::policy::gate::share;
 use crate::queue::board;
 use crate::queue::connection::Connection;
-use crate::runner::breakers::Breakers;
+use crate::runner::operations::Operations;
 use crate::telemetry::{Metrics, Successes};
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -33,8 +33,8 @@ pub struct Board {
     pub interval: Duration,
     /// Health as the monitor sees it.
     pub view: watch::Receiver<Arc<HealthView>>,
-    /// The breakers.
-    pub breakers: Arc<Breakers>,
+    /// The operations with their breakers.
+    pub operations: Arc<Operations>,
     /// The gauges.
     pub metrics: Arc<Metrics>,
     /// The pool whose use is shown.
@@ -60,7 +60,7 @@ pub async fn run(board: Board, stop: CancellationToken) {
         board.successes.tick(clock::unix_ms());
         let view = Arc::clone(&board.view.borrow());
         board.gauge(&view);
-        let text = json(&view, &board.breakers, &board.forecast.load()).to_string();
+        let text = json(&view, &board.operations, &board.forecast.load()).to_string();
         if let Err(e) = board::publish(&board.conn, &key, &text, ttl).await {
             tracing::debug!(error = %e, "health not published");
         }
@@ -95,7 +95,7 @@ impl Board {
         for class in Priority::ALL {
             self.metrics.gate_limit(class.as_str(), share(class, state));
         }
-        for (handler, resource, snapshot) in self.breakers.snapshots() {
+        for (handler, resource, snapshot) in self.operations.snapshots() {
             let state = snapshot.state.as_str();
             self.metrics.breaker_state(&handler, &resource, state);
         }
@@ -109,9 +109,9 @@ impl Board {
 
 /// Version 1 of what apps read: health with the breakers, and the forecast unless that is null.
 #[must_use]
-pub fn json(view: &HealthView, breakers: &Breakers, forecast: &Value) -> Value {
+pub fn json(view: &HealthView, operations: &Operations, forecast: &Value) -> Value {
     let mut health = view.to_json();
-    let each = breakers.snapshots().into_iter().map(|(handler, resource, snapshot)| {
+    let each = operations.snapshots().into_iter().map(|(handler, resource, snapshot)| {
         json!({"handler": handler, "resource": resource, "breaker": snapshot})
     });
     health["breakers"] = each.collect();
