@@ -5,6 +5,7 @@
 
 mod builder;
 mod error;
+mod forecast;
 mod health;
 pub mod intake;
 mod parts;
@@ -23,17 +24,17 @@ use crate::admin::{self, AdminState};
 use crate::cache::Cache;
 use crate::catalog::{Catalog, CodeDefinition};
 use crate::client::Client;
-use crate::config::{Config, ForecastMode, GateMode};
+use crate::config::{Config, GateMode};
 use crate::db::Database;
 use crate::handlers::{Deps, HandlerKind, Handlers};
 use crate::health::HealthView;
 use crate::policy::gate::Transition;
 use crate::queue::Queue;
 use crate::queue::connection::Connection;
-use crate::queue::load_history::LoadHistory;
 use crate::runner::slots::Slots;
 use crate::runner::{QueueContext, Registry, Runner, Shared};
-use crate::services::{auditor, bell, forecast, lag, publish, scheduler, server, upkeep};
+use crate::services::forecast::Told;
+use crate::services::{auditor, bell, lag, publish, scheduler, server, upkeep};
 use crate::telemetry::events;
 use crate::telemetry::{Alert, Alerts, Metrics, Successes};
 use arc_swap::ArcSwap;
@@ -71,7 +72,7 @@ struct Parts {
     conn: Connection,
     view: watch::Receiver<Arc<HealthView>>,
     /// What the forecaster told last.
-    forecast: forecast::Told,
+    forecast: Told,
     stopping: AtomicBool,
 }
 
@@ -155,7 +156,7 @@ impl Daemon {
             shared,
             queues: queues.clone(),
             view,
-            forecast: forecast::Told::default(),
+            forecast: Told::default(),
             stopping: AtomicBool::new(false),
             config: ArcSwap::from_pointee(config),
         });
@@ -349,7 +350,7 @@ fn start_services(
         },
         stop.clone(),
     ));
-    start_forecast(parts, conn, services, stop);
+    forecast::start(parts, conn, services, stop);
     intake::start(parts, conn, services, stop);
     services.spawn(bell::run(
         parts.queues.clone(),
@@ -374,30 +375,6 @@ fn start_services(
         ));
         services.spawn(scheduler::run(Arc::clone(context), stop.clone()));
     }
-}
-
-fn start_forecast(
-    parts: &Arc<Parts>,
-    conn: &Connection,
-    services: &TaskTracker,
-    stop: &CancellationToken,
-) {
-    let config = parts.config.load_full();
-    if config.forecast.mode == ForecastMode::Off {
-        return;
-    }
-    let configured = Arc::clone(parts);
-    let desk = forecast::Desk {
-        history: LoadHistory::new(conn.clone(), &config.redis.prefix),
-        base: Arc::new(move || configured.config.load().daemon.concurrency),
-        shared: parts.shared.clone(),
-        queues: parts.queues.clone(),
-        view: parts.view.clone(),
-        database: parts.deps.database.clone(),
-        told: Arc::clone(&parts.forecast),
-        config,
-    };
-    services.spawn(forecast::run(desk, stop.clone()));
 }
 
 /// Logs a change of the gate and raises its alert.

@@ -232,7 +232,6 @@ async fn shadow_tells_what_it_would_do_and_changes_nothing() {
     assert_eq!(json["daemon"]["slots"]["now"], 10);
     assert_eq!(json["ahead"]["normal"].as_array().unwrap().len(), 289);
     let text = told(&[]);
-    println!("{text}");
     for part in [
         "normal",
         "would have (mode shadow) 10",
