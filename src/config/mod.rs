@@ -5,6 +5,7 @@
 
 mod breaker;
 pub mod duration;
+mod forecast;
 mod intake;
 mod limiter;
 mod limits;
@@ -14,6 +15,7 @@ mod secret;
 mod validate;
 
 pub use breaker::{BreakerConfig, BreakerMode};
+pub use forecast::{ForecastConfig, ForecastMode};
 pub use intake::{BridgeConfig, BridgesConfig, OutboxConfig};
 pub use limiter::LimiterConfig;
 pub use limits::LimitsConfig;
@@ -59,6 +61,8 @@ pub struct Config {
     pub breaker: BreakerConfig,
     /// Limits found by latency.
     pub limiter: LimiterConfig,
+    /// What is done about load that is known to come.
+    pub forecast: ForecastConfig,
     /// Jobs that come by way of Postgres.
     pub outbox: OutboxConfig,
     /// What holds for all bridges.

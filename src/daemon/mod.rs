@@ -5,6 +5,7 @@
 
 mod builder;
 mod error;
+mod forecast;
 mod health;
 pub mod intake;
 mod parts;
@@ -33,6 +34,7 @@ use crate::queue::Queue;
 use crate::queue::connection::Connection;
 use crate::runner::slots::Slots;
 use crate::runner::{QueueContext, Registry, Runner, Shared};
+use crate::services::forecast::Told;
 use crate::services::{
     auditor, bell, fleet, lag, limiter, limiter_store, publish, scheduler, server, upkeep,
 };
@@ -72,6 +74,8 @@ struct Parts {
     queues: Vec<Arc<QueueContext>>,
     conn: Connection,
     view: watch::Receiver<Arc<HealthView>>,
+    /// What the forecaster told last.
+    forecast: Told,
     stopping: AtomicBool,
 }
 
@@ -159,6 +163,7 @@ impl Daemon {
             shared,
             queues: queues.clone(),
             view,
+            forecast: Told::default(),
             stopping: AtomicBool::new(false),
             config: ArcSwap::from_pointee(config),
         });
@@ -349,6 +354,7 @@ fn start_services(
             metrics: Arc::clone(&parts.shared.metrics),
             database: parts.deps.database.clone(),
             successes: Arc::clone(&parts.shared.successes),
+            forecast: Arc::clone(&parts.forecast),
         },
         stop.clone(),
     ));
@@ -357,6 +363,7 @@ fn start_services(
         parts.view.clone(),
         stop.clone(),
     ));
+    forecast::start(parts, conn, services, stop);
     intake::start(parts, conn, services, stop);
     if config.breaker.fleet == Switch::On {
         let operations = Arc::clone(&parts.shared.operations);

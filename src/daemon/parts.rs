@@ -46,7 +46,11 @@ impl Parts {
     }
 
     pub(super) fn health_json(&self) -> serde_json::Value {
-        publish::json(&self.view.borrow(), &self.shared.operations)
+        publish::json(
+            &self.view.borrow(),
+            &self.shared.operations,
+            &self.forecast.load(),
+        )
     }
 }
 

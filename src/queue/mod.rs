@@ -29,6 +29,7 @@ mod keys;
 pub mod lease;
 pub mod limiters;
 pub mod limits;
+pub mod load_history;
 pub mod look;
 mod memory;
 pub mod operate;

@@ -50,7 +50,7 @@ impl Operations {
         for operation in self.each() {
             let inner = &mut *operation.inner.lock();
             let may_grow = || may_grow(&operation.resource);
-            let change = inner.tick(now, may_grow);
+            let change = inner.tick(now, slots, may_grow);
             let limit = inner.limit(now, slots).calls;
             rose |= limit > std::mem::replace(&mut inner.seen, limit);
             busy |= inner.running > 0 || inner.breaker.state(now) == State::Open;
@@ -106,8 +106,9 @@ impl Operations {
 }
 
 impl Inner {
-    fn tick(&mut self, now_ms: u64, may_grow: impl Fn() -> bool) -> Option<Change> {
+    fn tick(&mut self, now_ms: u64, slots: usize, may_grow: impl Fn() -> bool) -> Option<Change> {
         let limiting = self.limiting.as_mut()?;
+        limiting.follow_slots(slots, now_ms, self.running);
         let breaker = self.breaker.snapshot(now_ms);
         limiting.tick(now_ms, &breaker, may_grow(), rand::random())
     }

@@ -130,6 +130,13 @@ impl Limiting {
         self.go_on(self.well.clone(), now_ms, running);
     }
 
+    /// The daemon has so many slots by now: where they are the greatest limit, it is another one.
+    pub(super) fn follow_slots(&mut self, slots: usize, now_ms: u64, running: usize) {
+        if constants(&self.settings, slots).max != self.constants.max {
+            self.configure(&self.settings.clone(), slots, now_ms, running);
+        }
+    }
+
     /// Judges what was reported, unless the breaker keeps calls back.
     pub(super) fn tick(
         &mut self,
@@ -281,6 +288,11 @@ mod tests {
         limiting.configure(&shadow, SLOTS, now, 0);
         assert!(!limiting.acts() && limiting.has_learnt());
         assert_eq!(limiting.limit(), 12);
+        limiting.follow_slots(100, now, 0);
+        assert_eq!(limiting.constants.max, 12, "a limit of its own");
+        limiting.configure(&settings(), SLOTS, now, 0);
+        limiting.follow_slots(100, now, 0);
+        assert_eq!(limiting.constants.max, 100, "all slots, more by now");
     }
 
     #[test]

@@ -7,7 +7,7 @@ mod crash;
 mod cron;
 mod embedded;
 mod fleet;
-mod gate;
+mod forecast;
 mod herd;
 mod kept;
 mod life;
