@@ -5,6 +5,7 @@
 
 mod builder;
 mod error;
+mod forecast;
 mod health;
 pub mod intake;
 mod parts;
@@ -13,9 +14,9 @@ mod reload;
 mod run;
 mod scope;
 
+pub use crate::handlers::NEVER_SHED;
 pub use builder::Builder;
 pub use error::DaemonError;
-pub use health::NEVER_SHED;
 pub use run::{Options, run, stop};
 pub use scope::{DEFAULT_QUEUE, queue_names};
 
@@ -33,7 +34,10 @@ use crate::queue::Queue;
 use crate::queue::connection::Connection;
 use crate::runner::slots::Slots;
 use crate::runner::{QueueContext, Registry, Runner, Shared};
-use crate::services::{auditor, bell, fleet, lag, publish, scheduler, server, upkeep};
+use crate::services::forecast::Told;
+use crate::services::{
+    auditor, bell, fleet, lag, limiter, limiter_store, publish, scheduler, server, upkeep,
+};
 use crate::telemetry::events;
 use crate::telemetry::{Alert, Alerts, Metrics, Successes};
 use arc_swap::ArcSwap;
@@ -70,6 +74,8 @@ struct Parts {
     queues: Vec<Arc<QueueContext>>,
     conn: Connection,
     view: watch::Receiver<Arc<HealthView>>,
+    /// What the forecaster told last.
+    forecast: Told,
     stopping: AtomicBool,
 }
 
@@ -134,6 +140,9 @@ impl Daemon {
         let operations = Arc::new(operations(&config, &slots, alerts.clone()));
         let registry = Registry::build(catalog, &handlers, &deps, &operations)
             .map_err(|problems| DaemonError::definitions(&problems))?;
+        let kept = Arc::clone(&operations);
+        let mut store = limiter_store::Store::new(conn.clone(), &config.redis.prefix, kept);
+        store.resume().await;
         let shared = Shared {
             registry: Arc::new(ArcSwap::from_pointee(registry)),
             slots,
@@ -154,6 +163,7 @@ impl Daemon {
             shared,
             queues: queues.clone(),
             view,
+            forecast: Told::default(),
             stopping: AtomicBool::new(false),
             config: ArcSwap::from_pointee(config),
         });
@@ -162,6 +172,7 @@ impl Daemon {
         let admin_address = start_admin(&parts, &services, &stop).await?;
         services.spawn(monitor.run(stop.clone()));
         start_services(&parts, &conn, &services, &stop);
+        services.spawn(store.run(stop.clone()));
         services.spawn(server::run(
             conn.clone(),
             parts.shared.alerts.clone(),
@@ -343,9 +354,16 @@ fn start_services(
             metrics: Arc::clone(&parts.shared.metrics),
             database: parts.deps.database.clone(),
             successes: Arc::clone(&parts.shared.successes),
+            forecast: Arc::clone(&parts.forecast),
         },
         stop.clone(),
     ));
+    services.spawn(limiter::run(
+        Arc::clone(&parts.shared.operations),
+        parts.view.clone(),
+        stop.clone(),
+    ));
+    forecast::start(parts, conn, services, stop);
     intake::start(parts, conn, services, stop);
     if config.breaker.fleet == Switch::On {
         let operations = Arc::clone(&parts.shared.operations);

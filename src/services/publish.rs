@@ -1,5 +1,6 @@
 //! Tells the world how things stand: the health key in Redis, gauges, summaries of the log.
 
+use super::forecast::Told;
 use crate::clock;
 use crate::db::Database;
 use crate::health::{HealthView, STEP_MS};
@@ -40,6 +41,8 @@ pub struct Board {
     pub database: Option<Database>,
     /// Successes not logged one by one.
     pub successes: Arc<Successes>,
+    /// What the forecaster told last.
+    pub forecast: Told,
 }
 
 /// Publishes at every interval.
@@ -57,7 +60,7 @@ pub async fn run(board: Board, stop: CancellationToken) {
         board.successes.tick(clock::unix_ms());
         let view = Arc::clone(&board.view.borrow());
         board.gauge(&view);
-        let text = json(&view, &board.operations).to_string();
+        let text = json(&view, &board.operations, &board.forecast.load()).to_string();
         if let Err(e) = board::publish(&board.conn, &key, &text, ttl).await {
             tracing::debug!(error = %e, "health not published");
         }
@@ -96,6 +99,15 @@ impl Board {
             let state = snapshot.state.as_str();
             self.metrics.breaker_state(&handler, &resource, state);
         }
+        for of in self.operations.limiters() {
+            let anchor = of
+                .limiter
+                .anchor_ms
+                .map(|ms| Duration::from_secs_f64(ms / 1_000.0));
+            let running = of.limiter.inflight;
+            self.metrics
+                .operation(&of.handler, &of.resource, of.limit, running, anchor);
+        }
         if let Some(database) = &self.database {
             let pool = database.gauges();
             let busy = pool.size.saturating_sub(pool.idle);
@@ -104,14 +116,18 @@ impl Board {
     }
 }
 
-/// Version 1 of what apps read: health with the breakers.
+/// Version 1 of what apps read: health with the breakers and limiters, and the forecast unless that is null.
 #[must_use]
-pub fn json(view: &HealthView, operations: &Operations) -> Value {
+pub fn json(view: &HealthView, operations: &Operations, forecast: &Value) -> Value {
     let mut health = view.to_json();
     let each = operations.snapshots().into_iter().map(|(handler, resource, snapshot)| {
         json!({"handler": handler, "resource": resource, "breaker": snapshot})
     });
     health["breakers"] = each.collect();
+    health["limiters"] = json!(operations.limiters());
+    if !forecast.is_null() {
+        health["forecast"] = forecast.clone();
+    }
     health["published_at"] = clock::unix_ms().into();
     health
 }

@@ -13,10 +13,12 @@ macro_rules! alerting {
     }};
 }
 
+mod forecast;
 mod intake;
 mod job;
 mod system;
 
+pub use forecast::*;
 pub use intake::*;
 pub use job::*;
 pub use system::*;
