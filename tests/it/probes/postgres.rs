@@ -3,6 +3,7 @@
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 use tidegate::db::{Database, Vitals};
 use tidegate::stack::{PostgresOptions, PrivatePostgres, Scratch};
+use tokio::sync::Mutex;
 
 use super::{LIMIT, database};
 use crate::support::{DEADLINE, fresh_database, wait_until};
@@ -118,12 +119,11 @@ async fn postgres_and_its_standby_tell_how_far_the_standby_is_behind() {
     let (url, copy) = (primary.url("postgres"), standby.url("postgres"));
     let both = [database(&url), database(&copy)];
     drop(sql(&url, "create table t (n int)").await);
-    let mut reader = PgConnection::connect(&copy).await.unwrap();
-    wait_until("the standby has the table", DEADLINE, || {
+    let reader = Mutex::new(PgConnection::connect(&copy).await.unwrap());
+    wait_until("the standby has the table", DEADLINE, || async {
         let there = sqlx::query("select from pg_tables where tablename = 't'");
-        let found = there.fetch_optional(&mut reader);
-        let found = futures::executor::block_on(found).unwrap();
-        std::future::ready(found.is_some())
+        let found = there.fetch_optional(&mut *reader.lock().await).await;
+        found.unwrap().is_some()
     })
     .await;
     for asked in &both {
@@ -132,12 +132,11 @@ async fn postgres_and_its_standby_tell_how_far_the_standby_is_behind() {
 
     let replay = |word: &str| format!("select pg_wal_replay_{word}()");
     drop(sql(&copy, &replay("pause")).await);
-    let mut writer = PgConnection::connect(&url).await.unwrap();
-    let behind = tokio::sync::Mutex::new(&mut writer);
+    let writer = Mutex::new(PgConnection::connect(&url).await.unwrap());
     for asked in &both {
         wait_until("it is two seconds behind", DEADLINE, || async {
             let one = sqlx::query("insert into t values (1)");
-            one.execute(&mut **behind.lock().await).await.unwrap();
+            one.execute(&mut *writer.lock().await).await.unwrap();
             asked.vitals(LIMIT).await.unwrap().replication_lag_ms >= 2_000.0
         })
         .await;
