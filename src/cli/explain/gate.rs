@@ -154,7 +154,14 @@ mod tests {
             "worst":{"name":"acquire_ms","value":190.5,"lo":10.0,"hi":250.0}}},
         "breakers":[
             {"handler":"http","resource":"http:app","breaker":{"state":"open","retry_in_ms":4200}},
-            {"handler":"exec","resource":"http:app","breaker":{"state":"closed"}}]}"#;
+            {"handler":"exec","resource":"http:app","breaker":{"state":"closed"}}],
+        "limiters":[
+            {"handler":"exec","resource":"smtp:main","mode":"on","limit":9,"by":"limiter",
+                "limiter":{"limit":9,"inflight":9,"anchor_ms":41.25,"reason":"congestion"}},
+            {"handler":"exec","resource":"smtp:other","mode":"on","limit":9,"by":"limiter",
+                "limiter":{"limit":9,"inflight":8,"anchor_ms":41.25,"reason":"room"}},
+            {"handler":"exec","resource":"smtp:third","mode":"shadow","limit":32,"by":"slots",
+                "limiter":{"limit":9,"inflight":32,"anchor_ms":41.25,"reason":"room"}}]}"#;
 
     #[test]
     fn a_gate_names_signal_value_and_limit() {
@@ -189,6 +196,19 @@ mod tests {
         );
         assert!(health.operations("exec", &resources).is_empty());
         assert!(health.operations("http", &[]).is_empty());
+    }
+
+    #[test]
+    fn an_operation_at_its_limit_is_told() {
+        let health = Health::read(Some(PUBLISHED), GateMode::On);
+        let all = ["smtp:main", "smtp:other", "smtp:third"];
+        let found = health.operations("exec", &all.map(Into::into));
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0].code, "limiter");
+        assert_eq!(
+            found[0].message,
+            "exec on smtp:main runs 9 jobs at once, all that its limiter lets (congestion); undisturbed a job takes 41.2 ms"
+        );
     }
 
     #[test]
