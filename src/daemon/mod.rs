@@ -26,12 +26,15 @@ use crate::client::Client;
 use crate::config::{Config, GateMode};
 use crate::db::Database;
 use crate::handlers::{Deps, HandlerKind, Handlers};
-use crate::health::HealthView;
-use crate::policy::gate::Transition;
+use crate::policy::gate::{Orders, Transition};
 use crate::queue::Queue;
 use crate::queue::connection::Connection;
+use crate::queue::orders::OrderBook;
+use crate::queue::pages::Desk;
 use crate::runner::slots::Slots;
 use crate::runner::{QueueContext, Registry, Runner, Shared};
+use crate::services::orders::Obedience;
+use crate::services::page::{Identity, Teller};
 use crate::services::{auditor, bell, lag, publish, scheduler, server, upkeep};
 use crate::telemetry::events;
 use crate::telemetry::{Alert, Alerts, Metrics, Successes};
@@ -68,7 +71,7 @@ struct Parts {
     shared: Shared,
     queues: Vec<Arc<QueueContext>>,
     conn: Connection,
-    view: watch::Receiver<Arc<HealthView>>,
+    teller: Arc<Teller>,
     stopping: AtomicBool,
 }
 
@@ -127,8 +130,10 @@ impl Daemon {
         let unsafe_settings = inspect(&conn, &alerts).await?;
         let deps = deps(&config, &conn)?;
         let metrics = Arc::new(Metrics::new());
+        let (obedience, orders) = obey(&config, &conn).await;
         let (monitor, view) =
             health::monitor(&config, &conn, deps.database.as_ref(), alerts.clone())?;
+        let monitor = monitor.obeying(orders.clone());
         let breakers = Arc::new(breakers(&config, alerts.clone()));
         let registry = Registry::build(catalog, &handlers, &deps, &breakers)
             .map_err(|problems| DaemonError::definitions(&problems))?;
@@ -143,6 +148,15 @@ impl Daemon {
             suspect_turn: Arc::new(Semaphore::new(1)),
         };
         let queues = queues(&config, &conn, &shared);
+        let teller = Arc::new(Teller {
+            identity: Identity::new(),
+            view,
+            orders,
+            breakers: Arc::clone(&shared.breakers),
+            slots: Arc::clone(&shared.slots),
+            mode: config.gate.mode,
+            queues: queues.iter().map(|c| Arc::clone(&c.queue.name)).collect(),
+        });
         let parts = Arc::new(Parts {
             handlers,
             code,
@@ -150,7 +164,7 @@ impl Daemon {
             deps,
             shared,
             queues: queues.clone(),
-            view,
+            teller,
             stopping: AtomicBool::new(false),
             config: ArcSwap::from_pointee(config),
         });
@@ -158,7 +172,7 @@ impl Daemon {
         let services = TaskTracker::new();
         let admin_address = start_admin(&parts, &services, &stop).await?;
         services.spawn(monitor.run(stop.clone()));
-        start_services(&parts, &conn, &services, &stop);
+        start_services(&parts, &conn, obedience, &services, &stop);
         services.spawn(server::run(
             conn.clone(),
             parts.shared.alerts.clone(),
@@ -273,6 +287,16 @@ fn deps(config: &Config, conn: &Connection) -> Result<Deps, DaemonError> {
     Ok(deps)
 }
 
+/// What operators ordered holds from the first job on.
+async fn obey(config: &Config, conn: &Connection) -> (Obedience, watch::Receiver<Arc<Orders>>) {
+    let (obedience, orders) = Obedience::new();
+    match OrderBook::new(conn, &config.redis.prefix).read().await {
+        Ok((given, now_ms)) => obedience.obey(given, now_ms),
+        Err(e) => tracing::warn!(error = %e, "orders to the gate not read"),
+    }
+    (obedience, orders)
+}
+
 fn queues(config: &Config, conn: &Connection, shared: &Shared) -> Vec<Arc<QueueContext>> {
     let names = queue_names(config, &shared.registry.load().catalog);
     let metrics = Arc::clone(&shared.metrics);
@@ -326,23 +350,26 @@ async fn start_admin(
 fn start_services(
     parts: &Arc<Parts>,
     conn: &Connection,
+    obedience: Obedience,
     services: &TaskTracker,
     stop: &CancellationToken,
 ) {
     let config = parts.config.load_full();
-    services.spawn(publish::run(
-        publish::Board {
-            conn: conn.clone(),
-            prefix: config.redis.prefix.clone(),
-            interval: config.gate.sample,
-            view: parts.view.clone(),
-            breakers: Arc::clone(&parts.shared.breakers),
-            metrics: Arc::clone(&parts.shared.metrics),
-            database: parts.deps.database.clone(),
-            successes: Arc::clone(&parts.shared.successes),
-        },
-        stop.clone(),
-    ));
+    let interval = config.gate.sample;
+    let prefix = config.redis.prefix.clone();
+    let instance = &parts.teller.identity.instance;
+    let board = publish::Board {
+        desk: Desk::new(conn, &prefix, instance, interval, publish::ttl(interval)),
+        teller: Arc::clone(&parts.teller),
+        obedience,
+        conn: conn.clone(),
+        prefix,
+        interval,
+        metrics: Arc::clone(&parts.shared.metrics),
+        database: parts.deps.database.clone(),
+        successes: Arc::clone(&parts.shared.successes),
+    };
+    services.spawn(publish::run(board, stop.clone()));
     intake::start(parts, conn, services, stop);
     services.spawn(bell::run(
         parts.queues.clone(),

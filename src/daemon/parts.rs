@@ -7,7 +7,7 @@ use crate::config::Config;
 use crate::queue::board;
 use crate::queue::connection::{self, Connection};
 use crate::runner::breakers::Breakers;
-use crate::services::{lag, publish, stuck};
+use crate::services::{lag, stuck};
 use crate::telemetry::Alerts;
 use crate::telemetry::events::{self, BreakerChange};
 use std::collections::BTreeSet;
@@ -45,7 +45,7 @@ impl Parts {
     }
 
     pub(super) fn health_json(&self) -> serde_json::Value {
-        publish::json(&self.view.borrow(), &self.shared.breakers)
+        self.teller.health()
     }
 }
 

@@ -30,6 +30,8 @@ pub mod limits;
 pub mod look;
 mod memory;
 pub mod operate;
+pub mod orders;
+pub mod pages;
 pub mod progress;
 mod promote;
 mod rehearse;

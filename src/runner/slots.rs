@@ -85,6 +85,12 @@ impl Slots {
         self.used.lock().queues.get(queue).copied().unwrap_or(0)
     }
 
+    /// How many jobs of each class run, the highest class first.
+    #[must_use]
+    pub fn busy_classes(&self) -> [usize; 5] {
+        self.used.lock().classes
+    }
+
     /// A signal that fires whenever slots come free.
     #[must_use]
     pub fn waiter(&self) -> Arc<Notify> {

@@ -4,10 +4,13 @@
 pub mod auditor;
 pub mod bell;
 pub mod bridge;
+pub mod fleet;
 pub mod intake;
 pub mod lag;
 pub mod notify;
+pub mod orders;
 pub mod outbox;
+pub mod page;
 pub mod publish;
 pub mod scheduler;
 pub mod server;

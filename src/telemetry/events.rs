@@ -15,10 +15,12 @@ macro_rules! alerting {
 
 mod intake;
 mod job;
+mod orders;
 mod system;
 
 pub use intake::*;
 pub use job::*;
+pub use orders::*;
 pub use system::*;
 
 use std::time::Duration;

@@ -4,8 +4,8 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::GateState;
 use super::signal::{Signal, Track};
+use super::{Forced, GateState};
 
 /// The times a gauge goes by, in milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -196,6 +196,7 @@ impl ResourceGauge {
             badness: self.badness(now_ms),
             worst: self.worst(now_ms).map(|track| track.signal.name),
             signals: self.tracks.iter().map(signal).collect(),
+            forced: None,
         }
     }
 
@@ -276,7 +277,7 @@ impl ResourceGauge {
 /// A resource at one moment, for `/health` and `explain`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct GaugeSnapshot {
-    /// The state as of the last tick.
+    /// The state as of the last tick, or as ordered.
     pub state: GateState,
     /// Milliseconds since it was entered.
     pub state_age_ms: u64,
@@ -286,9 +287,17 @@ pub struct GaugeSnapshot {
     pub worst: Option<&'static str>,
     /// All signals.
     pub signals: Vec<SignalSnapshot>,
+    /// The order of an operator that makes the state what it is; none if it is as measured.
+    pub forced: Option<Forced>,
 }
 
 impl GaugeSnapshot {
+    /// Whether the state is another one than measured, by an operator's order.
+    pub fn is_ordered(&self) -> bool {
+        let forced = self.forced.as_ref();
+        forced.is_some_and(|forced| forced.measured != Some(self.state))
+    }
+
     /// The worst signal itself.
     pub fn worst_signal(&self) -> Option<&SignalSnapshot> {
         let worst = self.worst?;

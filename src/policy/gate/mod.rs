@@ -9,6 +9,7 @@
 //! The constants are those of our notes on the gate unless marked as our choice.
 
 mod gauge;
+mod orders;
 mod share;
 mod signal;
 
@@ -18,6 +19,7 @@ use serde::{Deserialize, Serialize};
 
 pub use crate::config::GateMode;
 pub use gauge::{GaugeSnapshot, ResourceGauge, SignalSnapshot, Timing, Transition};
+pub use orders::{Aspect, Forced, LARGEST_LIMIT, LONGEST_ORDER, Order, Orders, Target, Will};
 pub use share::{class_limit, share};
 pub use signal::Signal;
 
