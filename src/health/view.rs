@@ -49,7 +49,8 @@ impl HealthView {
     ///
     /// `pressure` is a badness, 0 to 1; the outermost `state` and `pressure` are those of the worst resource. `value`,
     /// `lo` and `hi` of a signal are in the unit its name ends in; `value` is null if it could not be measured. `hour` is
-    /// the worst moment of the last hour. `forced` is there while an operator's order makes the state what it is.
+    /// the worst moment of the last hour. `hold_left_ms` is there while the state is about to be left, `forced` while an
+    /// operator's order is about the state.
     pub fn to_json(&self) -> Value {
         let (state, pressure) = self
             .worst()
@@ -110,6 +111,9 @@ fn resource_json(view: &ResourceView, history: Option<&History>) -> Value {
         "hour": peak,
         "signals": signals,
     });
+    if let Some(left) = view.hold_left_ms {
+        json["hold_left_ms"] = left.into();
+    }
     if let Some(forced) = &view.forced {
         json["forced"] = json!(forced);
     }
@@ -157,6 +161,7 @@ pub(super) mod tests {
                 badness,
                 worst: Some(signal.name),
                 signals: vec![signal],
+                hold_left_ms: None,
                 forced: None,
             };
             (name.to_owned(), view)

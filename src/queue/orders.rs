@@ -61,7 +61,6 @@ pub struct Entry {
     /// Who did it, as user@host; empty for an end by itself.
     pub who: String,
     /// The order it is about.
-    #[serde(flatten)]
     pub order: Order,
 }
 
@@ -98,11 +97,7 @@ impl OrderBook {
     ///
     /// # Errors
     /// A key has the wrong type, or Redis failed.
-    pub async fn release(
-        &self,
-        who: &str,
-        what: &[(Target, Aspect)],
-    ) -> Result<Acted, QueueError> {
+    pub async fn release(&self, who: &str, what: &[(Target, Aspect)]) -> Result<Acted, QueueError> {
         let fields: Vec<String> = what.iter().map(|(t, a)| field(t, *a)).collect();
         let fields: Vec<&str> = fields.iter().map(String::as_str).collect();
         self.act("release", who, &fields).await
@@ -175,7 +170,9 @@ impl OrderBook {
 /// Reads the fields of the hash. What nobody of us wrote is left out.
 #[must_use]
 pub fn read(fields: &[(String, String)]) -> Orders {
-    let each = fields.iter().filter_map(|(field, value)| read_one(field, value));
+    let each = fields
+        .iter()
+        .filter_map(|(field, value)| read_one(field, value));
     each.collect()
 }
 

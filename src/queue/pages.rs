@@ -175,7 +175,10 @@ impl Desk {
     fn elect(&mut self, index: &[(String, f64)], now_ms: u64) {
         let silence = super::millis(self.silence);
         let lives = |at: f64| at as u64 + silence >= now_ms;
-        let alive = index.iter().filter(|(_, at)| lives(*at)).map(|(name, _)| name);
+        let alive = index
+            .iter()
+            .filter(|(_, at)| lives(*at))
+            .map(|(name, _)| name);
         let others: Vec<String> = alive.filter(|i| **i != self.instance).cloned().collect();
         let first = others.iter().all(|other| *other > self.instance);
         self.others = first.then_some(others);

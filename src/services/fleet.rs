@@ -82,7 +82,10 @@ fn worst_breaker(entries: &[(&Value, &Value)]) -> Value {
     let rank = |entry: &Value| {
         let state = entry["breaker"]["state"].as_str().unwrap_or_default();
         let wait = entry["breaker"]["retry_in_ms"].as_u64();
-        (BREAKER_STATES.iter().position(|known| *known == state), wait)
+        (
+            BREAKER_STATES.iter().position(|known| *known == state),
+            wait,
+        )
     };
     let worst = entries.iter().max_by_key(|(_, entry)| rank(entry));
     let mut daemons: BTreeMap<&str, u64> = BTreeMap::new();
@@ -98,8 +101,15 @@ fn worst_breaker(entries: &[(&Value, &Value)]) -> Value {
 /// The one with the least limit, with whose it is, and what all of them come to.
 fn tightest_limiter(entries: &[(&Value, &Value)]) -> Value {
     let number = |entry: &Value, field: &str| entry["limiter"][field].as_u64().unwrap_or_default();
-    let sum = |field| entries.iter().map(|(_, entry)| number(entry, field)).sum::<u64>();
-    let tightest = entries.iter().min_by_key(|(_, entry)| number(entry, "limit"));
+    let sum = |field| {
+        entries
+            .iter()
+            .map(|(_, entry)| number(entry, field))
+            .sum::<u64>()
+    };
+    let tightest = entries
+        .iter()
+        .min_by_key(|(_, entry)| number(entry, "limit"));
     let mut told = whose(tightest);
     told["daemons"] = entries.len().into();
     told["all"] = json!({"limit": sum("limit"), "inflight": sum("inflight")});
@@ -138,14 +148,23 @@ mod tests {
             json!({"v": 2, "resources": {"other": {"state": "critical"}}}),
         ];
         let health = merged(&page("a", "ok", 0.2, "closed", 16), &others);
-        assert_eq!((&health["state"], &health["pressure"]), (&json!("overloaded"), &json!(0.85)));
+        assert_eq!(
+            (&health["state"], &health["pressure"]),
+            (&json!("overloaded"), &json!(0.85))
+        );
         assert_eq!(health["resources"]["postgres:primary"]["instance"], "b");
         assert_eq!(health["resources"]["redis:main"]["instance"], "a");
         let breaker = &health["breakers"][0];
-        assert_eq!((&breaker["breaker"]["state"], &breaker["instance"]), (&json!("open"), &json!("b")));
+        assert_eq!(
+            (&breaker["breaker"]["state"], &breaker["instance"]),
+            (&json!("open"), &json!("b"))
+        );
         assert_eq!(breaker["daemons"], json!({"closed": 2, "open": 1}));
         let limiter = &health["limiters"][0];
-        assert_eq!((&limiter["limiter"]["limit"], &limiter["daemons"]), (&json!(4), &json!(3)));
+        assert_eq!(
+            (&limiter["limiter"]["limit"], &limiter["daemons"]),
+            (&json!(4), &json!(3))
+        );
         assert_eq!(limiter["all"], json!({"limit": 40, "inflight": 6}));
         assert_eq!(health["daemons"], 3);
     }
@@ -154,7 +173,10 @@ mod tests {
     fn one_daemon_alone_is_the_fleet() {
         let own = page("a", "elevated", 0.6, "ramping", 8);
         let health = merged(&own, &[]);
-        assert_eq!((&health["state"], &health["daemons"]), (&json!("elevated"), &json!(1)));
+        assert_eq!(
+            (&health["state"], &health["daemons"]),
+            (&json!("elevated"), &json!(1))
+        );
         assert_eq!(health["breakers"][0]["breaker"]["state"], "ramping");
     }
 }

@@ -32,7 +32,11 @@ impl Obedience {
             return;
         }
         for order in orders.gone(&held) {
-            let how = if order.holds(now_ms) { "released" } else { "over" };
+            let how = if order.holds(now_ms) {
+                "released"
+            } else {
+                "over"
+            };
             tell(order, how);
         }
         for order in orders.since(&held) {

@@ -17,7 +17,6 @@ use crate::telemetry::{Metrics, Successes};
 use serde_json::Value;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 /// What is published outlives this many intervals, and at least [`LEAST_TTL`].

@@ -2,6 +2,7 @@
 
 use super::super::output::age;
 use super::Reason;
+use crate::clock::rfc3339;
 use crate::config::GateMode;
 use crate::health::{MEMORY, QUEUE_REDIS};
 use crate::job::Priority;
@@ -57,6 +58,19 @@ impl Health {
             .map(|(class, share)| format!("{class} keeps {:.0}%", share * 100.0))
             .collect();
         let signal = worst["name"].as_str().unwrap_or("-");
+        let forced = &resource["forced"];
+        let cause = match (
+            forced["order"].as_str(),
+            forced["measured"] == resource["state"],
+        ) {
+            (Some(order), false) => format!(
+                "{} ordered {order} until {}: {}",
+                forced["by"].as_str().unwrap_or("-"),
+                rfc3339(forced["until"].as_u64().unwrap_or_default()),
+                forced["why"].as_str().unwrap_or("-")
+            ),
+            _ => format!("{signal} is {value}, {state} from {limit:.3}"),
+        };
         let shadow = match self.mode {
             GateMode::Shadow => " (shadow: nothing is really held back)",
             _ => "",
@@ -64,7 +78,7 @@ impl Health {
         Some(Reason {
             code: "gate",
             message: format!(
-                "{name} is {state}: {signal} is {value}, {state} from {limit:.3}; of the slots {}{shadow}",
+                "{name} is {state}: {cause}; of the slots {}{shadow}",
                 kept.join(", ")
             ),
             details: json!({
@@ -73,6 +87,7 @@ impl Health {
                 "signal": worst["name"],
                 "value": worst["value"],
                 "limit": limit,
+                "forced": forced,
             }),
         })
     }

@@ -199,9 +199,7 @@ pub struct Orders(Vec<Order>);
 impl FromIterator<Order> for Orders {
     fn from_iter<I: IntoIterator<Item = Order>>(orders: I) -> Self {
         let mut orders: Vec<Order> = orders.into_iter().collect();
-        orders.sort_by(|a, b| {
-            (&a.target, a.order.aspect()).cmp(&(&b.target, b.order.aspect()))
-        });
+        orders.sort_by(|a, b| (&a.target, a.order.aspect()).cmp(&(&b.target, b.order.aspect())));
         Self(orders)
     }
 }
@@ -243,9 +241,8 @@ impl Orders {
 
     /// Orders that ended: the earlier set had one for a target and aspect, and this set has none.
     pub fn gone<'a>(&'a self, earlier: &'a Self) -> impl Iterator<Item = &'a Order> {
-        let same = |a: &Order, b: &Order| {
-            a.target == b.target && a.order.aspect() == b.order.aspect()
-        };
+        let same =
+            |a: &Order, b: &Order| a.target == b.target && a.order.aspect() == b.order.aspect();
         let kept = move |order: &Order| self.0.iter().any(|now| same(now, order));
         earlier.0.iter().filter(move |order| !kept(order))
     }
@@ -276,6 +273,7 @@ impl Order {
             badness: 0.0,
             worst: None,
             signals: Vec::new(),
+            hold_left_ms: None,
             forced: None,
         };
         let found = measured.unwrap_or(&calm);
@@ -296,6 +294,7 @@ impl Order {
             badness,
             worst: found.worst,
             signals: found.signals.clone(),
+            hold_left_ms: found.hold_left_ms,
             forced: Some(Forced {
                 order: self.order,
                 measured: measured.map(|snapshot| snapshot.state),
@@ -330,6 +329,7 @@ mod tests {
             badness,
             worst: None,
             signals: Vec::new(),
+            hold_left_ms: None,
             forced: None,
         }
     }
@@ -348,7 +348,15 @@ mod tests {
             assert_eq!(Will::parse(text), Ok(will), "{text}");
             assert_eq!(Will::parse(&will.to_string()), Ok(will), "{text}");
         }
-        for wrong in ["", "shut", "limit=0", "limit=many", "limit", "at-most", "at-least open"] {
+        for wrong in [
+            "",
+            "shut",
+            "limit=0",
+            "limit=many",
+            "limit",
+            "at-most",
+            "at-least open",
+        ] {
             assert!(Will::parse(wrong).is_err(), "{wrong}");
         }
     }
@@ -359,11 +367,20 @@ mod tests {
         let state = |order: &Order, measured: Option<&GaugeSnapshot>| {
             order.applied(measured, 2_000).map(|s| (s.state, s.badness))
         };
-        assert_eq!(state(&least, Some(&measured(Well, 0.1))), Some((Overloaded, 0.8)));
-        assert_eq!(state(&least, Some(&measured(Critical, 0.97))), Some((Critical, 0.97)));
+        assert_eq!(
+            state(&least, Some(&measured(Well, 0.1))),
+            Some((Overloaded, 0.8))
+        );
+        assert_eq!(
+            state(&least, Some(&measured(Critical, 0.97))),
+            Some((Critical, 0.97))
+        );
         assert_eq!(state(&least, None), Some((Overloaded, 0.8)));
         let most = order("db:x", Will::AtMost(Well), 9_000);
-        assert_eq!(state(&most, Some(&measured(Critical, 1.0))), Some((Well, 0.0)));
+        assert_eq!(
+            state(&most, Some(&measured(Critical, 1.0))),
+            Some((Well, 0.0))
+        );
         let forced = most.applied(Some(&measured(Critical, 1.0)), 2_000);
         let forced = forced.and_then(|s| s.forced);
         assert_eq!(forced.map(|f| f.measured), Some(Some(Critical)));
@@ -390,7 +407,12 @@ mod tests {
         let open = later.of_operation("http", "http:a:1", Aspect::Breaker);
         assert_eq!(open.map(|o| o.order), Some(Will::Open));
         // Given anew it is another order, not an end.
-        let again: Orders = [order("http@http:a:1", Will::Open, 20_000)].into_iter().collect();
-        assert_eq!((again.since(&later).count(), again.gone(&later).count()), (1, 1));
+        let again: Orders = [order("http@http:a:1", Will::Open, 20_000)]
+            .into_iter()
+            .collect();
+        assert_eq!(
+            (again.since(&later).count(), again.gone(&later).count()),
+            (1, 1)
+        );
     }
 }
