@@ -26,10 +26,9 @@ use crate::client::Client;
 use crate::config::{Config, GateMode};
 use crate::db::Database;
 use crate::handlers::{Deps, HandlerKind, Handlers};
-use crate::policy::gate::{Orders, Transition};
+use crate::policy::gate::Transition;
 use crate::queue::Queue;
 use crate::queue::connection::Connection;
-use crate::queue::orders::OrderBook;
 use crate::queue::pages::Desk;
 use crate::runner::slots::Slots;
 use crate::runner::{QueueContext, Registry, Runner, Shared};
@@ -39,7 +38,7 @@ use crate::services::{auditor, bell, lag, publish, scheduler, server, upkeep};
 use crate::telemetry::events;
 use crate::telemetry::{Alert, Alerts, Metrics, Successes};
 use arc_swap::ArcSwap;
-use parts::{breakers, connect, inspect};
+use parts::{connect, inspect, obey, operations};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -130,17 +129,19 @@ impl Daemon {
         let unsafe_settings = inspect(&conn, &alerts).await?;
         let deps = deps(&config, &conn)?;
         let metrics = Arc::new(Metrics::new());
-        let (obedience, orders) = obey(&config, &conn).await;
+        let (heard, orders) = watch::channel(Arc::default());
         let (monitor, view) =
             health::monitor(&config, &conn, deps.database.as_ref(), alerts.clone())?;
         let monitor = monitor.obeying(orders.clone());
-        let breakers = Arc::new(breakers(&config, alerts.clone()));
-        let registry = Registry::build(catalog, &handlers, &deps, &breakers)
+        let slots = Arc::new(Slots::new(config.daemon.concurrency));
+        let operations = Arc::new(operations(&config, &slots, alerts.clone()));
+        let registry = Registry::build(catalog, &handlers, &deps, &operations)
             .map_err(|problems| DaemonError::definitions(&problems))?;
+        let obedience = obey(&config, &conn, heard, &operations).await;
         let shared = Shared {
             registry: Arc::new(ArcSwap::from_pointee(registry)),
-            slots: Arc::new(Slots::new(config.daemon.concurrency)),
-            breakers,
+            slots,
+            operations,
             gate: health::gate(view.clone(), config.gate.mode),
             metrics,
             successes: Arc::new(Successes::new(config.log.successes_per_second)),
@@ -152,7 +153,7 @@ impl Daemon {
             identity: Identity::new(),
             view,
             orders,
-            breakers: Arc::clone(&shared.breakers),
+            operations: Arc::clone(&shared.operations),
             slots: Arc::clone(&shared.slots),
             mode: config.gate.mode,
             queues: queues.iter().map(|c| Arc::clone(&c.queue.name)).collect(),
@@ -285,16 +286,6 @@ fn deps(config: &Config, conn: &Connection) -> Result<Deps, DaemonError> {
         &config.redis.prefix,
     ));
     Ok(deps)
-}
-
-/// What operators ordered holds from the first job on.
-async fn obey(config: &Config, conn: &Connection) -> (Obedience, watch::Receiver<Arc<Orders>>) {
-    let (obedience, orders) = Obedience::new();
-    match OrderBook::new(conn, &config.redis.prefix).read().await {
-        Ok((given, now_ms)) => obedience.obey(given, now_ms),
-        Err(e) => tracing::warn!(error = %e, "orders to the gate not read"),
-    }
-    (obedience, orders)
 }
 
 fn queues(config: &Config, conn: &Connection, shared: &Shared) -> Vec<Arc<QueueContext>> {

@@ -3,16 +3,22 @@
 use super::{DaemonError, Parts};
 use crate::admin::{QueueReadiness, Readiness};
 use crate::clock::{self, Epoch};
-use crate::config::Config;
+use crate::config::{Config, Switch};
+use crate::policy::breaker::Mode;
+use crate::policy::gate::Orders;
 use crate::queue::board;
 use crate::queue::connection::{self, Connection};
-use crate::runner::breakers::Breakers;
+use crate::queue::orders::OrderBook;
+use crate::runner::operations::Operations;
+use crate::runner::slots::Slots;
+use crate::services::orders::Obedience;
 use crate::services::{lag, stuck};
 use crate::telemetry::Alerts;
 use crate::telemetry::events::{self, BreakerChange};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use tokio::sync::watch;
 
 impl Parts {
     pub(super) fn is_live(&self) -> Result<(), String> {
@@ -76,15 +82,35 @@ pub(super) async fn inspect(
     Ok(settings.map(|(setting, _)| *setting).collect())
 }
 
-pub(super) fn breakers(config: &Config, alerts: Alerts) -> Breakers {
-    Breakers::new(
+/// What operators ordered holds from the first job on.
+pub(super) async fn obey(
+    config: &Config,
+    conn: &Connection,
+    heard: watch::Sender<Arc<Orders>>,
+    operations: &Arc<Operations>,
+) -> Obedience {
+    let usual = match config.breaker.mode {
+        Switch::On => Mode::On,
+        Switch::Off => Mode::Disabled,
+    };
+    let mut obedience = Obedience::new(heard, operations, usual);
+    match OrderBook::new(conn, &config.redis.prefix).read().await {
+        Ok((given, now_ms)) => obedience.obey(given, now_ms),
+        Err(e) => tracing::warn!(error = %e, "orders to the gate not read"),
+    }
+    obedience
+}
+
+pub(super) fn operations(config: &Config, slots: &Arc<Slots>, alerts: Alerts) -> Operations {
+    Operations::new(
         config.breaker.clone(),
         Epoch::start(),
-        move |cell, change| {
+        Arc::clone(slots),
+        move |operation, change| {
             let reason = change.reason.to_string();
             let alert = events::breaker(BreakerChange {
-                handler: &cell.handler,
-                resource: &cell.resource,
+                handler: &operation.handler,
+                resource: &operation.resource,
                 from: change.from.as_str(),
                 to: change.to.as_str(),
                 reason: &reason,

@@ -36,8 +36,13 @@ pub(super) fn apply(parts: &Parts, config: Config, catalog: Catalog) -> Result<(
     new_deps.config = Arc::new(config.clone());
     new_deps.http = crate::handlers::SharedClient::default();
     let catalog = scope::own_kinds(&config, catalog, &parts.code)?;
-    let registry = Registry::build(catalog, &parts.handlers, &new_deps, &parts.shared.breakers)
-        .map_err(|problems| DaemonError::definitions(&problems))?;
+    let registry = Registry::build(
+        catalog,
+        &parts.handlers,
+        &new_deps,
+        &parts.shared.operations,
+    )
+    .map_err(|problems| DaemonError::definitions(&problems))?;
     let unserved = unserved_queues(parts, &registry.catalog);
     let kinds = registry.catalog.len();
     parts.shared.registry.store(Arc::new(registry));

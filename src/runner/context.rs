@@ -1,8 +1,8 @@
 //! What the parts that work on one queue share.
 
-use super::breakers::Breakers;
 use super::inflight::InFlight;
 use super::lease::Lease;
+use super::operations::Operations;
 use super::registry::Registry;
 use super::slots::Slots;
 use crate::catalog::JobSpec;
@@ -28,8 +28,8 @@ pub struct Shared {
     pub registry: Arc<ArcSwap<Registry>>,
     /// The slots of this daemon.
     pub slots: Arc<Slots>,
-    /// The breakers of this daemon.
-    pub breakers: Arc<Breakers>,
+    /// What handlers do to resources, and how much of it may be done.
+    pub operations: Arc<Operations>,
     /// The gate.
     pub gate: Gate,
     /// Counters and histograms.

@@ -1,9 +1,8 @@
 //! Running jobs: what is claimed, how it runs, how its end goes back, and the lease under which all that is done.
 //!
-//! Owns: the claim loop, concurrency limits, breakers, the pipeline around handlers, settlement, rescue. Must not know
+//! Owns: the claim loop, concurrency limits, operations, the pipeline around handlers, settlement, rescue. Must not know
 //! how a job is stored, what a handler does, or where health comes from.
 
-pub mod breakers;
 pub mod context;
 mod ending;
 pub mod feeder;
@@ -11,6 +10,7 @@ mod heads;
 pub mod inflight;
 mod keeper;
 pub mod lease;
+pub mod operations;
 pub mod pipeline;
 mod progress;
 pub mod registry;

@@ -1,9 +1,9 @@
-//! The flat pipeline around a handler, as tower layers: settle → deadline and breakers → panic → handler.
+//! The flat pipeline around a handler, as tower layers: settle → deadline and operations → panic → handler.
 
-use super::breakers::Passage;
+use super::operations::Passage;
 use super::registry::Kind;
 use super::settler::{Begun, SettlerHandle};
-use super::slots::Slots;
+use super::slots::{OperationLimits, Slots};
 use super::stop::{Stop, StopReason};
 use crate::clock;
 use crate::handlers::Context;
@@ -34,8 +34,10 @@ pub struct Run {
     pub stop: Stop,
     /// Where it tells how far it has come.
     pub told: Arc<Board>,
-    /// What it owes its breakers.
+    /// What it owes its operations.
     pub passage: Option<Passage>,
+    /// The operations whose slots it holds.
+    pub holds: OperationLimits,
 }
 
 type RunFuture = BoxFuture<'static, Result<Outcome, BoxDynError>>;
@@ -83,7 +85,7 @@ fn panicked(panic: &Box<dyn Any + Send>) -> AbortError {
     AbortError::new(format!("handler panicked: {text}"))
 }
 
-/// Ends a run at its timeout, or when it is stopped from outside, and tells the breakers how the call went. What hangs
+/// Ends a run at its timeout, or when it is stopped from outside, and tells its operations how the call went. What hangs
 /// until it is dropped is evidence too, so both stand in one layer.
 #[derive(Debug, Clone, Copy)]
 pub struct DeadlineLayer;
@@ -204,8 +206,9 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, task: Task<Run>) -> Self::Future {
+    fn call(&mut self, mut task: Task<Run>) -> Self::Future {
         let to = self.to.clone();
+        let holds = std::mem::take(&mut task.args.holds);
         let stop = task.args.stop.clone();
         let begun = Begun::now(&task.args.delivery);
         let inner = self.inner.call(task);
@@ -215,7 +218,8 @@ where
             to.settler.send(begun.ended(Outcome::Done(None)));
             return Box::pin(async move {
                 let ended = inner.await;
-                to.slots.release(&job.queue, &job.kind, job.priority);
+                to.slots
+                    .release(&job.queue, &job.kind, job.priority, &holds);
                 ended.map(drop)
             });
         }
@@ -229,7 +233,8 @@ where
                 Err(e) => Outcome::failed(message_of(&e)),
             };
             let job = &begun.delivery.job;
-            to.slots.release(&job.queue, &job.kind, job.priority);
+            to.slots
+                .release(&job.queue, &job.kind, job.priority, &holds);
             to.settler.send(begun.ended(outcome));
             Ok(())
         })

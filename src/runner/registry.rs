@@ -1,6 +1,6 @@
-//! The catalogue made runnable: each kind with its handler and its breakers. Replaced whole on reload.
+//! The catalogue made runnable: each kind with its handler and its operations. Replaced whole on reload.
 
-use super::breakers::{BreakerCell, Breakers};
+use super::operations::{Operation, Operations};
 use crate::catalog::{Catalog, JobSpec, Problem};
 use crate::handlers::{Deps, Handler, Handlers};
 use std::collections::HashMap;
@@ -12,8 +12,8 @@ pub struct Kind {
     pub spec: Arc<JobSpec>,
     /// What runs it.
     pub handler: Arc<dyn Handler>,
-    /// The breakers its runs pass.
-    pub breakers: Vec<Arc<BreakerCell>>,
+    /// What its runs do to resources: they pass each of these.
+    pub operations: Vec<Arc<Operation>>,
 }
 
 /// All kinds.
@@ -32,7 +32,7 @@ impl Registry {
         catalog: Catalog,
         handlers: &Handlers,
         deps: &Deps,
-        breakers: &Breakers,
+        operations: &Operations,
     ) -> Result<Self, Vec<Problem>> {
         let mut kinds = HashMap::new();
         let mut problems = Vec::new();
@@ -42,7 +42,7 @@ impl Registry {
                     let kind = Kind {
                         spec: Arc::clone(spec),
                         handler,
-                        breakers: breakers.of(&spec.handler.as_str().into(), &spec.resources),
+                        operations: operations.of(&spec.handler.as_str().into(), &spec.resources),
                     };
                     kinds.insert(Arc::clone(&spec.kind), Arc::new(kind));
                 }

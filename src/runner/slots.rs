@@ -1,10 +1,11 @@
-//! Concurrency limits: how many jobs may run at once in this daemon, in a queue, of a kind.
+//! Concurrency limits: how many jobs may run at once in this daemon, in a queue, of a kind, of a class, of an operation.
 //!
 //! Slots are taken before a claim and what the claim did not use is given back, so that no limit is ever passed.
 
 use crate::job::Priority;
 use parking_lot::Mutex;
 use std::collections::HashMap;
+use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::Notify;
@@ -24,6 +25,45 @@ struct Used {
     queues: HashMap<Arc<str>, usize>,
     kinds: HashMap<Arc<str>, usize>,
     classes: [usize; 5],
+    /// By the number of the operation.
+    operations: Vec<UsedBy>,
+}
+
+/// The jobs of one operation.
+#[derive(Debug, Clone, Copy, Default)]
+struct UsedBy {
+    all: usize,
+    critical: usize,
+}
+
+/// How many jobs of one operation may run at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OperationLimit {
+    /// The operation, by its number.
+    pub operation: usize,
+    /// The limit, all kinds and queues together.
+    pub limit: usize,
+    /// Whether a critical job may go one beyond it when none runs: others can't shut it out.
+    pub floor: bool,
+}
+
+/// The limits of all operations of a kind. Nothing for a kind without any: such jobs cost nothing here.
+#[derive(Debug, Clone, Default)]
+pub struct OperationLimits(Option<Arc<[OperationLimit]>>);
+
+impl FromIterator<OperationLimit> for OperationLimits {
+    fn from_iter<T: IntoIterator<Item = OperationLimit>>(limits: T) -> Self {
+        let limits: Arc<[OperationLimit]> = limits.into_iter().collect();
+        Self((!limits.is_empty()).then_some(limits))
+    }
+}
+
+impl Deref for OperationLimits {
+    type Target = [OperationLimit];
+
+    fn deref(&self) -> &[OperationLimit] {
+        self.0.as_deref().unwrap_or_default()
+    }
 }
 
 /// What one flow asks for.
@@ -37,8 +77,10 @@ pub struct Ask {
     pub kind_limit: usize,
     /// How many of that class may run at once, by the gate.
     pub class_limit: usize,
-    /// How many more may be taken from this flow, by its breaker.
+    /// How many more may be taken from this flow, if it takes turns with others.
     pub flow_limit: usize,
+    /// How many of its operations may run at once.
+    pub operations: OperationLimits,
 }
 
 /// Slots taken for a claim.
@@ -102,15 +144,11 @@ impl Slots {
     /// Whether a claim from that flow could bring anything, as far as its own limits go.
     #[must_use]
     pub fn has_room(&self, ask: &Ask) -> bool {
-        let used = self.used.lock();
-        let of_kind = used.kinds.get(&ask.kind).copied().unwrap_or(0);
-        ask.flow_limit > 0
-            && ask.kind_limit > of_kind
-            && ask.class_limit > used.classes[ask.class.index()]
+        self.used.lock().room(ask) > 0
     }
 
     /// Takes slots for a claim of at most `most` jobs of `queue`, whose own limit is `queue_limit`. The flows are served
-    /// in the order given: what one is allowed, a later one of the same kind or class is not.
+    /// in the order given: what one is allowed, a later one of the same kind, class or operation is not.
     #[must_use]
     pub fn reserve(
         &self,
@@ -127,14 +165,10 @@ impl Slots {
         let mut allowances = Vec::with_capacity(asks.len());
         let mut granted = 0;
         for ask in asks {
-            let of_kind = used.kinds.get(&ask.kind).copied().unwrap_or(0);
-            let of_class = used.classes[ask.class.index()];
-            let allowance = limit
-                .min(ask.kind_limit.saturating_sub(of_kind))
-                .min(ask.class_limit.saturating_sub(of_class))
-                .min(ask.flow_limit);
+            let allowance = limit.min(used.room(ask));
             used.add_kind(&ask.kind, allowance);
             used.classes[ask.class.index()] += allowance;
+            used.add_operations(&ask.operations, ask.class, allowance);
             granted += allowance;
             allowances.push(allowance);
         }
@@ -160,6 +194,7 @@ impl Slots {
                 let unused = allowed.saturating_sub(*taken);
                 used.sub_kind(&ask.kind, unused);
                 used.sub_class(ask.class, unused);
+                used.sub_operations(&ask.operations, ask.class, unused);
                 returned |= unused > 0;
             }
             used.sub_queue(queue, reserved.limit.saturating_sub(brought));
@@ -170,18 +205,26 @@ impl Slots {
         }
     }
 
-    /// Gives back the slot of a job that ended.
-    pub fn release(&self, queue: &Arc<str>, kind: &Arc<str>, class: Priority) {
+    /// Gives back the slot of a job that ended; `operations` are those it was asked for with.
+    pub fn release(
+        &self,
+        queue: &Arc<str>,
+        kind: &Arc<str>,
+        class: Priority,
+        operations: &[OperationLimit],
+    ) {
         {
             let mut used = self.used.lock();
             used.sub_kind(kind, 1);
             used.sub_class(class, 1);
+            used.sub_operations(operations, class, 1);
             used.sub_queue(queue, 1);
         }
         self.wake();
     }
 
-    fn wake(&self) {
+    /// Tells everyone who waits for slots to look again: some came free, or a limit rose.
+    pub fn wake(&self) {
         for waiter in self.waiters.lock().iter() {
             waiter.notify_one();
         }
@@ -189,6 +232,50 @@ impl Slots {
 }
 
 impl Used {
+    /// How many more jobs that ask may bring, as far as its own limits go.
+    fn room(&self, ask: &Ask) -> usize {
+        let of_kind = self.kinds.get(&ask.kind).copied().unwrap_or(0);
+        let of_class = self.classes[ask.class.index()];
+        let own = ask
+            .kind_limit
+            .saturating_sub(of_kind)
+            .min(ask.class_limit.saturating_sub(of_class))
+            .min(ask.flow_limit);
+        let each = ask.operations.iter();
+        each.map(|of| self.room_of(of, ask.class))
+            .fold(own, usize::min)
+    }
+
+    fn room_of(&self, of: &OperationLimit, class: Priority) -> usize {
+        let used = self.operations.get(of.operation).copied();
+        let used = used.unwrap_or_default();
+        let floor = of.floor && class == Priority::Critical && used.critical == 0;
+        of.limit.saturating_sub(used.all).max(floor.into())
+    }
+
+    fn add_operations(&mut self, operations: &[OperationLimit], class: Priority, n: usize) {
+        for of in operations {
+            if self.operations.len() <= of.operation {
+                self.operations
+                    .resize_with(of.operation + 1, UsedBy::default);
+            }
+            let used = &mut self.operations[of.operation];
+            used.all += n;
+            used.critical += if class == Priority::Critical { n } else { 0 };
+        }
+    }
+
+    fn sub_operations(&mut self, operations: &[OperationLimit], class: Priority, n: usize) {
+        for of in operations {
+            if let Some(used) = self.operations.get_mut(of.operation) {
+                used.all = used.all.saturating_sub(n);
+                if class == Priority::Critical {
+                    used.critical = used.critical.saturating_sub(n);
+                }
+            }
+        }
+    }
+
     fn add_kind(&mut self, kind: &Arc<str>, n: usize) {
         if n > 0 {
             *self.kinds.entry(Arc::clone(kind)).or_default() += n;
@@ -227,6 +314,26 @@ mod tests {
             kind_limit,
             class_limit,
             flow_limit: FREE,
+            operations: OperationLimits::default(),
+        }
+    }
+
+    fn of(limits: &[(usize, usize)], ask: Ask) -> Ask {
+        let limit = |&(operation, limit): &(usize, usize)| OperationLimit {
+            operation,
+            limit,
+            floor: true,
+        };
+        Ask {
+            operations: limits.iter().map(limit).collect(),
+            ..ask
+        }
+    }
+
+    fn critical(ask: Ask) -> Ask {
+        Ask {
+            class: Priority::Critical,
+            ..ask
         }
     }
 
@@ -242,7 +349,7 @@ mod tests {
         let got = slots.reserve(&queue, 8, 100, &asks);
         assert_eq!((got.limit, got.allowances.as_slice()), (4, &[0, 4][..]));
         slots.settle_claim(&queue, &got, &asks, &[0, 0]);
-        slots.release(&queue, &asks[0].kind, Priority::Normal);
+        slots.release(&queue, &asks[0].kind, Priority::Normal, &[]);
         assert_eq!(slots.reserve(&queue, 8, 1, &asks).allowances, [1, 1]);
     }
 
@@ -278,5 +385,64 @@ mod tests {
         assert_eq!(slots.reserve(&"q".into(), 4, FREE, &asks).limit, 4);
         assert_eq!(slots.reserve(&"r".into(), 4, FREE, &asks).limit, 1);
         assert_eq!(slots.reserve(&"s".into(), 4, FREE, &asks).limit, 0);
+    }
+
+    #[test]
+    fn kinds_flows_and_queues_share_an_operation_and_a_kind_keeps_to_each_of_its_own() {
+        let slots = Slots::new(100);
+        let (q, r): (Arc<str>, Arc<str>) = ("q".into(), "r".into());
+        let one = of(&[(0, 4)], ask("a", FREE, FREE));
+        let two = of(&[(0, 4), (3, 2)], ask("b", FREE, FREE));
+        let asks = [two.clone(), one.clone(), one.clone()];
+        let got = slots.reserve(&q, FREE, FREE, &asks);
+        assert_eq!(got.allowances, [2, 2, 0]);
+        assert!(!slots.has_room(&one) && !slots.has_room(&two));
+        assert_eq!(slots.reserve(&r, FREE, FREE, &asks).limit, 0);
+        slots.settle_claim(&q, &got, &asks, &[2, 1, 0]);
+        let got = slots.reserve(&r, FREE, FREE, &asks);
+        assert_eq!(
+            got.allowances,
+            [0, 1, 0],
+            "b is at the limit of its other one"
+        );
+        slots.settle_claim(&r, &got, &asks, &[0, 0, 0]);
+        slots.release(&q, &two.kind, Priority::Normal, &two.operations);
+        let got = slots.reserve(&r, FREE, FREE, &asks);
+        assert_eq!(got.allowances, [1, 1, 0]);
+    }
+
+    #[test]
+    fn one_critical_job_goes_beyond_the_limit_of_its_operation_but_not_past_an_open_breaker() {
+        let slots = Slots::new(100);
+        let queue: Arc<str> = "q".into();
+        let bulk = of(&[(1, 2)], ask("a", FREE, FREE));
+        let urgent = critical(bulk.clone());
+        let got = slots.reserve(&queue, FREE, FREE, std::slice::from_ref(&bulk));
+        assert_eq!(got.allowances, [2]);
+        let asks = [urgent.clone(), urgent.clone()];
+        let got = slots.reserve(&queue, FREE, FREE, &asks);
+        assert_eq!(got.allowances, [1, 0]);
+        slots.release(&queue, &urgent.kind, urgent.class, &urgent.operations);
+        let shut = OperationLimit {
+            floor: false,
+            ..urgent.operations[0]
+        };
+        let refused = Ask {
+            operations: [shut].into_iter().collect(),
+            ..urgent.clone()
+        };
+        assert!(slots.has_room(&urgent) && !slots.has_room(&refused));
+    }
+
+    #[tokio::test]
+    async fn who_waits_is_woken_by_a_limit_that_rose() {
+        let slots = Slots::new(10);
+        let waiter = slots.waiter();
+        // Before anybody waits: the wake-up is kept.
+        slots.wake();
+        let deadline = std::time::Duration::from_secs(5);
+        tokio::time::timeout(deadline, waiter.notified())
+            .await
+            .expect("woken");
     }
 }

@@ -5,7 +5,7 @@ use crate::config::GateMode;
 use crate::health::{HealthView, slots_for};
 use crate::job::Priority;
 use crate::policy::gate::{Orders, share};
-use crate::runner::breakers::Breakers;
+use crate::runner::operations::Operations;
 use crate::runner::slots::Slots;
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
@@ -57,8 +57,8 @@ pub struct Teller {
     pub view: watch::Receiver<Arc<HealthView>>,
     /// Orders that hold.
     pub orders: watch::Receiver<Arc<Orders>>,
-    /// The breakers.
-    pub breakers: Arc<Breakers>,
+    /// The operations with their breakers.
+    pub operations: Arc<Operations>,
     /// The slots.
     pub slots: Arc<Slots>,
     /// Whether health decides what is claimed.
@@ -73,7 +73,7 @@ impl Teller {
     pub fn health(&self) -> Value {
         let view = Arc::clone(&self.view.borrow());
         let mut health = view.to_json();
-        let each = self.breakers.snapshots();
+        let each = self.operations.snapshots();
         let each = each.into_iter().map(|(handler, resource, snapshot)| {
             json!({"handler": handler, "resource": resource, "breaker": snapshot})
         });

@@ -141,7 +141,7 @@ impl Board {
         for class in Priority::ALL {
             self.metrics.gate_limit(class.as_str(), share(class, state));
         }
-        for (handler, resource, snapshot) in self.teller.breakers.snapshots() {
+        for (handler, resource, snapshot) in self.teller.operations.snapshots() {
             let state = snapshot.state.as_str();
             self.metrics.breaker_state(&handler, &resource, state);
         }

@@ -56,7 +56,7 @@ impl Feeder {
         let slots = &context.shared.slots;
         slots.settle_claim(&context.queue.name, &reserved, &asks, &taken);
         let came = match answer {
-            Ok(claimed) => Ok(self.take_in(incarnation, &allowed, claimed).await),
+            Ok(claimed) => Ok(self.take_in(incarnation, &allowed, &asks, claimed).await),
             Err(e) => Err(e),
         };
         // Only now may the sweep take entries of this claim that we do not hold for lost.
@@ -110,7 +110,9 @@ impl Feeder {
         let with_ask = |flow: Flow| {
             let mut ask = asks.get(&flow)?.clone();
             if asks.registry.get(&flow.kind)?.spec.fair {
-                let room = free.min(ask.kind_limit).min(ask.class_limit);
+                let limits = ask.operations.iter().map(|of| of.limit);
+                let room = limits.fold(free.min(ask.kind_limit), usize::min);
+                let room = room.min(ask.class_limit);
                 let share = if left_out { 1 } else { (room / others).max(1) };
                 ask.flow_limit = ask.flow_limit.min(share);
             }
@@ -119,7 +121,7 @@ impl Feeder {
         flows.into_iter().filter_map(with_ask).collect()
     }
 
-    /// What may be asked for from a flow; none if its kind is not known here, or paused, or its limit, gate or breakers
+    /// What may be asked for from a flow; none if its kind is not known here, or paused, or its limit, gate or operations
     /// close it.
     fn ask(&self, registry: &Registry, control: &Control, flow: &Flow) -> Option<Ask> {
         let shared = &self.context.shared;
@@ -134,7 +136,8 @@ impl Feeder {
             class: flow.priority,
             kind_limit: per_daemon.unwrap_or(usize::MAX),
             class_limit: (shared.gate)(&kind.spec, flow.priority, slots),
-            flow_limit: shared.breakers.outlook(&kind.breakers, slots),
+            flow_limit: usize::MAX,
+            operations: shared.operations.limits(&kind.operations),
         };
         shared.slots.has_room(&ask).then_some(ask)
     }
@@ -173,6 +176,7 @@ impl Feeder {
         &mut self,
         incarnation: &Arc<str>,
         allowed: &[FlowAllowance],
+        asks: &[Ask],
         claimed: Claimed,
     ) -> bool {
         self.redis_clock.set(claimed.now_ms);
@@ -198,14 +202,17 @@ impl Feeder {
         let came = !claimed.jobs.is_empty() || claimed.dropped > 0 || (closed && others);
         let mut runs = Vec::with_capacity(claimed.jobs.len());
         for raw in claimed.jobs {
-            let Some(flow) = allowed.get(raw.flow).map(|f| &f.flow) else {
+            let (Some(FlowAllowance { flow, .. }), Some(ask)) =
+                (allowed.get(raw.flow), asks.get(raw.flow))
+            else {
                 continue;
             };
-            match self.open(&raw, flow, claimed.now_ms) {
+            match self.open(&raw, flow, &ask.operations, claimed.now_ms) {
                 Ok(run) => runs.push(run),
                 Err(settlement) => {
                     let slots = &self.context.shared.slots;
-                    slots.release(&self.context.queue.name, &flow.kind, flow.priority);
+                    let queue = &self.context.queue.name;
+                    slots.release(queue, &flow.kind, flow.priority, &ask.operations);
                     self.settler.send(Ended::Unrun {
                         settlement: *settlement,
                         kind: Arc::clone(&flow.kind),
@@ -228,10 +235,18 @@ impl Feeder {
 
     /// Hands back what was claimed too late to be run here.
     fn turn_back(&self, runs: Vec<Run>) {
-        for Run { delivery, .. } in runs {
+        for run in runs {
+            let Run {
+                delivery,
+                passage,
+                holds,
+                ..
+            } = run;
+            // Permits before slots: who finds a slot free is let through.
+            drop(passage);
             let job = &delivery.job;
             let slots = &self.context.shared.slots;
-            slots.release(&job.queue, &job.kind, job.priority);
+            slots.release(&job.queue, &job.kind, job.priority, &holds);
             let ending = Ending::HandedBack {
                 flow: delivery.flow.clone(),
                 history: None,

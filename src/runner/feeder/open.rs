@@ -7,6 +7,7 @@ use crate::queue::settle::{Ending, Record};
 use crate::queue::{Delivery, Flow, Settlement};
 use crate::runner::inflight::SuspectTurn;
 use crate::runner::pipeline::Run;
+use crate::runner::slots::OperationLimits;
 use crate::runner::stop::Stop;
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,6 +25,7 @@ impl Feeder {
         &self,
         raw: &RawDelivery,
         flow: &Flow,
+        holds: &OperationLimits,
         now_ms: u64,
     ) -> Result<Run, Box<Settlement>> {
         let token: Arc<str> = raw.token.as_str().into();
@@ -34,7 +36,8 @@ impl Feeder {
             inflight.hold(id, Arc::clone(&token), stop.clone(), turn);
         };
         hold(None);
-        let (run, turn) = self.prepare(raw, flow, now_ms, &stop).map_err(|ending| {
+        let prepared = self.prepare(raw, flow, holds, now_ms, &stop);
+        let (run, turn) = prepared.map_err(|ending| {
             Box::new(Settlement {
                 id: raw.id.as_str().into(),
                 token: Arc::clone(&token),
@@ -58,6 +61,7 @@ impl Feeder {
         &self,
         raw: &RawDelivery,
         flow: &Flow,
+        holds: &OperationLimits,
         now_ms: u64,
         stop: &Stop,
     ) -> Result<(Run, Option<SuspectTurn>), Ending> {
@@ -83,10 +87,10 @@ impl Feeder {
             } else {
                 None
             };
-        let passage = if kind.breakers.is_empty() {
+        let passage = if kind.operations.is_empty() {
             None
         } else {
-            let passed = context.shared.breakers.pass(&kind.breakers);
+            let passed = context.shared.operations.pass(&kind.operations);
             Some(passed.ok_or_else(|| Ending::HandedBack {
                 flow: flow.clone(),
                 history: None,
@@ -99,6 +103,7 @@ impl Feeder {
             stop: stop.clone(),
             told: Arc::clone(&context.told),
             passage,
+            holds: holds.clone(),
         };
         Ok((run, turn))
     }

@@ -172,6 +172,41 @@ async fn an_order_ends_by_itself_and_that_is_on_record_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_breaker_is_held_open_until_it_is_released_or_its_time_is_over() {
+    let site = Site::new(QUICK, &[BULK, FREE]);
+    let daemon = site.start("a");
+    let state = |page: &Value| page["breakers"][0]["breaker"]["state"].clone();
+    all_show(&site, "it is closed", 1, |page| state(page) == "closed").await;
+    let forced = ["gate", "force", "exec@other:thing", "open"];
+    json_at(&site, &forced).ok();
+    all_show(&site, "it is open", 1, |page| state(page) == "open").await;
+    pushed(&site, "app.bulk", 2).await;
+    pushed(&site, "app.free", 5).await;
+    site.wait_for_stat("completed", 5, DEADLINE).await;
+    let why = json_at(&site, &["explain", "app.bulk-0"]).ok();
+    assert_eq!(codes(&why)[0], "breaker", "{why}");
+    json_at(&site, &["gate", "release", "exec@other:thing"]).ok();
+    site.wait_for_stat("completed", 7, DEADLINE).await;
+    let resets = daemon.events("breaker").len();
+    assert_eq!(resets, 2, "opened by order, closed by order");
+
+    json_at(&site, &[&forced[..], &["--for", "1s"]].concat()).ok();
+    wait_until("it is open again", DEADLINE, || {
+        std::future::ready(daemon.events("breaker").len() == 3)
+    })
+    .await;
+    let entry = r#"{"kind":"app.bulk","id":"tried"}"#.to_owned();
+    site.push(&[entry]).await;
+    site.wait_for_stat("completed", 8, DEADLINE).await;
+    let last = daemon.events("breaker");
+    assert_eq!(
+        (&last[3]["to"], &last[4]["to"]),
+        (&json!("half_open"), &json!("ramping")),
+        "tried like any other"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_probe_that_lies_is_overruled() {
     let lie = "[[probe]]\nname = \"lie\"\nresource = \"other:thing\"\ncommand = [\"/bin/echo\", \"100\"]\nlo = 1\nhi = 10\n";
     let site = Site::new(&format!("{QUICK}{lie}"), &[BULK]);

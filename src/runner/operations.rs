@@ -1,0 +1,295 @@
+//! The operations of this daemon: what a handler kind does to a resource, each with its breaker. Kept over reloads.
+//!
+//! Owns: which operations there are, how many calls of each may run by what its breaker says, and who hears of changes.
+//! The slots themselves are counted in [`super::slots`]. Must not know where evidence of others or orders come from:
+//! whoever has them changes a breaker by [`Operations::adjust`].
+
+mod passage;
+
+pub use passage::Passage;
+
+use super::slots::{OperationLimit, OperationLimits, Slots};
+use crate::clock::Epoch;
+use crate::config::{BreakerConfig as Settings, Switch};
+use crate::policy::breaker::{
+    Breaker, BreakerConfig, Mode, Outlook, Permit, Snapshot, State, Transition, Verdict,
+};
+use parking_lot::Mutex;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How long a trial may take before another one is let through in its place.
+const TRIAL_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// All operations, by handler and resource.
+pub struct Operations {
+    settings: Settings,
+    epoch: Epoch,
+    slots: Arc<Slots>,
+    known: Mutex<Known>,
+    tell: Tell,
+}
+
+/// By handler and resource.
+type Known = BTreeMap<(Arc<str>, Arc<str>), Arc<Operation>>;
+
+/// Hears of every change of a breaker's state.
+type Tell = Box<dyn Fn(&Operation, &Transition) + Send + Sync>;
+
+/// A handler kind on a resource.
+pub struct Operation {
+    /// The handler kind whose calls it is.
+    pub handler: Arc<str>,
+    /// The dependency they touch.
+    pub resource: Arc<str>,
+    /// Its place among the slots; they are numbered as they are made.
+    index: usize,
+    inner: Mutex<Inner>,
+}
+
+struct Inner {
+    breaker: Breaker,
+    /// Calls that were let through and have not ended.
+    running: usize,
+    /// How often the breaker opened.
+    openings: u64,
+    /// Of the calls that run, those from before it last opened.
+    outlasted: usize,
+    /// The limit there was when it opened, which the way back is a share of.
+    limit_before: usize,
+}
+
+/// A call that was let through, as its operation knows it.
+struct Admitted {
+    epoch: u64,
+    permit: Option<Permit>,
+    openings: u64,
+}
+
+impl Operations {
+    /// No operation yet; `tell` hears of every change of a breaker's state.
+    pub fn new(
+        settings: Settings,
+        epoch: Epoch,
+        slots: Arc<Slots>,
+        tell: impl Fn(&Operation, &Transition) + Send + Sync + 'static,
+    ) -> Self {
+        Self {
+            settings,
+            epoch,
+            slots,
+            known: Mutex::default(),
+            tell: Box::new(tell),
+        }
+    }
+
+    /// The operations of a handler that touches `resources`, made on first use; none if nothing limits them.
+    pub fn of(&self, handler: &Arc<str>, resources: &[Arc<str>]) -> Vec<Arc<Operation>> {
+        if self.settings.mode == Switch::Off {
+            return Vec::new();
+        }
+        let mut known = self.known.lock();
+        let get = |resource: &Arc<str>| {
+            let index = known.len();
+            let key = (Arc::clone(handler), Arc::clone(resource));
+            let made = || Arc::new(self.made(handler, resource, index));
+            Arc::clone(known.entry(key).or_insert_with(made))
+        };
+        resources.iter().map(get).collect()
+    }
+
+    fn made(&self, handler: &Arc<str>, resource: &Arc<str>, index: usize) -> Operation {
+        let mut breaker = Breaker::new(BreakerConfig {
+            cool_down: self.settings.open,
+            max_cool_down: self.settings.open_max,
+            trial_timeout: TRIAL_TIMEOUT,
+        });
+        breaker.set_mode(self.epoch.now_ms(), Mode::On);
+        Operation {
+            handler: Arc::clone(handler),
+            resource: Arc::clone(resource),
+            index,
+            inner: Mutex::new(Inner {
+                breaker,
+                running: 0,
+                openings: 0,
+                outlasted: 0,
+                limit_before: self.slots.total(),
+            }),
+        }
+    }
+
+    /// Every operation there is, in the order of handlers and resources.
+    #[must_use]
+    pub fn each(&self) -> Vec<Arc<Operation>> {
+        self.known.lock().values().map(Arc::clone).collect()
+    }
+
+    /// One operation; none if no definition needed it yet.
+    #[must_use]
+    pub fn get(&self, handler: &str, resource: &str) -> Option<Arc<Operation>> {
+        self.known
+            .lock()
+            .get(&(handler.into(), resource.into()))
+            .map(Arc::clone)
+    }
+
+    /// How many calls of each operation of a kind may run now, and whether a critical one may go beyond.
+    #[must_use]
+    pub fn limits(&self, operations: &[Arc<Operation>]) -> OperationLimits {
+        let now = self.epoch.now_ms();
+        let slots = self.slots.total();
+        operations
+            .iter()
+            .map(|operation| operation.inner.lock().limit(now, slots).of(operation.index))
+            .collect()
+    }
+
+    /// Asks all of a kind's operations to let one call through; none if one refuses.
+    pub fn pass(self: &Arc<Self>, operations: &[Arc<Operation>]) -> Option<Passage> {
+        let mut passage = Passage::new(self, operations.len());
+        for operation in operations {
+            let (admitted, change) = operation.inner.lock().admit(self.epoch.now_ms());
+            self.report(operation, change);
+            passage.add(operation, admitted?);
+        }
+        Some(passage)
+    }
+
+    /// Changes a breaker from outside (an order, the evidence of others): `change` is handed the breaker and the time of
+    /// its clock. What it did is told as any other transition, and who waits for slots looks again.
+    pub fn adjust(
+        &self,
+        operation: &Operation,
+        change: impl FnOnce(&mut Breaker, u64) -> Option<Transition>,
+    ) {
+        let now = self.epoch.now_ms();
+        let transition = {
+            let mut inner = operation.inner.lock();
+            let before = inner.share(self.slots.total());
+            let transition = change(&mut inner.breaker, now);
+            inner.note(transition, before);
+            transition
+        };
+        self.report(operation, transition);
+        self.slots.wake();
+    }
+
+    /// Holds a breaker open for `ttl`, whatever the evidence.
+    pub fn force_open(&self, operation: &Operation, ttl: Duration) {
+        self.adjust(operation, |breaker, now| Some(breaker.force_open(now, ttl)));
+    }
+
+    /// Sets how far a breaker is heeded, and closes it.
+    pub fn set_mode(&self, operation: &Operation, mode: Mode) {
+        self.adjust(operation, |breaker, now| breaker.set_mode(now, mode));
+    }
+
+    /// Every breaker as it stands, for reports.
+    #[must_use]
+    pub fn snapshots(&self) -> Vec<(Arc<str>, Arc<str>, Snapshot)> {
+        let now = self.epoch.now_ms();
+        let snapshot = |operation: Arc<Operation>| {
+            let breaker = operation.inner.lock().breaker.snapshot(now);
+            let (handler, resource) = (&operation.handler, &operation.resource);
+            (Arc::clone(handler), Arc::clone(resource), breaker)
+        };
+        self.each().into_iter().map(snapshot).collect()
+    }
+
+    fn report(&self, operation: &Operation, change: Option<Transition>) {
+        if let Some(change) = change {
+            (self.tell)(operation, &change);
+        }
+    }
+}
+
+/// How many calls may run, by what an operation knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Limit {
+    calls: usize,
+    /// Whether the breaker lets any number through, so that a critical call may go one beyond.
+    floor: bool,
+}
+
+impl Limit {
+    const fn of(self, operation: usize) -> OperationLimit {
+        OperationLimit {
+            operation,
+            limit: self.calls,
+            floor: self.floor,
+        }
+    }
+}
+
+impl Inner {
+    fn limit(&self, now_ms: u64, slots: usize) -> Limit {
+        let (calls, floor) = match self.breaker.peek(now_ms) {
+            Outlook::Allow { limit: None } => (slots, true),
+            // What hung when it opened may hang on. The way back is for calls that were let through since.
+            Outlook::Allow { limit: Some(share) } => (
+                self.outlasted + share_of(self.limit_before.min(slots), share),
+                true,
+            ),
+            // Slots taken for a claim whose jobs did not come here yet are none that run: there is one trial.
+            Outlook::Trial => (self.running + 1, false),
+            Outlook::Refuse { .. } => (0, false),
+        };
+        Limit { calls, floor }
+    }
+
+    /// The limit that a way back is a share of, should the breaker open now.
+    fn share(&self, slots: usize) -> usize {
+        match self.breaker.state(0) {
+            State::Closed => slots,
+            State::Open | State::HalfOpen | State::Ramping => self.limit_before,
+        }
+    }
+
+    fn admit(&mut self, now_ms: u64) -> (Option<Admitted>, Option<Transition>) {
+        let (verdict, change) = self.breaker.admit(now_ms);
+        let (epoch, permit) = match verdict {
+            Verdict::Allow { epoch, .. } => (epoch, None),
+            Verdict::Trial(permit) => (permit.epoch, Some(permit)),
+            Verdict::Refuse { .. } => return (None, change),
+        };
+        self.running += 1;
+        let admitted = Admitted {
+            epoch,
+            permit,
+            openings: self.openings,
+        };
+        (Some(admitted), change)
+    }
+
+    /// A call that was let through is over.
+    fn left(&mut self, call: &Admitted) {
+        self.running = self.running.saturating_sub(1);
+        if call.openings != self.openings {
+            self.outlasted = self.outlasted.saturating_sub(1);
+        }
+    }
+
+    /// Takes note of what the breaker did; `before` is the limit there was.
+    fn note(&mut self, change: Option<Transition>, before: usize) {
+        if change.is_some_and(|change| change.to == State::Open) {
+            self.openings += 1;
+            self.outlasted = self.running;
+            self.limit_before = before;
+        }
+    }
+}
+
+/// At least one call.
+#[allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::cast_precision_loss
+)] // a share of a count
+fn share_of(limit: usize, share: f64) -> usize {
+    ((limit as f64 * share) as usize).max(1)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,146 @@
+use super::*;
+use crate::job::{Failure, Outcome, Priority};
+use crate::runner::slots::Ask;
+
+const SLOTS: usize = 100;
+const TIMEOUT: Duration = Duration::from_secs(60);
+
+struct Bed {
+    operations: Arc<Operations>,
+    slots: Arc<Slots>,
+    http: Vec<Arc<Operation>>,
+    told: Arc<Mutex<Vec<State>>>,
+}
+
+/// One operation, whose breaker tries again as soon as it is open.
+fn bed() -> Bed {
+    let settings = Settings {
+        mode: Switch::On,
+        slow_call: Duration::from_secs(30),
+        open: Duration::ZERO,
+        open_max: Duration::ZERO,
+    };
+    let slots = Arc::new(Slots::new(SLOTS));
+    let told: Arc<Mutex<Vec<State>>> = Arc::default();
+    let hears = Arc::clone(&told);
+    let operations = Arc::new(Operations::new(
+        settings,
+        Epoch::start(),
+        Arc::clone(&slots),
+        move |_, change| hears.lock().push(change.to),
+    ));
+    let http = operations.of(&"http".into(), &["http:a".into()]);
+    Bed {
+        operations,
+        slots,
+        http,
+        told,
+    }
+}
+
+impl Bed {
+    /// A claim of up to `most` jobs of one flow; how many it may bring.
+    fn claim(&self, most: usize) -> usize {
+        let ask = self.ask();
+        self.slots.reserve(&"q".into(), SLOTS, most, &[ask]).limit
+    }
+
+    fn ask(&self) -> Ask {
+        Ask {
+            kind: "k".into(),
+            class: Priority::Normal,
+            kind_limit: usize::MAX,
+            class_limit: usize::MAX,
+            flow_limit: usize::MAX,
+            operations: self.operations.limits(&self.http),
+        }
+    }
+
+    fn pass(&self) -> Option<Passage> {
+        self.operations.pass(&self.http)
+    }
+
+    fn end(&self, passage: Passage, outcome: &Outcome) {
+        passage.record(outcome, Duration::from_millis(5), TIMEOUT);
+        self.give_back();
+    }
+
+    fn give_back(&self) {
+        let ask = self.ask();
+        let operations = &ask.operations;
+        self.slots
+            .release(&"q".into(), &ask.kind, ask.class, operations);
+    }
+
+    /// Runs jobs that end like this until none may be claimed, or `most`.
+    fn run(&self, most: usize, outcome: &Outcome) -> usize {
+        let mut ran = 0;
+        while ran < most && self.claim(1) == 1 {
+            match self.pass() {
+                Some(passage) => self.end(passage, outcome),
+                None => self.give_back(),
+            }
+            ran += 1;
+        }
+        ran
+    }
+}
+
+fn refused() -> Outcome {
+    Outcome::Failed(Failure::new("nobody there").blaming("http:a", true))
+}
+
+#[test]
+fn ten_flows_claim_one_job_for_one_trial_even_while_others_hang() {
+    let bed = bed();
+    assert_eq!(bed.claim(3), 3);
+    let hung: Vec<_> = (0..3).filter_map(|_| bed.pass()).collect();
+    assert_eq!(hung.len(), 3);
+    assert_eq!(bed.run(4, &refused()), 4);
+    assert_eq!(*bed.told.lock(), [State::Open]);
+    let asks = vec![bed.ask(); 10];
+    let got = bed.slots.reserve(&"q".into(), SLOTS, SLOTS, &asks);
+    assert_eq!((got.limit, got.allowances[0]), (1, 1));
+    assert_eq!(bed.claim(1), 0, "claimed, though not let through yet");
+    let trial = bed.pass().expect("the trial");
+    assert_eq!(bed.claim(1), 0, "the trial runs");
+    assert!(bed.pass().is_none());
+    drop(trial);
+    bed.give_back();
+    assert_eq!(bed.claim(5), 1, "the permit came back");
+}
+
+#[test]
+fn the_way_back_is_a_share_of_the_limit_before_beside_what_hangs_on() {
+    let bed = bed();
+    bed.slots.set_total(200);
+    assert_eq!(bed.claim(3), 3);
+    let hung: Vec<_> = (0..3).filter_map(|_| bed.pass()).collect();
+    bed.run(4, &refused());
+    bed.slots.set_total(50);
+    // The trial, and five for each step of 1, 2, 4 and 8%.
+    assert_eq!(bed.run(1 + 4 * 5, &Outcome::Done(None)), 21);
+    let quarter = bed.claim(SLOTS);
+    assert_eq!(
+        quarter,
+        50 / 4,
+        "a quarter of what there is, the hung aside"
+    );
+    drop(hung);
+    let limits = bed.operations.limits(&bed.http);
+    assert_eq!(limits[0].limit, 50 / 4, "who hung is gone");
+}
+
+#[test]
+fn orders_change_a_breaker_are_told_and_wake_who_waits() {
+    let bed = bed();
+    let operation = bed.operations.get("http", "http:a").expect("it is there");
+    assert!(bed.operations.get("http", "http:b").is_none());
+    bed.operations
+        .force_open(&operation, Duration::from_secs(600));
+    assert_eq!(bed.operations.limits(&bed.http)[0].limit, 0);
+    assert!(bed.pass().is_none());
+    bed.operations.set_mode(&operation, Mode::On);
+    assert_eq!(bed.operations.limits(&bed.http)[0].limit, SLOTS);
+    assert_eq!(*bed.told.lock(), [State::Open, State::Closed]);
+}
