@@ -8,6 +8,7 @@ use crate::queue::{board, pages};
 use serde_json::Value;
 
 /// The gate as it stands in Redis.
+#[derive(Debug, Default)]
 pub(super) struct Fleet {
     /// What the daemons together told last; none if none did lately.
     pub(super) health: Option<Value>,
@@ -38,6 +39,11 @@ impl Fleet {
         })
     }
 
+    /// One resource of health.
+    pub(super) fn resource(&self, name: &str) -> Option<&Value> {
+        self.health.as_ref()?.get("resources")?.get(name)
+    }
+
     /// The entries of one list of health: `breakers`, `limiters` and their like.
     pub(super) fn each(&self, field: &str) -> impl Iterator<Item = &Value> {
         let list = self
@@ -56,5 +62,14 @@ impl Fleet {
         all.into_iter()
             .flatten()
             .map(|(name, value)| (name.as_str(), value))
+    }
+
+    /// With this health alone.
+    #[cfg(test)]
+    pub(super) fn of(health: Value) -> Self {
+        Self {
+            health: Some(health),
+            ..Self::default()
+        }
     }
 }

@@ -33,7 +33,7 @@ use crate::queue::pages::Desk;
 use crate::runner::slots::Slots;
 use crate::runner::{QueueContext, Registry, Runner, Shared};
 use crate::services::orders::Obedience;
-use crate::services::page::{Identity, Teller};
+use crate::services::page::{Identity, Teller, Turns};
 use crate::services::{auditor, bell, lag, publish, scheduler, server, upkeep};
 use crate::telemetry::events;
 use crate::telemetry::{Alert, Alerts, Metrics, Successes};
@@ -134,7 +134,9 @@ impl Daemon {
             health::monitor(&config, &conn, deps.database.as_ref(), alerts.clone())?;
         let monitor = monitor.obeying(orders.clone());
         let slots = Arc::new(Slots::new(config.daemon.concurrency));
-        let operations = Arc::new(operations(&config, &slots, alerts.clone()));
+        let turns = Arc::new(Turns::default());
+        let operations = operations(&config, &slots, Arc::clone(&turns), alerts.clone());
+        let operations = Arc::new(operations);
         let registry = Registry::build(catalog, &handlers, &deps, &operations)
             .map_err(|problems| DaemonError::definitions(&problems))?;
         let obedience = obey(&config, &conn, heard, &operations).await;
@@ -154,6 +156,7 @@ impl Daemon {
             view,
             orders,
             operations: Arc::clone(&shared.operations),
+            turns,
             slots: Arc::clone(&shared.slots),
             mode: config.gate.mode,
             queues: queues.iter().map(|c| Arc::clone(&c.queue.name)).collect(),

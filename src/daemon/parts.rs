@@ -12,6 +12,7 @@ use crate::queue::orders::OrderBook;
 use crate::runner::operations::Operations;
 use crate::runner::slots::Slots;
 use crate::services::orders::Obedience;
+use crate::services::page::Turns;
 use crate::services::{lag, stuck};
 use crate::telemetry::Alerts;
 use crate::telemetry::events::{self, BreakerChange};
@@ -101,13 +102,19 @@ pub(super) async fn obey(
     obedience
 }
 
-pub(super) fn operations(config: &Config, slots: &Arc<Slots>, alerts: Alerts) -> Operations {
+pub(super) fn operations(
+    config: &Config,
+    slots: &Arc<Slots>,
+    turns: Arc<Turns>,
+    alerts: Alerts,
+) -> Operations {
     Operations::new(
         config.breaker.clone(),
         Epoch::start(),
         Arc::clone(slots),
         move |operation, change| {
             let reason = change.reason.to_string();
+            turns.note(&operation.handler, &operation.resource, &reason);
             let alert = events::breaker(BreakerChange {
                 handler: &operation.handler,
                 resource: &operation.resource,

@@ -4,7 +4,7 @@
 
 use crate::job::Priority;
 use parking_lot::Mutex;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -131,6 +131,14 @@ impl Slots {
     #[must_use]
     pub fn busy_classes(&self) -> [usize; 5] {
         self.used.lock().classes
+    }
+
+    /// How many jobs of each kind run, of those of which some do.
+    #[must_use]
+    pub fn busy_kinds(&self) -> BTreeMap<Arc<str>, usize> {
+        let used = self.used.lock();
+        let busy = used.kinds.iter().filter(|(_, n)| **n > 0);
+        busy.map(|(kind, n)| (Arc::clone(kind), *n)).collect()
     }
 
     /// A signal that fires whenever slots come free.

@@ -100,19 +100,18 @@ fn worst_breaker(entries: &[(&Value, &Value)]) -> Value {
 
 /// The one with the least limit, with whose it is, and what all of them come to.
 fn tightest_limiter(entries: &[(&Value, &Value)]) -> Value {
-    let number = |entry: &Value, field: &str| entry["limiter"][field].as_u64().unwrap_or_default();
-    let sum = |field| {
-        entries
-            .iter()
-            .map(|(_, entry)| number(entry, field))
-            .sum::<u64>()
+    // What may run, all told; the limiter's own word where no more is said.
+    let limit = |entry: &Value| {
+        let told = entry["limit"].as_u64();
+        told.or(entry["limiter"]["limit"].as_u64())
+            .unwrap_or_default()
     };
-    let tightest = entries
-        .iter()
-        .min_by_key(|(_, entry)| number(entry, "limit"));
+    let inflight = |entry: &Value| entry["limiter"]["inflight"].as_u64().unwrap_or_default();
+    let sum = |of: &dyn Fn(&Value) -> u64| entries.iter().map(|(_, entry)| of(entry)).sum::<u64>();
+    let tightest = entries.iter().min_by_key(|(_, entry)| limit(entry));
     let mut told = whose(tightest);
     told["daemons"] = entries.len().into();
-    told["all"] = json!({"limit": sum("limit"), "inflight": sum("inflight")});
+    told["all"] = json!({"limit": sum(&limit), "inflight": sum(&inflight)});
     told
 }
 

@@ -7,7 +7,9 @@ use crate::job::Priority;
 use crate::policy::gate::{Orders, share};
 use crate::runner::operations::Operations;
 use crate::runner::slots::Slots;
+use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio::sync::watch;
 
@@ -49,6 +51,34 @@ impl Default for Identity {
     }
 }
 
+/// When breakers last changed their states, and why.
+#[derive(Debug, Default)]
+pub struct Turns(Mutex<BTreeMap<(Arc<str>, Arc<str>), Turn>>);
+
+/// The last change of a breaker.
+#[derive(Debug, Clone)]
+struct Turn {
+    at_ms: u64,
+    reason: String,
+}
+
+impl Turns {
+    /// A breaker changed its state now.
+    pub fn note(&self, handler: &Arc<str>, resource: &Arc<str>, reason: &str) {
+        let turn = Turn {
+            at_ms: clock::unix_ms(),
+            reason: reason.to_owned(),
+        };
+        let key = (Arc::clone(handler), Arc::clone(resource));
+        self.0.lock().insert(key, turn);
+    }
+
+    fn of(&self, handler: &Arc<str>, resource: &Arc<str>) -> Option<Turn> {
+        let key = (Arc::clone(handler), Arc::clone(resource));
+        self.0.lock().get(&key).cloned()
+    }
+}
+
 /// Knows where everything is that a daemon tells of.
 pub struct Teller {
     /// Which daemon it is.
@@ -59,6 +89,8 @@ pub struct Teller {
     pub orders: watch::Receiver<Arc<Orders>>,
     /// The operations with their breakers.
     pub operations: Arc<Operations>,
+    /// When the breakers last changed.
+    pub turns: Arc<Turns>,
     /// The slots.
     pub slots: Arc<Slots>,
     /// Whether health decides what is claimed.
@@ -73,16 +105,26 @@ impl Teller {
     pub fn health(&self) -> Value {
         let view = Arc::clone(&self.view.borrow());
         let mut health = view.to_json();
-        let each = self.operations.snapshots();
-        let each = each.into_iter().map(|(handler, resource, snapshot)| {
-            json!({"handler": handler, "resource": resource, "breaker": snapshot})
-        });
-        health["breakers"] = each.collect();
+        health["breakers"] = self.breakers();
         health["orders"] = json!(**self.orders.borrow());
         health["mode"] = json!(self.mode);
         health["instance"] = self.identity.instance.as_str().into();
         health["published_at"] = clock::unix_ms().into();
         health
+    }
+
+    /// Each breaker, since when it is in its state and why, if it ever changed.
+    fn breakers(&self) -> Value {
+        let each = self.operations.snapshots().into_iter();
+        let told = each.map(|(handler, resource, snapshot)| {
+            let mut told = json!({"handler": handler, "resource": resource, "breaker": snapshot});
+            if let Some(turn) = self.turns.of(&handler, &resource) {
+                told["since"] = turn.at_ms.into();
+                told["because"] = turn.reason.into();
+            }
+            told
+        });
+        told.collect()
     }
 
     /// The page of this daemon: its health, and what concerns it alone.
@@ -96,6 +138,7 @@ impl Teller {
         health["queues"] = json!(self.queues);
         health["slots"] = json!({"total": self.slots.total(), "used": self.slots.busy()});
         health["classes"] = self.classes(&view);
+        health["kinds"] = json!(self.slots.busy_kinds());
         health
     }
 

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tidegate::queue::{connection, pages};
 
 /// Daemons that tell and hear often, and whom a busy machine does not make hold jobs back.
-const QUICK: &str = "[gate]\nsample = \"200ms\"\nhold = \"1s\"\nfailure_hold = \"0s\"\n[gate.limits]\nredis_rtt = [\"10s\", \"20s\"]\npsi_memory_some = [99.0, 100.0]\npsi_memory_full = [99.0, 100.0]\nmemory = [99.0, 100.0]\n[daemon]\npoll = \"100ms\"\n";
+pub const QUICK: &str = "[gate]\nsample = \"200ms\"\nhold = \"1s\"\nfailure_hold = \"0s\"\n[gate.limits]\nredis_rtt = [\"10s\", \"20s\"]\npsi_memory_some = [99.0, 100.0]\npsi_memory_full = [99.0, 100.0]\nmemory = [99.0, 100.0]\n[daemon]\npoll = \"100ms\"\n";
 /// A kind that shedding hits first, on a resource that nobody probes.
 const BULK: &str = "kind = \"app.bulk\"\nhandler = \"exec\"\npriority = \"bulk\"\nresources = [\"other:thing\"]\n[exec]\ncommand = [\"/bin/true\"]";
 const FREE: &str = "kind = \"app.free\"\nhandler = \"exec\"\n[exec]\ncommand = [\"/bin/true\"]";
@@ -17,7 +17,7 @@ fn shown(site: &Site) -> Value {
 }
 
 /// Waits until every one of so many daemons shows the condition on its page.
-async fn all_show(site: &Site, what: &str, daemons: usize, condition: impl Fn(&Value) -> bool) {
+pub async fn all_show(site: &Site, what: &str, daemons: usize, condition: impl Fn(&Value) -> bool) {
     let conn = connection::connect(&site.config.redis).await.unwrap();
     let prefix = &site.config.redis.prefix;
     wait_until(what, DEADLINE, || async {
