@@ -47,7 +47,8 @@ fn told(daemon: &Process) -> Vec<(String, String)> {
 }
 
 async fn pushed(site: &Site, kind: &str, jobs: usize) {
-    let entry = |n: usize| format!(r#"{{"kind":"{kind}","id":"{kind}-{n}"}}"#);
+    let name = kind.trim_start_matches("app.");
+    let entry = |n: usize| format!(r#"{{"kind":"{kind}","id":"{name}-{n}"}}"#);
     site.push(&(0..jobs).map(entry).collect::<Vec<_>>()).await;
 }
 
@@ -94,12 +95,12 @@ async fn every_daemon_obeys_an_order_until_it_is_released_and_so_does_one_that_c
     pushed(&site, "app.free", 20).await;
     site.wait_for_stat("completed", 20, DEADLINE).await;
     let queue = site.queue("default").await;
-    let held = queue.find("app.bulk-3").await.unwrap().unwrap();
+    let held = queue.find("bulk-3").await.unwrap().unwrap();
     assert_eq!((held.state.as_str(), held.history.attempts), ("pending", 0));
 
-    let why = json_at(&site, &["explain", "app.bulk-3"]).ok();
+    let why = json_at(&site, &["explain", "bulk-3"]).ok();
     assert_eq!(codes(&why)[0], "gate", "{why}");
-    let text = at(&site, &["explain", "app.bulk-3"]).out;
+    let text = at(&site, &["explain", "bulk-3"]).out;
     assert!(
         text.contains("they move") && text.contains("other:thing"),
         "{text}"
@@ -183,7 +184,7 @@ async fn a_breaker_is_held_open_until_it_is_released_or_its_time_is_over() {
     pushed(&site, "app.bulk", 2).await;
     pushed(&site, "app.free", 5).await;
     site.wait_for_stat("completed", 5, DEADLINE).await;
-    let why = json_at(&site, &["explain", "app.bulk-0"]).ok();
+    let why = json_at(&site, &["explain", "bulk-0"]).ok();
     assert_eq!(codes(&why)[0], "breaker", "{why}");
     json_at(&site, &["gate", "release", "exec@other:thing"]).ok();
     site.wait_for_stat("completed", 7, DEADLINE).await;
@@ -208,7 +209,7 @@ async fn a_breaker_is_held_open_until_it_is_released_or_its_time_is_over() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_probe_that_lies_is_overruled() {
-    let lie = "[[probe]]\nname = \"lie\"\nresource = \"other:thing\"\ncommand = [\"/bin/echo\", \"100\"]\nlo = 1\nhi = 10\n";
+    let lie = "[[probe]]\nname = \"lie\"\nresource = \"other:thing\"\ncommand = [\"/bin/echo\", \"100\"]\nlo = 1\nhi = 10\nevery = \"1s\"\ntimeout = \"900ms\"\n";
     let site = Site::new(&format!("{QUICK}{lie}"), &[BULK]);
     let _daemon = site.start("a");
     all_show(&site, "it is critical", 1, |page| {
@@ -217,7 +218,7 @@ async fn a_probe_that_lies_is_overruled() {
     .await;
     pushed(&site, "app.bulk", 3).await;
     site.wait_for_stat("admitted", 3, DEADLINE).await;
-    let why = json_at(&site, &["explain", "app.bulk-0"]).ok();
+    let why = json_at(&site, &["explain", "bulk-0"]).ok();
     let gate = &why["reasons"][0];
     assert_eq!(
         (&gate["code"], &gate["signal"], &gate["value"]),
