@@ -226,6 +226,10 @@ async fn a_probe_that_lies_is_overruled() {
     );
     json_at(&site, &["gate", "force", "other:thing", "ok"]).ok();
     site.wait_for_stat("completed", 3, DEADLINE).await;
+    all_show(&site, "it counts as well", 1, |page| {
+        thing(page)["state"] == "ok"
+    })
+    .await;
     let resource = &shown(&site)["resources"]["other:thing"];
     assert_eq!(
         (&resource["state"], &resource["forced"]["measured"]),
