@@ -53,7 +53,10 @@ impl Default for Identity {
 
 /// When breakers last changed their states, and why.
 #[derive(Debug, Default)]
-pub struct Turns(Mutex<BTreeMap<(Arc<str>, Arc<str>), Turn>>);
+pub struct Turns(Mutex<BTreeMap<Names, Turn>>);
+
+/// A handler and a resource.
+type Names = (Arc<str>, Arc<str>);
 
 /// The last change of a breaker.
 #[derive(Debug, Clone)]

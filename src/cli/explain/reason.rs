@@ -106,11 +106,6 @@ impl FromIterator<Reason> for Reasons {
 }
 
 impl Reasons {
-    /// The one that binds most; none if nothing does.
-    pub(super) fn first(&self) -> Option<&Reason> {
-        self.binding.first()
-    }
-
     /// Adds them to an answer for programs, as `reasons` and `limits`.
     pub(super) fn write(&self, to: &mut Value) {
         let list = |reasons: &[Reason]| reasons.iter().map(Reason::to_json).collect::<Value>();
@@ -161,7 +156,6 @@ mod tests {
         };
         assert_eq!(codes("reasons"), ["\"breaker\"", "\"gate\"", "\"ahead\""]);
         assert_eq!(codes("limits"), ["\"slots\""]);
-        assert_eq!(reasons.first().map(|r| r.code), Some("breaker"));
         assert!(reasons.text("-").contains("limits with room:\n  - slots"));
         assert_eq!(Reasons::default().text("none"), "  - none\n");
     }
