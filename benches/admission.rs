@@ -59,6 +59,7 @@ fn planning(c: &mut Criterion) {
                 flow,
                 priority: Priority::ALL[flow % 5],
                 ready_ms: (flow as u64 * 7_919) % 120_000,
+                ages: true,
             })
             .collect();
         group.bench_function(format!("{flows} flows"), |b| {

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use std::error::Error;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tidegate::embed::{
     Attempt, Client, Context, Daemon, Data, Job, JobError, Kind, Priority, TaskId,
 };
@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 struct Shop {
     mails: AtomicU64,
     orders: AtomicU64,
+    archived: AtomicU64,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -69,6 +70,24 @@ async fn ship(
     Ok(())
 }
 
+#[derive(Serialize, Deserialize)]
+struct Archive {
+    pages: u64,
+}
+
+/// Long work in pages. Between two of them the gate is asked: the job rests, or makes room and goes on later.
+async fn archive(all: Archive, ctx: Context, shop: Data<Arc<Shop>>) -> Result<(), JobError> {
+    // What an earlier delivery has done stays done.
+    let from = shop.archived.load(Ordering::Relaxed);
+    for page in from..all.pages {
+        let begun = Instant::now();
+        tokio::time::sleep(Duration::from_millis(1)).await; // move it
+        shop.archived.store(page + 1, Ordering::Relaxed);
+        ctx.pace(begun.elapsed()).await?;
+    }
+    Ok(())
+}
+
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     if let Ok(url) = std::env::var("TIDEGATE_REDIS__URL") {
@@ -80,7 +99,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     work(&redis.url()).await.map(|_| ())
 }
 
-/// Starts a daemon, gives it three jobs, waits for their ends and stops it. Answers how many mails and orders left.
+/// Starts a daemon, gives it four jobs, waits for their ends and stops it. Answers how many mails and orders left.
 pub async fn work(redis_url: &str) -> Result<(u64, u64), Box<dyn Error>> {
     let shop = Arc::new(Shop::default());
     // A program that does nothing else ends this with `.run()`, which serves signals too.
@@ -88,6 +107,7 @@ pub async fn work(redis_url: &str) -> Result<(u64, u64), Box<dyn Error>> {
         .redis_url(redis_url)
         .data(Arc::clone(&shop))
         .handler("mail.send", send_mail)
+        .kind(Kind::new("order.archive", archive).priority(Priority::Bulk))
         .kind(
             Kind::new("order.ship", ship)
                 .priority(Priority::High)
@@ -110,6 +130,7 @@ pub async fn work(redis_url: &str) -> Result<(u64, u64), Box<dyn Error>> {
                 to: "nobody".to_owned(),
             },
         ),
+        Job::new("order.archive", Archive { pages: 3 }),
         Job::new("order.ship", Order { number: 7 }).delay(Duration::from_millis(100)),
     ];
     let enqueued = client.enqueue_all(jobs).await?;

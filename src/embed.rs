@@ -5,7 +5,7 @@
 //!
 //! | parameter | what it is |
 //! |---|---|
-//! | [`Context`] | the delivery: job, cancel token, progress, fencing token, attempt |
+//! | [`Context`] | the delivery: job, cancel token, progress, fencing token, attempt, the pace the gate asks for |
 //! | [`Data<T>`](Data) | the value of that type given with [`Builder::data`] |
 //! | [`TaskId`], [`Attempt`], [`Queue`] | the same as in apalis |
 //! | `Option<..>` of any of these | none if it is not there |
@@ -20,7 +20,7 @@
 pub use crate::client::{Client, ClientError, Enqueued, Job};
 pub use crate::config::Config;
 pub use crate::daemon::{Builder, Daemon, DaemonError};
-pub use crate::handlers::{Answers, Context, Handler, JobError, JobFn, Kind, Reporter};
+pub use crate::handlers::{Advice, Answers, Context, Handler, JobError, JobFn, Kind, Reporter};
 pub use crate::job::{Failure, Outcome, Priority, Progress};
 pub use apalis_core::backend::queue::Queue;
 pub use apalis_core::error::{AbortError, BoxDynError, DeferredError, RetryAfterError};

@@ -67,7 +67,7 @@ use crate::clock;
 use crate::config::{self, Config, Secret, Sources};
 use crate::daemon::{Builder, Daemon, DaemonError};
 use crate::handlers::progress::Board;
-use crate::handlers::{Context, Kind};
+use crate::handlers::{Advice, Adviser, Context, Kind};
 use crate::job::{self, JobId, Outcome, Progress};
 use crate::queue::{Queue, QueueError};
 use crate::stack::{Listen, PrivateRedis, RedisOptions, Scratch, StackError};
@@ -123,6 +123,16 @@ pub struct Inline {
     id: String,
     attempt: u32,
     stop: CancellationToken,
+    advice: Advice,
+}
+
+/// Says the same to whoever asks.
+struct Always(Advice);
+
+impl Adviser for Always {
+    fn advise(&self, _: &job::Job) -> Advice {
+        self.0.clone()
+    }
 }
 
 /// What came of a run.
@@ -143,6 +153,7 @@ impl Inline {
             id: "job-1".to_owned(),
             attempt: 1,
             stop: CancellationToken::new(),
+            advice: Advice::Go,
         }
     }
 
@@ -167,6 +178,12 @@ impl Inline {
     /// The cancel token that the function sees: the test may cancel it.
     pub fn stopped_by(mut self, stop: CancellationToken) -> Self {
         self.stop = stop;
+        self
+    }
+
+    /// What the gate says whenever the function asks; without this, to go on.
+    pub fn advised(mut self, advice: Advice) -> Self {
+        self.advice = advice;
         self
     }
 
@@ -196,7 +213,8 @@ impl Inline {
             parents: Vec::new(),
         });
         let board = Arc::new(Board::default());
-        let context = Context::new(job, self.stop, Arc::clone(&board));
+        let adviser = Arc::new(Always(self.advice));
+        let context = Context::new(job, self.stop, Arc::clone(&board)).advised_by(adviser);
         let ended = tokio::time::timeout(spec.timeout, handler.run(&context)).await;
         let timed_out = |_| Outcome::failed(format!("timed out after {:?}", spec.timeout));
         let told = board.take_news().pop();

@@ -4,9 +4,10 @@ use super::{DaemonError, tell_gate};
 use crate::config::{Config, GateMode, LimitsConfig};
 use crate::db::{Database, Vitals};
 use crate::health::{self, HealthView, Monitor, PostgresStats, Probe, QUEUE_REDIS, REDIS_SECTIONS};
+use crate::policy::gate::GateState;
 use crate::queue::board;
 use crate::queue::connection::Connection;
-use crate::runner::context::Gate;
+use crate::runner::context::{Gate, Standing};
 use crate::telemetry::Alerts;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -141,5 +142,19 @@ pub(super) fn gate(view: watch::Receiver<Arc<HealthView>>, mode: GateMode) -> Ga
         }
         let view = view.borrow().clone();
         health::slots_for(&view, class, &spec.resources, slots, mode).0
+    })
+}
+
+/// The state that [`gate`] goes by, with the resource that is in it.
+pub(super) fn standing(view: watch::Receiver<Arc<HealthView>>, mode: GateMode) -> Standing {
+    Arc::new(move |spec| {
+        let view = view.borrow().clone();
+        let worst = view.worst_for(&spec.resources);
+        match worst.map(|(name, view)| (mode.heeded(view.state), name)) {
+            Some((state, name)) if state > GateState::Ok && spec.handler != NEVER_SHED => {
+                (state, name.to_owned())
+            }
+            _ => (GateState::Ok, String::new()),
+        }
     })
 }

@@ -3,7 +3,7 @@
 use super::{DaemonError, Parts};
 use crate::admin::{QueueReadiness, Readiness};
 use crate::clock::{self, Epoch};
-use crate::config::{Config, Switch};
+use crate::config::Config;
 use crate::policy::breaker::Mode;
 use crate::policy::gate::Orders;
 use crate::queue::board;
@@ -90,10 +90,7 @@ pub(super) async fn obey(
     heard: watch::Sender<Arc<Orders>>,
     operations: &Arc<Operations>,
 ) -> Obedience {
-    let usual = match config.breaker.mode {
-        Switch::On => Mode::On,
-        Switch::Off => Mode::Disabled,
-    };
+    let usual = Mode::from(config.breaker.mode);
     let mut obedience = Obedience::new(heard, operations, usual);
     match OrderBook::new(conn, &config.redis.prefix).read().await {
         Ok((given, now_ms)) => obedience.obey(given, now_ms),
@@ -121,6 +118,7 @@ pub(super) fn operations(
                 from: change.from.as_str(),
                 to: change.to.as_str(),
                 reason: &reason,
+                scope: change.reason.scope(),
             });
             if let Some(alert) = alert {
                 alerts.raise(alert);

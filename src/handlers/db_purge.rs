@@ -4,7 +4,7 @@
 //! database's to know.
 
 use super::progress::saturating;
-use super::{Built, Context, Deps, Handler, HandlerKind};
+use super::{Built, Context, Deps, Handler, HandlerKind, JobError};
 use crate::catalog::{JobSpec, Problem};
 use crate::config::{Config, duration};
 use crate::db::purge::{Halt, Purge, Watch};
@@ -260,6 +260,15 @@ impl DbPurge {
                     progress.count("batches", saturating(batches));
                 });
             },
+            between: &|worked| {
+                Box::pin(async move {
+                    match ctx.pace(worked).await {
+                        Err(JobError::Yield { reason }) => Some(reason),
+                        // Who was asked to stop sees that for himself.
+                        _ => None,
+                    }
+                })
+            },
         };
         let report = self
             .purge
@@ -274,6 +283,7 @@ impl DbPurge {
             Halt::Stopped => Outcome::Interrupted {
                 reason: "asked to stop".to_owned(),
             },
+            Halt::Yielded(reason) => Outcome::Yielded { reason },
             Halt::Superseded => Outcome::Interrupted {
                 reason: "another delivery of this job has taken over".to_owned(),
             },

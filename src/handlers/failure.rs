@@ -48,6 +48,13 @@ pub enum JobError {
         /// Why, for the log.
         reason: String,
     },
+    /// The gate told the job to make room: it ended at a safe point, and goes on when its class may run again. Burns no
+    /// attempt. See [`Context::pace`](super::Context::pace).
+    #[error("made room: {reason}")]
+    Yield {
+        /// What the gate said.
+        reason: String,
+    },
     /// The job saw its cancel token and ended: handed back, or cancelled if that was asked for. Burns no attempt.
     #[error("stopped when asked to")]
     Stopped,
@@ -90,6 +97,9 @@ fn asked_for(cause: &(dyn Error + 'static), message: &str) -> Option<Outcome> {
             JobError::Abort(_) => Outcome::fatal(message),
             JobError::RetryAfter { after, .. } => failed_for(*after, message),
             JobError::Snooze { after, reason } => snoozed(*after, reason),
+            JobError::Yield { reason } => Outcome::Yielded {
+                reason: reason.clone(),
+            },
             JobError::Stopped => Outcome::Interrupted {
                 reason: message.to_owned(),
             },
@@ -174,6 +184,16 @@ mod tests {
         assert_eq!(
             outcome(JobError::snooze(wait, "closed at night")),
             snoozed(wait, "closed at night")
+        );
+        let reason = "postgres:primary is critical".to_owned();
+        assert_eq!(
+            wrapped(
+                JobError::Yield {
+                    reason: reason.clone()
+                }
+                .into()
+            ),
+            Outcome::Yielded { reason }
         );
         assert!(matches!(
             outcome(JobError::Stopped),

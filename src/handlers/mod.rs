@@ -11,14 +11,17 @@ mod exec;
 mod failure;
 mod function;
 mod http;
+mod pace;
 pub mod progress;
 mod template;
 
+pub use crate::policy::gate::Advice;
 pub use code::{Handlers, Kind};
 pub use exec::Once;
 pub use failure::JobError;
 pub use function::{Answers, JobFn};
 pub use http::SharedClient;
+pub use pace::Adviser;
 pub use progress::Reporter;
 
 use crate::cache::Cache;
@@ -50,6 +53,7 @@ pub struct Context {
     pub stop: CancellationToken,
     /// Where it tells how far it has come.
     pub progress: Reporter,
+    asks: pace::Asks,
 }
 
 impl Context {
@@ -60,6 +64,7 @@ impl Context {
             progress: Reporter::new(board, Arc::clone(&job)),
             job,
             stop,
+            asks: pace::Asks::default(),
         }
     }
 

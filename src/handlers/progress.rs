@@ -8,6 +8,7 @@ use crate::job::{Job, Progress};
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::Notify;
 
 /// What the running jobs of one queue have told.
@@ -24,6 +25,19 @@ struct Told {
     progress: Progress,
     /// Not passed on yet.
     fresh: bool,
+    /// How long it rested because the gate asked for it.
+    rested: Duration,
+}
+
+impl Told {
+    fn begin(job: &Job) -> Self {
+        Self {
+            token: Arc::clone(&job.token),
+            progress: Progress::default(),
+            fresh: false,
+            rested: Duration::ZERO,
+        }
+    }
 }
 
 /// A report on its way.
@@ -79,24 +93,35 @@ impl Board {
         its && told.remove(id).is_some()
     }
 
+    /// How long a delivery has rested because the gate asked for it.
+    #[must_use]
+    pub fn rested(&self, job: &Job) -> Duration {
+        let told = self.told.lock();
+        let its = told.get(job.id.as_str());
+        its.filter(|told| told.token == job.token)
+            .map_or(Duration::ZERO, |told| told.rested)
+    }
+
     fn tell(&self, job: &Job, change: impl FnOnce(&mut Progress)) {
-        let mut told = self.told.lock();
-        let entry = told.entry(job.id.shared()).or_insert_with(|| Told {
-            token: Arc::clone(&job.token),
-            progress: Progress::default(),
-            fresh: false,
+        self.change(job, |told| {
+            change(&mut told.progress);
+            told.progress = std::mem::take(&mut told.progress).bounded();
+            told.progress.at = Some(clock::unix_ms());
+            told.fresh = true;
         });
-        if entry.token != job.token {
-            // A new delivery of the same job starts from nothing.
-            entry.token = Arc::clone(&job.token);
-            entry.progress = Progress::default();
-        }
-        change(&mut entry.progress);
-        entry.progress = std::mem::take(&mut entry.progress).bounded();
-        entry.progress.at = Some(clock::unix_ms());
-        entry.fresh = true;
-        drop(told);
         self.news.notify_one();
+    }
+
+    /// Changes what is known of a delivery; a new one of the same job starts from nothing.
+    fn change(&self, job: &Job, change: impl FnOnce(&mut Told)) {
+        let mut told = self.told.lock();
+        let entry = told
+            .entry(job.id.shared())
+            .or_insert_with(|| Told::begin(job));
+        if entry.token != job.token {
+            *entry = Told::begin(job);
+        }
+        change(entry);
     }
 }
 
@@ -134,6 +159,11 @@ impl Reporter {
     /// All of it at once.
     pub fn set(&self, progress: Progress) {
         self.update(|last| *last = progress);
+    }
+
+    /// It rested for so long because the gate asked for it.
+    pub(super) fn rested(&self, took: Duration) {
+        self.board.change(&self.job, |told| told.rested += took);
     }
 
     /// Changes some of the last report.
@@ -198,5 +228,19 @@ mod tests {
         assert!(!board.forget("x", "a:1"));
         assert!(board.forget("x", "a:2"));
         assert!(!board.forget("x", "a:2"), "it is gone");
+    }
+
+    #[test]
+    fn rests_add_up_for_one_delivery_and_are_no_news() {
+        let board = Arc::new(Board::default());
+        let first = reporter(&board, "a:1");
+        first.rested(Duration::from_secs(2));
+        first.rested(Duration::from_secs(3));
+        assert!(board.take_news().is_empty());
+        assert_eq!(board.rested(&first.job), Duration::from_secs(5));
+        let second = reporter(&board, "a:2");
+        assert_eq!(board.rested(&second.job), Duration::ZERO);
+        second.percent(1.0);
+        assert_eq!(board.rested(&first.job), Duration::ZERO, "it is over");
     }
 }

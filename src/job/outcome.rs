@@ -24,6 +24,12 @@ pub enum Outcome {
         /// What stopped it.
         reason: String,
     },
+    /// Ended at a safe point because the gate told it to make room: back to its place, to go on when its class may run
+    /// again. Burns no attempt.
+    Yielded {
+        /// What the gate said.
+        reason: String,
+    },
     /// Cancelled by an operator or the app: ends here, without a retry.
     Cancelled,
 }
@@ -50,6 +56,7 @@ impl Outcome {
             Self::Fatal(_) => "fatal",
             Self::Snooze { .. } => "snoozed",
             Self::Interrupted { .. } => "interrupted",
+            Self::Yielded { .. } => "yielded",
             Self::Cancelled => "cancelled",
         }
     }

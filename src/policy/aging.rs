@@ -1,8 +1,9 @@
 //! Ageing and claim order: which of the waiting flows is served next.
 //!
 //! Strictly by priority class, first come first served within a class, but a job rises one class
-//! for every `aging_after` it has waited, so that no class starves. It must not know what a flow
-//! holds or where it is stored: it sees the heads only.
+//! for every `aging_after` it has waited, so that no class starves. While what a job touches is overloaded
+//! its waiting lifts it no more: there is not enough for all, and the urgent ones come first. It must not know what a
+//! flow holds or where it is stored: it sees the heads only.
 
 use std::time::Duration;
 
@@ -37,6 +38,8 @@ pub struct Head {
     pub priority: Priority,
     /// When the job at its head became ready, unix milliseconds.
     pub ready_ms: u64,
+    /// Whether waiting lifts it.
+    pub ages: bool,
 }
 
 /// The claim order: the first `n` flows by effective class, then by ready time, then by flow index
@@ -51,6 +54,11 @@ pub fn claim_order(
     n: usize,
 ) -> impl ExactSizeIterator<Item = usize> {
     let rank = |head: &Head| {
+        let aging_after = if head.ages {
+            aging_after
+        } else {
+            Duration::ZERO
+        };
         let class = effective(head.priority, head.ready_ms, now_ms, aging_after);
         (class, head.ready_ms, head.flow)
     };
@@ -78,6 +86,7 @@ mod tests {
             flow,
             priority,
             ready_ms,
+            ages: true,
         }
     }
 
@@ -114,6 +123,13 @@ mod tests {
         assert_eq!(order, [3, 4, 2, 1, 0]);
         let order: Vec<_> = claim_order(&mut heads, now, MINUTE, 2).collect();
         assert_eq!(order, [3, 4]);
+        heads.iter_mut().for_each(|head| head.ages = head.flow != 4);
+        let order: Vec<_> = claim_order(&mut heads, now, MINUTE, 9).collect();
+        assert_eq!(
+            order,
+            [3, 2, 1, 4, 0],
+            "what does not age stays in its class"
+        );
         assert_eq!(claim_order(&mut heads, now, MINUTE, 0).len(), 0);
         assert_eq!(claim_order(&mut [], now, MINUTE, 3).len(), 0);
     }

@@ -6,11 +6,13 @@
 //!
 //! Two kinds of time occur, both `u64` milliseconds: *unix* time where a decision is about dates or
 //! about times written by others ([`schedule`], [`ticks`], [`aging`]), and *monotonic* time since any fixed
-//! origin where it is about elapsed time ([`breaker`], [`gate`], [`limiter`], [`slowdown`]).
+//! origin where it is about elapsed time ([`breaker`], [`budget`], [`gate`], [`limiter`],
+//! [`slowdown`]).
 
 pub mod aging;
 pub mod batch;
 pub mod breaker;
+pub mod budget;
 mod cron_fields;
 mod cron_words;
 pub mod gate;

@@ -70,6 +70,7 @@ pub struct Terms {
     gates: Vec<Gate>,
     slots: Arc<[Arc<str>]>,
     fair: bool,
+    still: bool,
 }
 
 impl Terms {
@@ -91,7 +92,15 @@ impl Terms {
             gates,
             slots,
             fair: spec.fair,
+            still: false,
         }
+    }
+
+    /// The same, where `still`: then waiting does not lift the jobs of the flow.
+    #[must_use]
+    pub const fn stay(mut self, still: bool) -> Self {
+        self.still = still;
+        self
     }
 
     /// The limits.
@@ -141,7 +150,12 @@ impl<'a> Gates<'a> {
 
     /// What holds for a flow, as the claim script reads it.
     pub(super) fn write(&self, terms: &Terms) -> String {
-        let mut text = String::from(if terms.fair { "f" } else { "" });
+        let mut text = String::from(match (terms.fair, terms.still) {
+            (false, false) => "",
+            (true, false) => "f",
+            (false, true) => "s",
+            (true, true) => "fs",
+        });
         let numbers = terms
             .gates
             .iter()

@@ -8,6 +8,7 @@ use super::slots::Slots;
 use crate::catalog::JobSpec;
 use crate::handlers::progress::Board;
 use crate::job::Priority;
+use crate::policy::gate::GateState;
 use crate::queue::{Control, Queue};
 use crate::telemetry::{Alerts, KindMetrics, KindSuccesses, Metrics, Successes};
 use arc_swap::ArcSwap;
@@ -21,6 +22,9 @@ use tokio::sync::{Notify, Semaphore};
 /// How many jobs of a class a definition may run at once, by the health of what it touches.
 pub type Gate = Arc<dyn Fn(&JobSpec, Priority, usize) -> usize + Send + Sync>;
 
+/// The state of what a definition touches, as far as the gate heeds it, and the resource that is in it.
+pub type Standing = Arc<dyn Fn(&JobSpec) -> (GateState, String) + Send + Sync>;
+
 /// What does not depend on the queue.
 #[derive(Clone)]
 pub struct Shared {
@@ -32,6 +36,8 @@ pub struct Shared {
     pub operations: Arc<Operations>,
     /// The gate.
     pub gate: Gate,
+    /// And what it goes by.
+    pub standing: Standing,
     /// Counters and histograms.
     pub metrics: Arc<Metrics>,
     /// Sampling of clean successes in the log.

@@ -42,6 +42,16 @@ pub fn ending_of(
             }),
             counter: "handed_back",
         },
+        // It may take days, so that people ask: this is always kept.
+        Outcome::Yielded { reason } => {
+            let mut history = started(delivery);
+            history.push(Event::new(now_ms, What::HandedBack).note(reason));
+            Ending::HandedBack {
+                flow: delivery.flow.clone(),
+                history: Some(Box::new(history)),
+                counter: "yielded",
+            }
+        }
     }
 }
 

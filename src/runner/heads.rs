@@ -14,6 +14,9 @@ const ENOUGH: usize = 32;
 /// The most flows known of a class of which not all are.
 const KNOWN_MAX: usize = 5_000;
 
+/// Whether waiting lifts the jobs of a flow.
+pub type Ages = bool;
+
 /// The flows known to hold jobs that may be claimed, with their places, ms: the ready time of the head, or the place in
 /// line. Of a class with thousands a look shows the first ones alone. If most of these are closed, those behind them are
 /// read page by page, and the open ones among them kept.
@@ -171,25 +174,26 @@ impl Heads {
         self.known.is_empty() && !self.is_cut()
     }
 
-    /// The first `n` of the flows that `open` lets through, in the order in which they are to be claimed.
+    /// The first `n` of the flows that `open` lets through, in the order in which they are to be claimed. `open` says of
+    /// those whether waiting lifts them.
     #[must_use]
     pub fn first(
         &self,
         n: usize,
         now_ms: u64,
         aging_after: Duration,
-        mut open: impl FnMut(&Flow) -> bool,
+        mut open: impl FnMut(&Flow) -> Option<Ages>,
     ) -> Vec<Flow> {
-        let known: Vec<(&Flow, u64)> = self
+        let known: Vec<(&Flow, u64, Ages)> = self
             .known
             .iter()
-            .filter(|(flow, _)| open(flow))
-            .map(|(flow, ready)| (flow, *ready))
+            .filter_map(|(flow, ready)| Some((flow, *ready, open(flow)?)))
             .collect();
-        let head = |(index, (flow, ready)): (usize, &(&Flow, u64))| Head {
+        let head = |(index, (flow, ready, ages)): (usize, &(&Flow, u64, Ages))| Head {
             flow: index,
             priority: flow.priority,
             ready_ms: *ready,
+            ages: *ages,
         };
         let mut heads: Vec<Head> = known.iter().enumerate().map(head).collect();
         claim_order(&mut heads, now_ms, aging_after, n)
@@ -251,7 +255,8 @@ mod tests {
     }
 
     fn first(heads: &Heads, now_ms: u64) -> Vec<Flow> {
-        heads.first(32, now_ms, Duration::from_secs(3600), is_open)
+        let hour = Duration::from_secs(3600);
+        heads.first(32, now_ms, hour, |flow| is_open(flow).then_some(true))
     }
 
     #[test]

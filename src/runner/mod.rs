@@ -3,6 +3,7 @@
 //! Owns: the claim loop, concurrency limits, operations, the pipeline around handlers, settlement, rescue. Must not know
 //! how a job is stored, what a handler does, or where health comes from.
 
+mod advice;
 pub mod context;
 mod ending;
 pub mod feeder;
@@ -26,6 +27,7 @@ pub use report::heal;
 
 use crate::clock;
 use crate::config::RedisConfig;
+use crate::handlers::Adviser;
 use crate::queue::backend::{self, ClaimedBackend};
 use apalis_core::monitor::Monitor;
 use apalis_core::worker::builder::WorkerBuilder;
@@ -201,6 +203,7 @@ fn register(
         settler,
         slots: Arc::clone(&context.shared.slots),
     };
+    let adviser: Arc<dyn Adviser> = Arc::new(advice::OfGate(context.shared.clone()));
     // apalis asks for a factory, in case a worker is to be restarted. Ours are not: a second one would find no jobs.
     let backend = Mutex::new(Some(backend));
     monitor.register(move |_| {
@@ -213,6 +216,8 @@ fn register(
             .layer(settle.clone())
             .layer(DeadlineLayer)
             .layer(pipeline::catch_panic())
-            .build(Dispatch)
+            .build(Dispatch {
+                adviser: Arc::clone(&adviser),
+            })
     })
 }

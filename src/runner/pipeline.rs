@@ -6,8 +6,8 @@ use super::settler::{Begun, SettlerHandle};
 use super::slots::{OperationLimits, Slots};
 use super::stop::{Stop, StopReason};
 use crate::clock;
-use crate::handlers::Context;
 use crate::handlers::progress::Board;
+use crate::handlers::{Adviser, Context};
 use crate::job::Outcome;
 use crate::queue::Delivery;
 use crate::telemetry::events;
@@ -43,8 +43,11 @@ pub struct Run {
 type RunFuture = BoxFuture<'static, Result<Outcome, BoxDynError>>;
 
 /// The innermost service: calls the handler of the kind.
-#[derive(Debug, Clone, Copy)]
-pub struct Dispatch;
+#[derive(Clone)]
+pub struct Dispatch {
+    /// Whom jobs ask between two batches.
+    pub adviser: Arc<dyn Adviser>,
+}
 
 impl Service<Task<Run>> for Dispatch {
     type Response = Outcome;
@@ -57,10 +60,11 @@ impl Service<Task<Run>> for Dispatch {
 
     fn call(&mut self, task: Task<Run>) -> Self::Future {
         let run = task.args;
+        let adviser = Arc::clone(&self.adviser);
         Box::pin(async move {
             events::job_started(&*run.delivery.job);
             let job = Arc::clone(&run.delivery.job);
-            let context = Context::new(job, run.stop.token().clone(), run.told);
+            let context = Context::new(job, run.stop.token().clone(), run.told).advised_by(adviser);
             Ok(run.kind.handler.run(&context).await)
         })
     }
@@ -122,9 +126,14 @@ where
         let timeout = task.args.delivery.timeout;
         let passage = task.args.passage.take();
         let started = passage.is_some().then(clock::monotonic);
+        let (told, job) = (
+            Arc::clone(&task.args.told),
+            Arc::clone(&task.args.delivery.job),
+        );
         let inner = self.inner.call(task);
         Box::pin(async move {
-            let ended = within(inner, &stop, timeout).await;
+            let rested = || told.rested(&job);
+            let ended = within(inner, &stop, timeout, rested).await;
             if let (Some(passage), Some(started), Ok(outcome)) = (passage, started, &ended) {
                 passage.record(outcome, clock::since(started), timeout);
             }
@@ -133,19 +142,32 @@ where
     }
 }
 
-async fn within<F>(inner: F, stop: &Stop, timeout: Duration) -> Result<Outcome, BoxDynError>
+/// Runs to the end, to the timeout, or until it is stopped. What the job rested when the gate asked for it is not of its
+/// own time.
+async fn within<F>(
+    inner: F,
+    stop: &Stop,
+    timeout: Duration,
+    rested: impl Fn() -> Duration,
+) -> Result<Outcome, BoxDynError>
 where
     F: Future<Output = Result<Outcome, BoxDynError>>,
 {
     let mut inner = std::pin::pin!(inner);
-    // The handler first: one that is done at once costs neither a timer nor a registration.
-    tokio::select! {
-        biased;
-        ended = &mut inner => return ended,
-        () = stop.token().cancelled() => {}
-        () = tokio::time::sleep(timeout) => {
+    let (mut left, mut granted) = (timeout, Duration::ZERO);
+    loop {
+        // The handler first: one that is done at once costs neither a timer nor a registration.
+        tokio::select! {
+            biased;
+            ended = &mut inner => return ended,
+            () = stop.token().cancelled() => break,
+            () = tokio::time::sleep(left) => {}
+        }
+        left = rested().saturating_sub(granted);
+        if left.is_zero() {
             return Ok(Outcome::failed(format!("timed out after {timeout:?}")));
         }
+        granted += left;
     }
     if stop.reason() != Some(StopReason::LeaseLost)
         && let Ok(ended) = tokio::time::timeout(STOP_GRACE, inner).await
@@ -226,7 +248,9 @@ where
         Box::pin(async move {
             let outcome = match inner.await {
                 // A job that was cancelled and gave up is over, whatever it called its end.
-                Ok(Outcome::Interrupted { .. }) if stop.reason() == Some(StopReason::Cancelled) => {
+                Ok(Outcome::Interrupted { .. } | Outcome::Yielded { .. })
+                    if stop.reason() == Some(StopReason::Cancelled) =>
+                {
                     Outcome::Cancelled
                 }
                 Ok(outcome) => outcome,

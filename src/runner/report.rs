@@ -88,6 +88,7 @@ fn ran(
             events::job_snoozed(job, took, *after, reason);
         }
         (Outcome::Interrupted { reason }, _) => events::job_handed_back(job, took, reason),
+        (Outcome::Yielded { reason }, _) => events::job_yielded(job, took, reason),
         (Outcome::Cancelled, _) => events::job_cancelled(job),
     }
 }

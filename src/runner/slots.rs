@@ -81,6 +81,8 @@ pub struct Ask {
     pub flow_limit: usize,
     /// How many of its operations may run at once.
     pub operations: OperationLimits,
+    /// Whether waiting lifts its jobs over those of higher classes.
+    pub ages: bool,
 }
 
 /// Slots taken for a claim.
@@ -323,6 +325,7 @@ mod tests {
             class_limit,
             flow_limit: FREE,
             operations: OperationLimits::default(),
+            ages: true,
         }
     }
 

@@ -1,181 +1,238 @@
-//! What the pages of all daemons come to together: of each resource and each breaker the worst there is.
+//! Shares what the breakers see with the other daemons, and has them follow what all decide together.
 //!
-//! Owns the merging alone, of JSON: a daemon of another version may know fields that we do not.
+//! A turn is one call of Redis: a second apart while all is well, sooner while something is about to be decided. While
+//! Redis can't be reached each daemon decides by itself.
 
-use crate::policy::gate::GateState;
-use serde_json::{Value, json};
+use crate::clock;
+use crate::policy::breaker::BreakerConfig;
+use crate::policy::breaker::Stand;
+use crate::policy::breaker::fleet::{Change as Next, Pool, Record, Report, View};
+use crate::queue::QueueError;
+use crate::queue::connection::Connection;
+use crate::queue::fleet::{CHANGES_MAX, Change, Fleet as Store, NEWS_MAX, Turn};
+use crate::runner::operations::{Operation, Operations};
+use crate::telemetry::events;
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio_util::sync::CancellationToken;
 
-/// Breaker states, best first.
-const BREAKER_STATES: [&str; 4] = ["closed", "ramping", "half_open", "open"];
+/// The pause between two turns.
+const PAUSE: Duration = Duration::from_secs(1);
+/// The pause while something is about to be decided.
+const SHORT_PAUSE: Duration = Duration::from_millis(250);
+/// How long Redis may be silent before this daemon decides by itself.
+const PATIENCE: Duration = Duration::from_secs(4);
 
-/// `own` health together with the pages of the others, in the form of `own`: see docs/GATE.md.
-#[must_use]
-pub fn merged(own: &Value, others: &[Value]) -> Value {
-    let pages: Vec<&Value> = others.iter().filter(|page| page["v"] == own["v"]).collect();
-    let all = || std::iter::once(own).chain(pages.iter().copied());
-    let mut health = own.clone();
-    let resources = resources(all());
-    let worst = resources.values().max_by(|a, b| by_state(a, b));
-    if let Some(worst) = worst {
-        health["state"] = worst["state"].clone();
-        health["pressure"] = worst["pressure"].clone();
+/// What the service is made of.
+pub struct Fleet {
+    store: Store,
+    operations: Arc<Operations>,
+    config: BreakerConfig,
+    me: String,
+    /// What is known of operations of which anything is.
+    known: BTreeMap<String, Known>,
+    /// The time of Redis, and when that was.
+    time: Option<(u64, Instant)>,
+    answered: Instant,
+    is_alone: bool,
+}
+
+/// What is known of one operation.
+#[derive(Default)]
+struct Known {
+    pool: Pool,
+    record: Option<Record>,
+    /// The decision as it is kept.
+    text: String,
+}
+
+/// What a daemon says in a turn.
+#[derive(Default)]
+struct Speech {
+    news: Vec<(String, Report)>,
+    changes: Vec<Change>,
+    is_urgent: bool,
+}
+
+impl Fleet {
+    /// The service of a daemon whose keys begin with `prefix`.
+    #[must_use]
+    pub fn new(
+        conn: Connection,
+        prefix: &str,
+        operations: Arc<Operations>,
+        config: BreakerConfig,
+    ) -> Self {
+        let me = uuid::Uuid::new_v4().to_string();
+        Self {
+            store: Store::new(conn, prefix, &me),
+            operations,
+            config,
+            me,
+            known: BTreeMap::new(),
+            time: None,
+            answered: clock::monotonic(),
+            is_alone: false,
+        }
     }
-    health["resources"] = json!(resources);
-    health["breakers"] = of_operations(all(), "breakers", worst_breaker);
-    health["limiters"] = of_operations(all(), "limiters", tightest_limiter);
-    health["daemons"] = all().count().into();
-    health
-}
 
-fn state_of(resource: &Value) -> GateState {
-    serde_json::from_value(resource["state"].clone()).unwrap_or_default()
-}
-
-fn by_state(a: &Value, b: &Value) -> std::cmp::Ordering {
-    let pressure = |resource: &Value| resource["pressure"].as_f64().unwrap_or_default();
-    let by_state = state_of(a).cmp(&state_of(b));
-    by_state.then(pressure(a).total_cmp(&pressure(b)))
-}
-
-/// Each resource as the daemon measured it for which it is worst.
-fn resources<'a>(pages: impl Iterator<Item = &'a Value>) -> BTreeMap<&'a str, Value> {
-    let mut found: BTreeMap<&str, (&Value, &Value)> = BTreeMap::new();
-    for page in pages {
-        for (name, resource) in page["resources"].as_object().into_iter().flatten() {
-            let known = found.entry(name).or_insert((page, resource));
-            if by_state(resource, known.1).is_gt() {
-                *known = (page, resource);
+    /// Takes turns until `stop`.
+    pub async fn run(mut self, stop: CancellationToken) {
+        loop {
+            let pause = tokio::select! {
+                () = stop.cancelled() => return,
+                pause = self.turn() => pause,
+            };
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(pause) => {}
             }
         }
     }
-    let told = |(name, (page, resource)): (&'a str, (&Value, &Value))| {
-        let mut resource = resource.clone();
-        resource["instance"] = page["instance"].clone();
-        (name, resource)
-    };
-    found.into_iter().map(told).collect()
-}
 
-/// One entry for each handler and resource, made by `of_all` of all entries with the pages they stand on.
-fn of_operations<'a>(
-    pages: impl Iterator<Item = &'a Value>,
-    field: &str,
-    of_all: impl Fn(&[(&Value, &Value)]) -> Value,
-) -> Value {
-    let mut found: BTreeMap<(&str, &str), Vec<(&Value, &Value)>> = BTreeMap::new();
-    for page in pages {
-        for entry in page[field].as_array().into_iter().flatten() {
-            if let (Some(handler), Some(resource)) =
-                (entry["handler"].as_str(), entry["resource"].as_str())
+    /// One turn; answers how long to pause after it.
+    async fn turn(&mut self) -> Duration {
+        let stands = self.operations.stands();
+        if stands.is_empty() {
+            self.answered = clock::monotonic();
+            return PAUSE;
+        }
+        let speech = self.speech(&stands);
+        match self
+            .store
+            .turn(&encode(&speech.news), &speech.changes)
+            .await
+        {
+            Ok(turn) => {
+                self.hear(turn, &stands);
+                if speech.is_urgent { SHORT_PAUSE } else { PAUSE }
+            }
+            Err(e) => {
+                self.unanswered(&e);
+                PAUSE
+            }
+        }
+    }
+
+    fn speech(&self, stands: &[(Arc<Operation>, Option<Stand>)]) -> Speech {
+        let mut speech = Speech::default();
+        let Some((told_ms, at)) = self.time else {
+            // The first turn only listens: nothing can be dated yet.
+            return speech;
+        };
+        let since = u64::try_from(clock::since(at).as_millis()).unwrap_or(u64::MAX);
+        let unknown = Known::default();
+        for (operation, stand) in stands {
+            let name = name_of(operation);
+            let known = self.known.get(&name).unwrap_or(&unknown);
+            let view = View {
+                config: &self.config,
+                record: known.record.as_ref(),
+                pool: &known.pool,
+                stand: stand.as_ref(),
+                me: &self.me,
+                now_ms: told_ms.saturating_add(since),
+                jitter: rand::random(),
+            };
+            speech.is_urgent |= view.is_urgent();
+            if let Some(report) = view.news() {
+                speech.news.push((name.clone(), report.clone()));
+                speech.is_urgent |= known.record.is_none();
+            }
+            if let Some(next) = view.next()
+                && speech.changes.len() < CHANGES_MAX
             {
-                let of_one = found.entry((handler, resource)).or_default();
-                of_one.push((page, entry));
+                speech.changes.push(Change {
+                    operation: name,
+                    old: known.text.clone(),
+                    new: match next {
+                        Next::Put(record) => serde_json::to_string(&record).unwrap_or_default(),
+                        Next::Forget => String::new(),
+                    },
+                });
+            }
+        }
+        speech
+    }
+
+    fn hear(&mut self, turn: Turn, stands: &[(Arc<Operation>, Option<Stand>)]) {
+        self.answered = clock::monotonic();
+        self.time = Some((turn.now_ms, self.answered));
+        if std::mem::take(&mut self.is_alone) {
+            events::breakers_shared(true);
+        }
+        let ours: BTreeMap<String, &Arc<Operation>> =
+            stands.iter().map(|(o, _)| (name_of(o), o)).collect();
+        for news in turn.news {
+            for (name, report) in decode(&news.text) {
+                if ours.contains_key(&name) {
+                    let known = self.known.entry(name).or_default();
+                    known.pool.hear(&news.who, news.at_ms, &report);
+                }
+            }
+        }
+        let mut decided: BTreeMap<String, String> = turn.decisions.into_iter().collect();
+        for (name, operation) in ours {
+            let text = decided.remove(&name).unwrap_or_default();
+            if text.is_empty() && !self.known.contains_key(&name) {
+                continue;
+            }
+            let known = self.known.entry(name.clone()).or_default();
+            known.pool.forget(turn.now_ms, &self.config);
+            let had_one = known.record.is_some();
+            if known.text != text {
+                // One that a later version wrote says nothing here; it is replaced when the evidence says so.
+                known.record = serde_json::from_str(&text).ok();
+                known.text = text;
+            }
+            if had_one || known.record.is_some() {
+                let record = known.record.as_ref();
+                self.operations
+                    .follow(operation, record, &self.me, turn.now_ms);
+            }
+            if known.text.is_empty() && known.pool.is_empty() {
+                self.known.remove(&name);
             }
         }
     }
-    found.values().map(|entries| of_all(entries)).collect()
+
+    /// Redis did not answer. What was known grows old: soon each breaker goes by its own evidence.
+    fn unanswered(&mut self, error: &QueueError) {
+        tracing::debug!(error = %error, "breakers not shared");
+        if self.is_alone || clock::since(self.answered) < PATIENCE {
+            return;
+        }
+        self.is_alone = true;
+        for known in self.known.values_mut() {
+            known.pool = Pool::default();
+        }
+        self.operations.alone();
+        events::breakers_shared(false);
+    }
 }
 
-/// The worst of them, with whose it is, and in how many daemons it is in which state.
-fn worst_breaker(entries: &[(&Value, &Value)]) -> Value {
-    let rank = |entry: &Value| {
-        let state = entry["breaker"]["state"].as_str().unwrap_or_default();
-        let wait = entry["breaker"]["retry_in_ms"].as_u64();
-        (
-            BREAKER_STATES.iter().position(|known| *known == state),
-            wait,
-        )
-    };
-    let worst = entries.iter().max_by_key(|(_, entry)| rank(entry));
-    let mut daemons: BTreeMap<&str, u64> = BTreeMap::new();
-    for (_, entry) in entries {
-        let state = entry["breaker"]["state"].as_str().unwrap_or_default();
-        *daemons.entry(state).or_default() += 1;
-    }
-    let mut told = whose(worst);
-    told["daemons"] = json!(daemons);
-    told
+/// How daemons name an operation among each other.
+fn name_of(operation: &Operation) -> String {
+    format!("{}|{}", operation.handler, operation.resource)
 }
 
-/// The one with the least limit, with whose it is, and what all of them come to.
-fn tightest_limiter(entries: &[(&Value, &Value)]) -> Value {
-    // What may run, all told; the limiter's own word where no more is said.
-    let limit = |entry: &Value| {
-        let told = entry["limit"].as_u64();
-        told.or(entry["limiter"]["limit"].as_u64())
-            .unwrap_or_default()
-    };
-    let inflight = |entry: &Value| entry["limiter"]["inflight"].as_u64().unwrap_or_default();
-    let sum = |of: &dyn Fn(&Value) -> u64| entries.iter().map(|(_, entry)| of(entry)).sum::<u64>();
-    let tightest = entries.iter().min_by_key(|(_, entry)| limit(entry));
-    let mut told = whose(tightest);
-    told["daemons"] = entries.len().into();
-    told["all"] = json!({"limit": sum(&limit), "inflight": sum(&inflight)});
-    told
+/// What is told, within what may be told in one turn; nothing if there is nothing to tell.
+fn encode(news: &[(String, Report)]) -> String {
+    let mut told = news.len();
+    loop {
+        if told == 0 {
+            return String::new();
+        }
+        let text = serde_json::to_string(&news[..told]).unwrap_or_default();
+        if text.len() <= NEWS_MAX {
+            return text;
+        }
+        told /= 2;
+    }
 }
 
-fn whose(entry: Option<&(&Value, &Value)>) -> Value {
-    let Some((page, entry)) = entry else {
-        return Value::Null;
-    };
-    let mut told = (*entry).clone();
-    told["instance"] = page["instance"].clone();
-    told
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn page(instance: &str, postgres: &str, pressure: f64, breaker: &str, limit: u64) -> Value {
-        json!({
-            "v": 1, "instance": instance, "state": postgres, "pressure": pressure,
-            "resources": {
-                "redis:main": {"state": "ok", "pressure": 0.1},
-                "postgres:primary": {"state": postgres, "pressure": pressure}},
-            "breakers": [{"handler": "http", "resource": "http:a:1", "breaker": {"state": breaker}}],
-            "limiters": [{"handler": "http", "resource": "http:a:1", "limiter": {"limit": limit, "inflight": 2}}],
-        })
-    }
-
-    #[test]
-    fn the_worst_of_all_daemons_counts_and_is_named() {
-        let others = [
-            page("b", "overloaded", 0.85, "open", 4),
-            page("c", "elevated", 0.9, "closed", 20),
-            json!({"v": 2, "resources": {"other": {"state": "critical"}}}),
-        ];
-        let health = merged(&page("a", "ok", 0.2, "closed", 16), &others);
-        assert_eq!(
-            (&health["state"], &health["pressure"]),
-            (&json!("overloaded"), &json!(0.85))
-        );
-        assert_eq!(health["resources"]["postgres:primary"]["instance"], "b");
-        assert_eq!(health["resources"]["redis:main"]["instance"], "a");
-        let breaker = &health["breakers"][0];
-        assert_eq!(
-            (&breaker["breaker"]["state"], &breaker["instance"]),
-            (&json!("open"), &json!("b"))
-        );
-        assert_eq!(breaker["daemons"], json!({"closed": 2, "open": 1}));
-        let limiter = &health["limiters"][0];
-        assert_eq!(
-            (&limiter["limiter"]["limit"], &limiter["daemons"]),
-            (&json!(4), &json!(3))
-        );
-        assert_eq!(limiter["all"], json!({"limit": 40, "inflight": 6}));
-        assert_eq!(health["daemons"], 3);
-    }
-
-    #[test]
-    fn one_daemon_alone_is_the_fleet() {
-        let own = page("a", "elevated", 0.6, "ramping", 8);
-        let health = merged(&own, &[]);
-        assert_eq!(
-            (&health["state"], &health["daemons"]),
-            (&json!("elevated"), &json!(1))
-        );
-        assert_eq!(health["breakers"][0]["breaker"]["state"], "ramping");
-    }
+/// What another daemon told; nothing of what can't be read.
+fn decode(text: &str) -> Vec<(String, Report)> {
+    serde_json::from_str(text).unwrap_or_default()
 }

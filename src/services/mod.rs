@@ -7,6 +7,7 @@ pub mod bridge;
 pub mod fleet;
 pub mod intake;
 pub mod lag;
+pub mod merge;
 pub mod notify;
 pub mod orders;
 pub mod outbox;

@@ -1,7 +1,7 @@
 //! Tells the world how things stand: this daemon's page and health in Redis, gauges, summaries of the log. And hears,
 //! on the same way, what operators ordered.
 
-use super::fleet;
+use super::merge;
 use super::orders::Obedience;
 use super::page::Teller;
 use crate::clock;
@@ -90,7 +90,7 @@ impl Board {
     /// One round trip: the page, and health for all if that is on us, made with what the `others` told last.
     async fn publish(&mut self, others: &mut Vec<Value>) {
         let health = self.teller.health();
-        let for_all = self.desk.leads().then(|| fleet::merged(&health, others));
+        let for_all = self.desk.leads().then(|| merge::merged(&health, others));
         let for_all = for_all.map(|health| health.to_string());
         let page = self.teller.page(health).to_string();
         match self.desk.publish(&page, for_all.as_deref()).await {

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tidegate::config::{self, Config, Secret, Sources};
 use tidegate::embed::{
-    AbortError, Attempt, BoxDynError, Builder, Client, ClientError, Context, Daemon, Data,
+    AbortError, Advice, Attempt, BoxDynError, Builder, Client, ClientError, Context, Daemon, Data,
     DeferredError, Job, JobError, Kind, Outcome, Priority, Queue, RetryAfterError, TaskId,
 };
 use tidegate::queue::operate::Cancelled;
@@ -268,6 +268,37 @@ async fn an_inline_run_is_as_strict_as_a_queue_and_as_impatient() {
         .unwrap();
     assert!(matches!(ran.outcome, Outcome::Interrupted { .. }));
     assert_eq!(ran.progress.message.as_deref(), Some("waiting"));
+}
+
+#[tokio::test]
+async fn work_in_batches_hears_of_the_gate_between_them() {
+    let batches = || {
+        Kind::new("k", |_: Value, ctx: Context| async move {
+            for batch in 1..=3 {
+                ctx.progress.count("batches", batch);
+                ctx.pace(Duration::from_millis(20)).await?;
+            }
+            Ok::<(), BoxDynError>(())
+        })
+    };
+    let ran = async |advice| {
+        let begun = std::time::Instant::now();
+        let ran = Inline::new(batches()).advised(advice).run(json!({})).await;
+        let ran = ran.unwrap();
+        (
+            ran.outcome,
+            ran.progress.counters["batches"],
+            begun.elapsed(),
+        )
+    };
+    let (outcome, batches, _) = ran(Advice::Go).await;
+    assert_eq!((outcome, batches), (Outcome::Done(None), 3));
+    let (outcome, batches, took) = ran(Advice::Slow(0.25)).await;
+    assert_eq!((outcome, batches), (Outcome::Done(None), 3));
+    assert!(took >= 3 * Duration::from_millis(60), "{took:?}");
+    let reason = "postgres:primary is critical".to_owned();
+    let (outcome, batches, _) = ran(Advice::Yield(reason.clone())).await;
+    assert_eq!((outcome, batches), (Outcome::Yielded { reason }, 1));
 }
 
 async fn second_time_lucky(_: Value, attempt: Attempt) -> Result<(), &'static str> {

@@ -8,7 +8,7 @@ use super::super::who::who;
 use super::super::{CliError, Global, Report};
 use super::known;
 use crate::clock::rfc3339;
-use crate::config::{GateMode, Switch, duration};
+use crate::config::{BreakerMode, GateMode, duration};
 use crate::policy::gate::{Aspect, LONGEST_ORDER, Order, Target, Will};
 use crate::queue::orders::{OrderBook, Wish};
 use serde_json::json;
@@ -142,7 +142,7 @@ fn notes(store: &Store, fleet: &Fleet, order: Will) -> Vec<String> {
     if order.aspect() == Aspect::State && mode != GateMode::On {
         notes.push("[gate] mode is not on: health holds nothing back".to_owned());
     }
-    if order.aspect() == Aspect::Breaker && store.config.breaker.mode == Switch::Off {
+    if order.aspect() == Aspect::Breaker && store.config.breaker.mode == BreakerMode::Off {
         notes.push("[breaker] mode is off: there are no breakers".to_owned());
     }
     notes

@@ -12,8 +12,10 @@ use super::keyset::{KeyError, Keyset, MAX_COLUMNS, ORDERED};
 use super::name::{Ident, TableName};
 use super::progress::{self, Delivery, Progress};
 use super::{Database, DbError, IDLE_IN_TRANSACTION, Param, TxOptions, limit_waits, migrate};
+use crate::clock;
 use crate::policy::batch::BatchSizer;
 use batch::{Batch, BatchError, Locked};
+use futures::future::BoxFuture;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 use sqlx::Executor;
@@ -77,6 +79,9 @@ pub struct Watch<'a> {
     pub stop: &'a CancellationToken,
     /// Hears of each committed batch: rows deleted and batches so far, by all deliveries of the job together.
     pub on_batch: &'a (dyn Fn(u64, u64) + Sync),
+    /// Awaited between two batches with the time the last one took: rests as long as it should, or says why the run
+    /// should end for now.
+    pub between: &'a (dyn Fn(Duration) -> BoxFuture<'a, Option<String>> + Sync),
 }
 
 /// Why a run did not come to its end. What was committed stays, and the next delivery of the job goes on from there.
@@ -84,6 +89,8 @@ pub struct Watch<'a> {
 pub enum Halt {
     /// The runner asked it to stop.
     Stopped,
+    /// It was told to make room; why.
+    Yielded(String),
     /// Another delivery of the job has taken over.
     Superseded,
     /// Another session holds a lock on the whole table, or an older delivery does not let go.
@@ -195,6 +202,7 @@ impl Purge {
         let stop = watch.stop;
         let mut locked = Locked::Wait;
         let (mut timeouts, mut conflicts, mut passes) = (0, 0, 0);
+        let mut worked = None;
         while !self.is_capped(&progress) {
             if stop.is_cancelled() {
                 return Err(Halt::Stopped);
@@ -211,17 +219,21 @@ impl Purge {
                 progress.ranges.next_pass();
                 continue;
             }
-            match batch
-                .run(&progress, self.rows(&progress, &sizer), locked)
-                .await
-            {
+            // Each delivery tries one batch at least, so that it gets somewhere.
+            if let Some(worked) = worked.take() {
+                self.pause_between(worked, watch).await?;
+            }
+            let begun = clock::monotonic();
+            let rows = self.rows(&progress, &sizer);
+            let ended = batch.run(&progress, rows, locked).await;
+            worked = Some(clock::since(begun));
+            match ended {
                 Ok(done) => {
                     sizer.completed(done.rows, done.server_time);
                     progress = done.progress;
                     progress.batch_rows = sizer.rows();
                     (watch.on_batch)(progress.rows_done, progress.batches);
                     (locked, timeouts, conflicts) = (Locked::Wait, 0, 0);
-                    rest(self.pause, stop).await;
                 }
                 Err(BatchError::Superseded) => return Err(Halt::Superseded),
                 Err(BatchError::Db(DbError::LockNotAvailable(_))) if locked == Locked::Wait => {
@@ -242,6 +254,16 @@ impl Purge {
             }
         }
         Ok(progress)
+    }
+
+    /// The rest between two batches; the run may have to end instead.
+    async fn pause_between(&self, worked: Duration, watch: &Watch<'_>) -> Result<(), Halt> {
+        rest(self.pause, watch.stop).await;
+        match (watch.between)(worked).await {
+            Some(reason) => Err(Halt::Yielded(reason)),
+            None if watch.stop.is_cancelled() => Err(Halt::Stopped),
+            None => Ok(()),
+        }
     }
 
     fn is_capped(&self, progress: &Progress) -> bool {

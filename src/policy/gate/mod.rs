@@ -8,6 +8,7 @@
 //! by the worst of the resources it uses, and by no other. All times are monotonic milliseconds.
 //! The constants are those of our notes on the gate unless marked as our choice.
 
+mod advice;
 mod gauge;
 mod orders;
 mod share;
@@ -18,6 +19,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 pub use crate::config::GateMode;
+pub use advice::Advice;
 pub use gauge::{GaugeSnapshot, ResourceGauge, SignalSnapshot, Timing, Transition};
 pub use orders::{Aspect, Forced, LARGEST_LIMIT, LONGEST_ORDER, Order, Orders, Target, Will};
 pub use share::{class_limit, share};

@@ -4,8 +4,8 @@
 -- KEYS: workers, running, jobs, meta, tomb, delayed, resume, rates, holds, parked, ties, locks, merges,
 --       ready x5, flow..., slots...
 -- ARGV: incarnation, claim number, limit, ageing ms, number of gates,
---       then for each flow: priority number (1..5), how lists name it, allowance, its gates by number ('f' first: it
---         takes turns), like 'f1,3'
+--       then for each flow: priority number (1..5), how lists name it, allowance, its gates by number, like 'f1,3'
+--         ('f' first: it takes turns; then 's': waiting does not lift its jobs)
 --       then for each gate: letter, name, two numbers
 --         's' slots of one key, 'S' of a whole kind: how many, 0; their keys come in the same order
 --         'r' rate of one key, 'R' of a whole kind: ms used up by a start, starts at once
@@ -54,10 +54,11 @@ for f = 1, flow_count do
   local flow = {number = f, key = KEYS[FIRST_FLOW + f - 1], class = tonumber(ARGV[at + 1]), member = ARGV[at + 2],
     allow = tonumber(ARGV[at + 3]), gates = NONE, entries = NONE, taken = 0}
   local terms = ARGV[at + 4]
-  flow.fair = string.sub(terms, 1, 1) == 'f'
-  if terms ~= '' and terms ~= 'f' then
-    flow.gates = {}
-    for g in string.gmatch(terms, '%d+') do flow.gates[#flow.gates + 1] = gates[tonumber(g)] end
+  if terms ~= '' then
+    local letters, numbers = string.match(terms, '^(%a*)(.*)$')
+    flow.fair, flow.still = string.find(letters, 'f', 1, true) ~= nil, string.find(letters, 's', 1, true) ~= nil
+    if numbers ~= '' then flow.gates = {} end
+    for g in string.gmatch(numbers, '%d+') do flow.gates[#flow.gates + 1] = gates[tonumber(g)] end
   end
   if flow.fair then
     table.insert(fair[flow.class], flow)

@@ -3,6 +3,7 @@
 use super::Feeder;
 use crate::clock;
 use crate::job::Priority;
+use crate::policy::gate::GateState;
 use crate::queue::claim::{RawDelivery, Stand};
 use crate::queue::look::Cursor;
 use crate::queue::settle::Ending;
@@ -99,9 +100,9 @@ impl Feeder {
             self.redis_clock.now_ms(),
             self.context.queue.aging_after(),
             |flow| {
-                let is_open = asks.get(flow).is_some();
-                open += usize::from(is_open);
-                is_open
+                let ask = asks.get(flow)?;
+                open += 1;
+                Some(ask.ages)
             },
         );
         // Who takes turns may take several in one claim only if nobody is left out of it.
@@ -130,6 +131,7 @@ impl Feeder {
             return None;
         }
         let slots = shared.slots.total();
+        let (state, _) = (shared.standing)(&kind.spec);
         let per_daemon = control.limits_of(&kind.spec).per_daemon;
         let ask = Ask {
             kind: Arc::clone(&kind.spec.kind),
@@ -138,6 +140,7 @@ impl Feeder {
             class_limit: (shared.gate)(&kind.spec, flow.priority, slots),
             flow_limit: usize::MAX,
             operations: shared.operations.limits(&kind.operations),
+            ages: state < GateState::Overloaded,
         };
         shared.slots.has_room(&ask).then_some(ask)
     }
@@ -146,10 +149,10 @@ impl Feeder {
     fn allow(&self, plan: Vec<(Flow, Ask)>, reserved: &Reserved) -> Vec<FlowAllowance> {
         let registry = self.context.shared.registry.load();
         let control = self.context.control.load();
-        let allowance = |((flow, _), allowance): ((Flow, Ask), &usize)| FlowAllowance {
+        let allowance = |((flow, ask), allowance): ((Flow, Ask), &usize)| FlowAllowance {
             terms: registry
                 .get(&flow.kind)
-                .map(|kind| Terms::of(&flow, &kind.spec, &control))
+                .map(|kind| Terms::of(&flow, &kind.spec, &control).stay(!ask.ages))
                 .unwrap_or_default(),
             flow,
             allowance: *allowance,

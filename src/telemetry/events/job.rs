@@ -163,6 +163,19 @@ pub fn job_handed_back<'a>(job: impl Into<JobRef<'a>>, took: Duration, reason: &
     );
 }
 
+/// A job made room for others at a safe point, and goes on later; no attempt was burned.
+pub fn job_yielded<'a>(job: impl Into<JobRef<'a>>, took: Duration, reason: &str) {
+    job_event!(
+        info,
+        "job_yielded",
+        job.into(),
+        duration_ms = ms(took),
+        outcome = "yielded",
+        reason = clip(reason),
+        "made room"
+    );
+}
+
 /// A job was cancelled by an operator or its app.
 pub fn job_cancelled<'a>(job: impl Into<JobRef<'a>>) {
     job_event!(

@@ -119,6 +119,7 @@ impl KindFamilies {
                 fatal: runs("fatal"),
                 snoozed: runs("snoozed"),
                 interrupted: runs("interrupted"),
+                yielded: runs("yielded"),
                 cancelled: runs("cancelled"),
             },
             wait: self.waits.get_or_create_owned(&labels),
@@ -150,6 +151,7 @@ struct RunHistograms {
     fatal: DurationHistogram,
     snoozed: DurationHistogram,
     interrupted: DurationHistogram,
+    yielded: DurationHistogram,
     cancelled: DurationHistogram,
 }
 
@@ -207,6 +209,7 @@ impl KindMetrics {
             Outcome::Fatal(_) => &self.runs.fatal,
             Outcome::Snooze { .. } => &self.runs.snoozed,
             Outcome::Interrupted { .. } => &self.runs.interrupted,
+            Outcome::Yielded { .. } => &self.runs.yielded,
             Outcome::Cancelled => &self.runs.cancelled,
         };
         histogram.observe(took);

@@ -11,6 +11,7 @@ mod gate;
 mod herd;
 mod kept;
 mod life;
+mod paced;
 pub mod process;
 mod progress;
 mod purge;

@@ -63,6 +63,34 @@ async fn a_waiting_job_rises_one_class_per_step() {
 }
 
 #[tokio::test]
+async fn a_flow_that_is_told_to_stay_does_not_rise() {
+    let rig = Rig::new().await;
+    backdate(&rig, 100, 1_000_000).await;
+    rig.put(&[envelope("app.b", 1, r#","priority":"low""#)])
+        .await;
+    let order = |still| {
+        let rig = &rig;
+        async move {
+            let allow = |priority, kind, still| FlowAllowance {
+                flow: flow(priority, kind),
+                allowance: 9,
+                terms: Terms::default().stay(still),
+            };
+            let flows = [
+                allow(Priority::Bulk, "app.a", still),
+                allow(Priority::Low, "app.b", false),
+            ];
+            let jobs = rig.claim_from(super::rig::ME, 9, &flows).await;
+            let back = |job| settlement(job, handed_back(job.home.clone()));
+            rig.settle(&jobs.iter().map(back).collect::<Vec<_>>()).await;
+            jobs.iter().map(number_of).collect::<Vec<u64>>()
+        }
+    };
+    assert_eq!(order(true).await, [1, 100]);
+    assert_eq!(order(false).await, [100, 1]);
+}
+
+#[tokio::test]
 async fn allowances_and_the_limit_hold() {
     let rig = Rig::new().await;
     let entries: Vec<String> = (0..40)

@@ -34,9 +34,9 @@ local function read_places(flows, ready)
   end
 end
 
--- Tells the class of a flow, when each `aging` ms of waiting lift it by one.
+-- Tells the class of a flow, when each `aging` ms of waiting lift it by one; one that is still is not lifted.
 local function stand(flow, now, aging)
-  flow.rank = math.max(1, flow.class - math.floor(math.max(0, now - flow.place) / aging))
+  flow.rank = flow.still and flow.class or math.max(1, flow.class - math.floor(math.max(0, now - flow.place) / aging))
 end
 
 local function comes_before(a, b)

@@ -1,0 +1,168 @@
+use proptest::prelude::*;
+use std::collections::BinaryHeap;
+
+use super::*;
+
+const CONFIG: BudgetConfig = BudgetConfig {
+    share: 0.2,
+    floor: 10.0,
+    window: Duration::from_secs(10),
+};
+
+/// Retries that wait, and what came of them: when each went, by its number.
+struct Plant {
+    budget: RetryBudget,
+    /// When, negated, and which.
+    waiting: BinaryHeap<(i64, i64)>,
+    went: Vec<(u64, i64)>,
+    started: u64,
+    random: u64,
+}
+
+impl Plant {
+    fn new(retries: i64) -> Self {
+        Self {
+            budget: RetryBudget::new(0, CONFIG),
+            waiting: (0..retries).map(|n| (0, -n)).collect(),
+            went: Vec::new(),
+            started: 0,
+            random: 1,
+        }
+    }
+
+    /// Any sequence in [0, 1) will do.
+    fn unit(&mut self) -> f64 {
+        self.random = self
+            .random
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        (self.random >> 40) as f64 / (1_u64 << 24) as f64
+    }
+
+    /// Runs until `end_ms`, with `fresh` new jobs each second, looking every 50 ms.
+    fn run(&mut self, from_ms: u64, end_ms: u64, fresh: u64) {
+        for now in (from_ms..end_ms).step_by(50) {
+            for _ in 0..(now + 50) * fresh / 1_000 - now * fresh / 1_000 {
+                self.budget.fresh(now);
+                self.started += 1;
+            }
+            while let Some((at, n)) = self.waiting.peek().copied() {
+                if -at > now as i64 {
+                    break;
+                }
+                self.waiting.pop();
+                if self.budget.has_room(now) {
+                    self.budget.spend(now);
+                    self.went.push((now, -n));
+                } else {
+                    let unit = self.unit();
+                    let wait = self.budget.hold(now, unit).as_millis() as i64;
+                    self.waiting.push((-(now as i64 + wait), n));
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_storm_of_retries_keeps_to_its_share_beside_new_work() {
+    let mut plant = Plant::new(1_000);
+    plant.run(0, 60_000, 40);
+    let allowed = 0.25 * plant.started as f64 + CONFIG.floor * 7.0;
+    let went = plant.went.len() as f64;
+    assert!(went <= allowed + 1.0, "{went} of {allowed}");
+    // And it is used: what fades between two looks is little.
+    assert!(went >= 0.85 * allowed, "{went} of {allowed}");
+}
+
+#[test]
+fn without_new_work_the_floor_lets_all_of_them_through_in_about_their_order() {
+    let mut plant = Plant::new(200);
+    plant.run(0, 400_000, 0);
+    assert_eq!(plant.went.len(), 200);
+    let (last, _) = plant.went[199];
+    assert!((190_000..320_000).contains(&last), "{last}");
+    let early: Vec<i64> = plant.went.iter().take(40).map(|(_, n)| *n).collect();
+    assert!(early.iter().all(|n| *n < 100), "{early:?}");
+}
+
+#[test]
+fn a_few_retries_are_free() {
+    let mut budget = RetryBudget::new(0, CONFIG);
+    for second in 0..600 {
+        assert!(budget.has_room(second * 1_000));
+        if second % 2 == 0 {
+            budget.spend(second * 1_000);
+        }
+        assert_eq!(budget.judge(second * 1_000), None);
+    }
+}
+
+#[test]
+fn what_is_not_used_fades() {
+    let mut budget = RetryBudget::new(0, CONFIG);
+    (0..1_000).for_each(|_| budget.fresh(0));
+    let mut let_through = |now| {
+        let mut n = 0;
+        while budget.has_room(now) {
+            budget.spend(now);
+            n += 1;
+        }
+        n
+    };
+    // An hour later there is the floor and no more.
+    assert_eq!(let_through(3_600_000), 10);
+    assert_eq!(let_through(3_600_000), 0);
+    assert!(let_through(3_602_000) <= 2);
+}
+
+#[test]
+fn it_says_once_that_it_holds_and_once_that_it_is_free() {
+    let mut plant = Plant::new(30);
+    assert_eq!(plant.budget.judge(0), None);
+    let mut told = Vec::new();
+    for now in (0..120_000).step_by(1_000) {
+        plant.run(now, now + 1_000, 0);
+        told.extend(plant.budget.judge(now + 1_000).map(|state| (now, state)));
+    }
+    let states: Vec<BudgetState> = told.iter().map(|(_, state)| *state).collect();
+    assert_eq!(
+        states,
+        [BudgetState::Holding, BudgetState::Free],
+        "{told:?}"
+    );
+    let (last, _) = *plant.went.last().unwrap_or(&(0, 0));
+    assert!(
+        told[1].0 + 1_000 >= last,
+        "{told:?}, the last went at {last}"
+    );
+}
+
+proptest! {
+    #[test]
+    fn never_more_than_the_share_and_the_floor(
+        steps in prop::collection::vec((0_u64..3_000, 0_u32..20, 0_u32..40), 1..80)
+    ) {
+        let mut budget = RetryBudget::new(0, CONFIG);
+        let (mut now, mut fresh, mut retries) = (0, 0.0, 0.0);
+        for (passed, new, wish) in steps {
+            now += passed;
+            for _ in 0..new {
+                budget.fresh(now);
+                fresh += 1.0;
+            }
+            for _ in 0..wish {
+                if budget.has_room(now) {
+                    budget.spend(now);
+                    retries += 1.0;
+                } else {
+                    let wait = budget.hold(now, 0.5);
+                    prop_assert!(wait >= Duration::from_millis(200));
+                    prop_assert!(wait <= Duration::from_secs(90));
+                }
+            }
+            let windows = now as f64 / 10_000.0;
+            prop_assert!(retries <= 0.25 * fresh + 10.0 * (windows + 1.0) + 1e-6);
+        }
+    }
+}
