@@ -28,7 +28,11 @@ async fn every_limit_is_told_with_its_numbers_and_what_binds_comes_first() {
     let _daemon = site.start("a");
     site.push(&["x", "y"].map(|id| format!(r#"{{"kind":"app.held","id":"{id}"}}"#)))
         .await;
-    all_show(&site, "one runs", 1, |page| page["kinds"]["app.held"] == 1).await;
+    all_show(&site, "one runs, and Redis is measured", 1, |page| {
+        let measured = &page["resources"]["redis:main"]["worst"]["value"];
+        page["kinds"]["app.held"] == 1 && measured.is_number()
+    })
+    .await;
     let waits = ["x", "y"]
         .into_iter()
         .find(|id| json_at(&site, &["job", "show", id]).ok()["state"] == "pending");
