@@ -16,6 +16,7 @@ mod enqueue;
 mod error;
 mod explain;
 mod fleet;
+mod forecast;
 mod gate;
 mod group;
 mod help;
@@ -118,6 +119,8 @@ enum Command {
     /// Show the gate in all daemons; order it to take a resource, a breaker or a limit otherwise for a time
     #[command(subcommand)]
     Gate(gate::Command),
+    /// Show the load that is expected, how good such forecasts were, and what is done about it
+    Forecast(forecast::Args),
     /// Run the daemon with a private Redis and Postgres, alone or beside a command
     Dev(dev::Args),
     /// Measure what this machine does: enqueue, drain and pickup, with every guarantee on
@@ -150,6 +153,7 @@ impl Command {
             Self::Cron(command) => cron::run(command, global).await,
             Self::Explain(args) => explain::run(args, global).await,
             Self::Gate(command) => gate::run(command, global).await,
+            Self::Forecast(args) => forecast::run(args, global).await,
             Self::Dev(args) => dev::run(args, global).await,
             Self::Bench(args) => bench::run(args, global).await,
             Self::Completions(args) => Ok(completions::run(&args)),

@@ -1,6 +1,6 @@
 //! The ranges of settings. One line per setting; all problems are told at once.
 
-use super::{BridgeConfig, Config, LimitsConfig, duration, probes};
+use super::{BridgeConfig, Config, LimitsConfig, duration, forecast, probes};
 use crate::job::id::{check_kind, check_queue};
 use std::collections::HashSet;
 use std::fmt::Display;
@@ -34,6 +34,9 @@ pub(super) fn problems(c: &Config) -> Vec<Problem> {
     found.limits(&c.gate.limits);
     for (key, reason) in probes::problems(c) {
         found.add(&key, reason);
+    }
+    for (key, reason) in forecast::problems(c) {
+        found.add(key, reason);
     }
     found.outside(c);
     found.intake(c);

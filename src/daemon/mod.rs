@@ -5,10 +5,12 @@
 
 mod builder;
 mod error;
+mod forecast;
 mod health;
 pub mod intake;
 mod parts;
 pub mod probes;
+mod publish;
 mod reload;
 mod run;
 mod scope;
@@ -30,12 +32,12 @@ use crate::policy::breaker::BreakerConfig;
 use crate::policy::gate::Transition;
 use crate::queue::Queue;
 use crate::queue::connection::Connection;
-use crate::queue::pages::Desk;
 use crate::runner::slots::Slots;
 use crate::runner::{QueueContext, Registry, Runner, Shared};
+use crate::services::forecast::Told;
 use crate::services::orders::Obedience;
 use crate::services::page::{Identity, Teller, Turns};
-use crate::services::{auditor, bell, fleet, lag, publish, scheduler, server, upkeep};
+use crate::services::{auditor, bell, fleet, lag, scheduler, server, upkeep};
 use crate::telemetry::events;
 use crate::telemetry::{Alert, Alerts, Metrics, Successes};
 use arc_swap::ArcSwap;
@@ -161,6 +163,7 @@ impl Daemon {
             turns,
             slots: Arc::clone(&shared.slots),
             mode: config.gate.mode,
+            forecast: Told::default(),
             queues: queues.iter().map(|c| Arc::clone(&c.queue.name)).collect(),
         });
         let parts = Arc::new(Parts {
@@ -351,21 +354,8 @@ fn start_services(
     stop: &CancellationToken,
 ) {
     let config = parts.config.load_full();
-    let interval = config.gate.sample;
-    let prefix = config.redis.prefix.clone();
-    let instance = &parts.teller.identity.instance;
-    let board = publish::Board {
-        desk: Desk::new(conn, &prefix, instance, interval, publish::ttl(interval)),
-        teller: Arc::clone(&parts.teller),
-        obedience,
-        conn: conn.clone(),
-        prefix,
-        interval,
-        metrics: Arc::clone(&parts.shared.metrics),
-        database: parts.deps.database.clone(),
-        successes: Arc::clone(&parts.shared.successes),
-    };
-    services.spawn(publish::run(board, stop.clone()));
+    publish::start(parts, conn, obedience, services, stop);
+    forecast::start(parts, conn, services, stop);
     intake::start(parts, conn, services, stop);
     if config.breaker.fleet == Switch::On {
         let operations = Arc::clone(&parts.shared.operations);

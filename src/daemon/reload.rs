@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// Sections that are read once, at the start; of `daemon` all but the concurrency.
-const AT_START: [&str; 19] = [
+const AT_START: [&str; 20] = [
     "redis",
     "database",
     "daemon",
@@ -21,6 +21,7 @@ const AT_START: [&str; 19] = [
     "probes",
     "probe",
     "breaker",
+    "forecast",
     "admin",
     "log",
     "alerts",

@@ -76,6 +76,8 @@ scripts! {
     DISCARD = "discard" + "sizes" + "quarantine",
     TICK = "tick",
     RESUME = "resume",
+    LOAD = "load",
+    PEAK = "peak",
     SHELVE = "shelve" + "sizes" + "tomb" + "groups" + "ties",
 }
 

@@ -1,5 +1,6 @@
 //! What one daemon tells of itself: its health, and its page.
 
+use super::forecast::Told;
 use crate::clock;
 use crate::config::GateMode;
 use crate::health::{HealthView, slots_for};
@@ -98,6 +99,8 @@ pub struct Teller {
     pub slots: Arc<Slots>,
     /// Whether health decides what is claimed.
     pub mode: GateMode,
+    /// What the forecaster told last.
+    pub forecast: Told,
     /// The queues it serves.
     pub queues: Vec<Arc<str>>,
 }
@@ -109,6 +112,10 @@ impl Teller {
         let view = Arc::clone(&self.view.borrow());
         let mut health = view.to_json();
         health["breakers"] = self.breakers();
+        let forecast = self.forecast.load();
+        if !forecast.is_null() {
+            health["forecast"] = (**forecast).clone();
+        }
         health["orders"] = json!(**self.orders.borrow());
         health["mode"] = json!(self.mode);
         health["instance"] = self.identity.instance.as_str().into();
