@@ -15,9 +15,9 @@ mod reload;
 mod run;
 mod scope;
 
+pub use crate::handlers::NEVER_SHED;
 pub use builder::Builder;
 pub use error::DaemonError;
-pub use health::NEVER_SHED;
 pub use run::{Options, run, stop};
 pub use scope::{DEFAULT_QUEUE, queue_names};
 
@@ -37,7 +37,9 @@ use crate::runner::{QueueContext, Registry, Runner, Shared};
 use crate::services::forecast::Told;
 use crate::services::orders::Obedience;
 use crate::services::page::{Identity, Teller, Turns};
-use crate::services::{auditor, bell, fleet, lag, scheduler, server, upkeep};
+use crate::services::{
+    auditor, bell, fleet, lag, limiter, limiter_store, scheduler, server, upkeep,
+};
 use crate::telemetry::events;
 use crate::telemetry::{Alert, Alerts, Metrics, Successes};
 use arc_swap::ArcSwap;
@@ -142,6 +144,9 @@ impl Daemon {
         let operations = Arc::new(operations);
         let registry = Registry::build(catalog, &handlers, &deps, &operations)
             .map_err(|problems| DaemonError::definitions(&problems))?;
+        let kept = Arc::clone(&operations);
+        let mut store = limiter_store::Store::new(conn.clone(), &config.redis.prefix, kept);
+        store.resume().await;
         let obedience = obey(&config, &conn, heard, &operations).await;
         let shared = Shared {
             registry: Arc::new(ArcSwap::from_pointee(registry)),
@@ -182,6 +187,7 @@ impl Daemon {
         let admin_address = start_admin(&parts, &services, &stop).await?;
         services.spawn(monitor.run(stop.clone()));
         start_services(&parts, &conn, obedience, &services, &stop);
+        services.spawn(store.run(stop.clone()));
         services.spawn(server::run(
             conn.clone(),
             parts.shared.alerts.clone(),
@@ -355,6 +361,11 @@ fn start_services(
 ) {
     let config = parts.config.load_full();
     publish::start(parts, conn, obedience, services, stop);
+    services.spawn(limiter::run(
+        Arc::clone(&parts.shared.operations),
+        parts.teller.view.clone(),
+        stop.clone(),
+    ));
     forecast::start(parts, conn, services, stop);
     intake::start(parts, conn, services, stop);
     if config.breaker.fleet == Switch::On {

@@ -9,7 +9,7 @@ use crate::policy::gate::Orders;
 use crate::queue::board;
 use crate::queue::connection::{self, Connection};
 use crate::queue::orders::OrderBook;
-use crate::runner::operations::Operations;
+use crate::runner::operations::{Operations, Settings};
 use crate::runner::slots::Slots;
 use crate::services::orders::Obedience;
 use crate::services::page::Turns;
@@ -105,8 +105,13 @@ pub(super) fn operations(
     turns: Arc<Turns>,
     alerts: Alerts,
 ) -> Operations {
+    let pool = usize::try_from(config.database.max_connections).unwrap_or(usize::MAX);
     Operations::new(
-        config.breaker.clone(),
+        Settings {
+            breaker: config.breaker.clone(),
+            limiter: config.limiter.clone(),
+            pool,
+        },
         Epoch::start(),
         Arc::clone(slots),
         move |operation, change| {

@@ -1,7 +1,7 @@
 //! Does in this daemon what operators ordered, as long as they ordered it.
 //!
-//! States of resources are told to the monitor, which publishes them in place of the measured ones; breakers are set
-//! here. An order about an operation that a reload brings is obeyed from then on.
+//! States of resources are told to the monitor, which publishes them in place of the measured ones; breakers and
+//! limits are set here. An order about an operation that a reload brings is obeyed from then on.
 
 use crate::policy::breaker::Mode;
 use crate::policy::gate::{Aspect, Order, Orders, Will};
@@ -18,9 +18,12 @@ pub struct Obedience {
     operations: Arc<Operations>,
     /// What breakers do that nobody ordered otherwise.
     usual: Mode,
-    /// The orders that breakers obey, by handler and resource.
-    obeyed: BTreeMap<(Arc<str>, Arc<str>), Order>,
+    /// The orders that operations obey.
+    obeyed: BTreeMap<Obeyed, Order>,
 }
+
+/// A handler, a resource, and what of them an order is about.
+type Obeyed = (Arc<str>, Arc<str>, Aspect);
 
 impl Obedience {
     /// No order yet; what holds is sent to `heard`.
@@ -56,7 +59,7 @@ impl Obedience {
             }
             self.heard.send_replace(Arc::new(orders));
         }
-        self.set_breakers(now_ms);
+        self.set_operations(now_ms);
     }
 
     /// Redis does not answer: those whose time is over end all the same.
@@ -65,30 +68,41 @@ impl Obedience {
         self.obey(held, now_ms);
     }
 
-    fn set_breakers(&mut self, now_ms: u64) {
+    fn set_operations(&mut self, now_ms: u64) {
         let held = Arc::clone(&self.heard.borrow());
         if held.is_empty() && self.obeyed.is_empty() {
             return;
         }
         for operation in self.operations.each() {
-            let key = (
-                Arc::clone(&operation.handler),
-                Arc::clone(&operation.resource),
-            );
-            let wanted = held.of_operation(&key.0, &key.1, Aspect::Breaker);
-            let obeyed = self.obeyed.get(&key);
-            if wanted == obeyed {
-                continue;
+            for aspect in [Aspect::Breaker, Aspect::Limit] {
+                let (handler, resource) = (&operation.handler, &operation.resource);
+                let key = (Arc::clone(handler), Arc::clone(resource), aspect);
+                let wanted = held.of_operation(handler, resource, aspect);
+                let obeyed = self.obeyed.get(&key);
+                if wanted == obeyed {
+                    continue;
+                }
+                match aspect {
+                    Aspect::Limit => self.set_limit(&operation, wanted),
+                    _ => self.set_breaker(&operation, wanted, obeyed, now_ms),
+                }
+                match wanted {
+                    Some(order) => self.obeyed.insert(key, order.clone()),
+                    None => self.obeyed.remove(&key),
+                };
             }
-            self.set(&operation, wanted, obeyed, now_ms);
-            match wanted {
-                Some(order) => self.obeyed.insert(key, order.clone()),
-                None => self.obeyed.remove(&key),
-            };
         }
     }
 
-    fn set(
+    fn set_limit(&self, operation: &Operation, wanted: Option<&Order>) {
+        let limit = wanted.and_then(|order| match order.order {
+            Will::Limit(limit) => Some(limit),
+            _ => None,
+        });
+        self.operations.set_limit(operation, limit);
+    }
+
+    fn set_breaker(
         &self,
         operation: &Operation,
         wanted: Option<&Order>,

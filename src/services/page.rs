@@ -112,6 +112,7 @@ impl Teller {
         let view = Arc::clone(&self.view.borrow());
         let mut health = view.to_json();
         health["breakers"] = self.breakers();
+        health["limiters"] = json!(self.operations.limiters());
         let forecast = self.forecast.load();
         if !forecast.is_null() {
             health["forecast"] = (**forecast).clone();

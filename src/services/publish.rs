@@ -145,6 +145,15 @@ impl Board {
             let state = snapshot.state.as_str();
             self.metrics.breaker_state(&handler, &resource, state);
         }
+        for of in self.teller.operations.limiters() {
+            let anchor = of
+                .limiter
+                .anchor_ms
+                .map(|ms| Duration::from_secs_f64(ms / 1_000.0));
+            let running = of.limiter.inflight;
+            self.metrics
+                .operation(&of.handler, &of.resource, of.limit, running, anchor);
+        }
         if let Some(database) = &self.database {
             let pool = database.gauges();
             let busy = pool.size.saturating_sub(pool.idle);

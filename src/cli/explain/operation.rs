@@ -104,9 +104,9 @@ fn limiter(fleet: &Fleet, entry: &Value) -> Reason {
         .or(number(&limiter["inflight"]))
         .unwrap_or_default();
     let by = entry["by"].as_str().unwrap_or("limiter");
-    // What a breaker lets through is told of the breaker.
+    // What a breaker lets through, and what slots there are, is told of these.
     let binds = match by {
-        "breaker" => Binds::Not,
+        "breaker" | "slots" => Binds::Not,
         _ => Binds::full(used, limit),
     };
     let mut message =

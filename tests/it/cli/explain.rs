@@ -105,6 +105,23 @@ async fn every_limit_is_told_with_its_numbers_and_what_binds_comes_first() {
         breaker["order"].as_str().unwrap().ends_with(": enough"),
         "{breaker}"
     );
+    json_at(&site, &["gate", "force", "exec@other:thing", "limit=3"]).ok();
+    json_at(
+        &site,
+        &["gate", "force", "exec@other:thing", "metrics-only"],
+    )
+    .ok();
+    all_show(&site, "three may run by order", 1, |page| {
+        let limiter = &page["limiters"][0];
+        limiter["limit"] == 3 && limiter["by"] == "order"
+    })
+    .await;
+    let operation = json_at(&site, &["explain", "exec@other:thing"]).ok();
+    let limiter = one(&operation, "limits", "limiter");
+    assert_eq!(
+        (&limiter["used"], &limiter["limit"], &limiter["by"]),
+        (&json!(1), &json!(3), &json!("order"))
+    );
     let none = at(&site, &["explain", "http@other:thing"]);
     assert_eq!(
         (none.code, none.err.contains("gate show")),
