@@ -8,7 +8,7 @@ mod ledger;
 mod prepare;
 mod told;
 
-pub use told::{Told, outlook_json};
+pub use told::{Told, outlook_json, rounded};
 
 use crate::clock::ServerClock;
 use crate::config::{Config, ForecastMode};

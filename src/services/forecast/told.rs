@@ -64,7 +64,9 @@ fn peak_json(peak: &Peak) -> Value {
     })
 }
 
-fn rounded(number: f64) -> f64 {
+/// To three decimals: more is noise.
+#[must_use]
+pub fn rounded(number: f64) -> f64 {
     (number * 1_000.0).round() / 1_000.0
 }
 
