@@ -223,6 +223,9 @@ fn slots_line(config: &Config, outlook: &Outlook, daemon: Option<&Value>) -> Str
     );
     if let Some(unwell) = slots["unwell"].as_str() {
         line.push_str(&format!("; it raises none: {unwell} is not well"));
+    }
+    if let Some(trouble) = daemon["trouble"].as_str() {
+        line.push_str(&format!("; its history can't be reached: {trouble}"));
     } else if let Some(why) = slots["last"]["why"].as_str() {
         line.push_str(&format!("; last change: {why}"));
     }

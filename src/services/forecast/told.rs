@@ -81,6 +81,7 @@ impl Forecaster {
             Some(outlook) => outlook_json(outlook, slot_at(now_ms)),
             None => json!({}),
         };
+        json["trouble"] = self.trouble.iter().flatten().next().cloned().into();
         json["mode"] = json!(config.mode);
         json["lead"] = duration::format(config.lead).into();
         json["daemons"] = self.fleet.map(|fleet| fleet.daemons).into();

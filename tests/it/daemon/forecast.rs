@@ -255,6 +255,45 @@ async fn without_history_nothing_is_said_and_nothing_done() {
     assert!(daemon.events("forecast_raised").is_empty());
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_history_that_somebody_overwrote_is_told_of_once_and_raises_nothing() {
+    let site = Site::new(&settings("on"), &[]);
+    let today = slot_at(history(&site).await.now_ms().await.unwrap()) / DAY;
+    let key = |day: u64| format!("{}:load:{{fleet}}:{day}", site.config.redis.prefix);
+    for day in [today, today + 1] {
+        redis::cmd("RPUSH")
+            .arg(key(day))
+            .arg("mine")
+            .query_async::<()>(&mut site.redis().await)
+            .await
+            .unwrap();
+    }
+    let daemon = site.start("a");
+    daemon.wait_for_event("forecast_blind").await;
+    wait_until("it says what is wrong", DEADLINE, || async {
+        let forecast = health(&site).await["forecast"].clone();
+        let trouble = forecast["trouble"].as_str().unwrap_or_default();
+        trouble.contains("wrong type")
+    })
+    .await;
+    assert_eq!(health(&site).await["forecast"]["slots"]["now"], 4);
+    // Whoever clears it away has it back at the next try.
+    redis::cmd("DEL")
+        .arg(key(today))
+        .arg(key(today + 1))
+        .query_async::<()>(&mut site.redis().await)
+        .await
+        .unwrap();
+    wait_until("it goes on", DEADLINE, || async {
+        health(&site).await["forecast"]["trouble"].is_null()
+    })
+    .await;
+    assert!(daemon.events("forecast_raised").is_empty());
+    for event in daemon.events("forecast_blind") {
+        assert_eq!(event["level"], "WARN");
+    }
+}
+
 fn tidegate_forecast(site: &Site, flags: &[&str]) -> String {
     let told = Command::new(env!("CARGO_BIN_EXE_tidegate"))
         .arg("forecast")
