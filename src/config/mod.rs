@@ -7,6 +7,7 @@ mod breaker;
 pub mod duration;
 mod forecast;
 mod intake;
+mod limiter;
 mod limits;
 mod load;
 mod probes;
@@ -16,6 +17,7 @@ mod validate;
 pub use breaker::{BreakerConfig, BreakerMode};
 pub use forecast::{ForecastConfig, ForecastMode};
 pub use intake::{BridgeConfig, BridgesConfig, OutboxConfig};
+pub use limiter::LimiterConfig;
 pub use limits::LimitsConfig;
 pub use load::{ConfigError, Sources, load};
 pub use probes::{ProbeConfig, ProbesConfig, Way, Worst};
@@ -57,6 +59,8 @@ pub struct Config {
     pub probe: Vec<ProbeConfig>,
     /// Circuit breakers.
     pub breaker: BreakerConfig,
+    /// Limits found by latency.
+    pub limiter: LimiterConfig,
     /// What is done about load that is known to come.
     pub forecast: ForecastConfig,
     /// Jobs that come by way of Postgres.

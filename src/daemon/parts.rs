@@ -6,7 +6,7 @@ use crate::clock::{self, Epoch};
 use crate::config::Config;
 use crate::queue::board;
 use crate::queue::connection::{self, Connection};
-use crate::runner::operations::Operations;
+use crate::runner::operations::{Operations, Settings};
 use crate::runner::slots::Slots;
 use crate::services::{lag, publish, stuck};
 use crate::telemetry::Alerts;
@@ -82,8 +82,13 @@ pub(super) async fn inspect(
 }
 
 pub(super) fn operations(config: &Config, slots: &Arc<Slots>, alerts: Alerts) -> Operations {
+    let pool = usize::try_from(config.database.max_connections).unwrap_or(usize::MAX);
     Operations::new(
-        config.breaker.clone(),
+        Settings {
+            breaker: config.breaker.clone(),
+            limiter: config.limiter.clone(),
+            pool,
+        },
         Epoch::start(),
         Arc::clone(slots),
         move |operation, change| {

@@ -48,6 +48,7 @@ pub(super) fn apply(parts: &Parts, config: Config, catalog: Catalog) -> Result<(
     let kinds = registry.catalog.len();
     parts.shared.registry.store(Arc::new(registry));
     parts.shared.slots.set_total(config.daemon.concurrency);
+    parts.shared.operations.configure(&config.limiter);
     let waiting = changed_at_start(&parts.config.load(), &config);
     parts.config.store(Arc::new(config));
     for context in &parts.queues {

@@ -99,6 +99,15 @@ impl Board {
             let state = snapshot.state.as_str();
             self.metrics.breaker_state(&handler, &resource, state);
         }
+        for of in self.operations.limiters() {
+            let anchor = of
+                .limiter
+                .anchor_ms
+                .map(|ms| Duration::from_secs_f64(ms / 1_000.0));
+            let running = of.limiter.inflight;
+            self.metrics
+                .operation(&of.handler, &of.resource, of.limit, running, anchor);
+        }
         if let Some(database) = &self.database {
             let pool = database.gauges();
             let busy = pool.size.saturating_sub(pool.idle);
@@ -107,7 +116,7 @@ impl Board {
     }
 }
 
-/// Version 1 of what apps read: health with the breakers, and the forecast unless that is null.
+/// Version 1 of what apps read: health with the breakers and limiters, and the forecast unless that is null.
 #[must_use]
 pub fn json(view: &HealthView, operations: &Operations, forecast: &Value) -> Value {
     let mut health = view.to_json();
@@ -115,6 +124,7 @@ pub fn json(view: &HealthView, operations: &Operations, forecast: &Value) -> Val
         json!({"handler": handler, "resource": resource, "breaker": snapshot})
     });
     health["breakers"] = each.collect();
+    health["limiters"] = json!(operations.limiters());
     if !forecast.is_null() {
         health["forecast"] = forecast.clone();
     }

@@ -84,7 +84,7 @@ impl Scene<'_> {
                 if spec.handler != NEVER_SHED {
                     reasons.extend(health.gates(&resources, Some(flow.priority)));
                 }
-                reasons.extend(health.breakers(&spec.handler, &spec.resources));
+                reasons.extend(health.operations(&spec.handler, &spec.resources));
                 let control = &self.counts.control;
                 let found = limits::of_flow(&self.queue, &flow, spec, control).await?;
                 reasons.extend(found);
