@@ -253,31 +253,6 @@ mod tests {
     }
 
     #[test]
-    fn what_was_reserved_but_not_claimed_is_no_load() {
-        use crate::runner::slots::{Ask, Slots};
-        let slots = Slots::new(4);
-        let (queue, kind) = (std::sync::Arc::from("q"), std::sync::Arc::from("k"));
-        let ask = Ask {
-            kind: std::sync::Arc::clone(&kind),
-            class: CLASS,
-            kind_limit: 9,
-            class_limit: 9,
-            flow_limit: 9,
-            operations: Default::default(),
-        };
-        let asks = [ask];
-        let reserved = slots.reserve(&queue, 4, 4, &asks);
-        slots.settle_claim(&queue, &reserved, &asks, &[3]);
-        assert_eq!(slots.take_load().done[CLASS.index()].jobs, 3);
-        for _ in 0..3 {
-            slots.release(&queue, &kind, CLASS, &[]);
-        }
-        slots.take_load();
-        let idle = slots.take_load().done[CLASS.index()];
-        assert_eq!(idle, ClassLoad::default());
-    }
-
-    #[test]
     fn what_nobody_takes_stays_bounded() {
         let origin = crate::clock::monotonic();
         let mut meter = Meter::new(origin);
