@@ -498,7 +498,7 @@ mod tests {
         for _ in 0..3 {
             slots.release(&queue, &asks[0].kind, asks[0].class, &[]);
         }
-        slots.take_load();
+        let _ = slots.take_load();
         assert_eq!(slots.take_load().done[class], Default::default());
     }
 }
