@@ -68,10 +68,11 @@ impl Limiter {
             let root = tally.load().max(1.0).sqrt();
             let tolerated = (self.config.tolerance * root).max(BAND.1);
             let (mean_ln, error) = tally.mean_ln();
+            let used = self.is_used(&tally);
             let faster = anchor.shift(mean_ln) + self.config.sure * error < -FASTER;
             if let Some(Trial::Up { before, .. }) = &self.trial {
                 match self.weigh_step(anchor, before, &tally, buckets == BUCKETS) {
-                    Step::Room if may_grow && !faster => return self.accept(now_ms, tally),
+                    Step::Room if may_grow && used && !faster => return self.accept(now_ms, tally),
                     Step::NoRoom => return self.cut(now_ms, worse),
                     _ if !faster => continue,
                     _ => {}
@@ -91,7 +92,6 @@ impl Limiter {
             if buckets == BUCKETS {
                 self.trial = None;
             }
-            let used = tally.load() >= self.config.used * float(self.limit);
             let headroom = (self.config.headroom * root).max(BAND.0);
             let high = by_wait.queue + proof * (by_wait.high - by_wait.queue);
             if used && may_grow && (high < headroom || !self.met_congestion) {

@@ -34,12 +34,12 @@ mod window;
 
 use std::time::Duration;
 
-use anchor::Anchor;
+use anchor::{Anchor, float};
 use judge::Trial;
 use measure::Measuring;
 pub use report::{Change, Reason, Saved, Snapshot};
 pub use settings::LimiterConfig;
-use window::Window;
+use window::{Tally, Window};
 
 /// Latencies kept to make an anchor of.
 const GATHERED: usize = 512;
@@ -83,6 +83,8 @@ pub struct Limiter {
     met_congestion: bool,
     /// When a step up was last undone.
     undone_ms: u64,
+    /// Whether the limit kept jobs back since the last decision.
+    pressed: bool,
     measuring: Option<Measuring>,
     measured_ms: u64,
     measure_at_ms: u64,
@@ -114,6 +116,7 @@ impl Limiter {
             is_clean: true,
             met_congestion: false,
             undone_ms: now_ms,
+            pressed: false,
             measuring: None,
             measured_ms: now_ms,
             measure_at_ms: now_ms.saturating_add(millis(config.anchor_every)),
@@ -154,6 +157,12 @@ impl Limiter {
     /// Jobs that may run at once, at least one.
     pub fn limit(&self) -> usize {
         self.limit
+    }
+
+    /// As many jobs were taken at once as the limit let, and there may be more. Where jobs end sooner than the next ones are
+    /// fetched, few run on average although the limit is what keeps them back.
+    pub fn pressed(&mut self) {
+        self.pressed = true;
     }
 
     /// A job starts.
@@ -207,7 +216,9 @@ impl Limiter {
         if now_ms >= self.measure_at_ms && self.gathered.len() >= self.few() {
             return self.measure(now_ms);
         }
-        self.judge(now_ms, may_grow)
+        let change = self.judge(now_ms, may_grow);
+        self.pressed = false;
+        change
     }
 
     /// All there is to see, for `/health` and `explain`.
@@ -270,6 +281,11 @@ impl Limiter {
             reason,
             wait_ms: self.wait_ms.filter(|_| by_wait),
         })
+    }
+
+    /// Whether jobs use the limit, so that a higher one would be used too.
+    fn is_used(&self, tally: &Tally) -> bool {
+        self.pressed || tally.load() >= self.config.used * float(self.limit)
     }
 
     fn few(&self) -> usize {
