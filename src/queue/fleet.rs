@@ -71,7 +71,7 @@ impl Fleet {
     /// The store of the daemons with this prefix, for the daemon `who`.
     #[must_use]
     pub fn new(conn: Connection, prefix: &str, who: &str) -> Self {
-        let base = format!("{prefix}:{{gate}}:breakers");
+        let base = format!("{prefix}:gate:{{gate}}:breakers");
         Self {
             conn,
             keys: [base.clone(), format!("{base}:news")],

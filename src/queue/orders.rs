@@ -20,13 +20,13 @@ const AUDIT_MAX: usize = 10_000;
 /// The key of the orders.
 #[must_use]
 pub fn orders_key(prefix: &str) -> String {
-    format!("{prefix}:{{gate}}:orders")
+    format!("{prefix}:gate:{{gate}}:orders")
 }
 
 /// The key of the record of orders.
 #[must_use]
 pub fn audit_key(prefix: &str) -> String {
-    format!("{prefix}:{{gate}}:audit")
+    format!("{prefix}:gate:{{gate}}:audit")
 }
 
 /// An order to be given.
@@ -205,6 +205,14 @@ fn read_one(field: &str, value: &str) -> Option<Order> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_keys_are_those_of_no_queue_whatever_its_name() {
+        for key in [orders_key("tidegate"), audit_key("tidegate")] {
+            assert!(!key.starts_with("tidegate:{"), "{key}");
+            assert!(key.contains("{gate}"), "{key}: both in one slot");
+        }
+    }
 
     #[test]
     fn what_nobody_of_us_wrote_is_no_order() {

@@ -19,9 +19,12 @@ const GOES_ON: usize = 3;
 
 /// The start of every job in the log, few slots, and nothing else than the defaults.
 pub const DEFAULTS: &str = "level = \"info,tidegate::telemetry::events::job=debug\"\n[daemon]\nconcurrency = 8\npoll = \"100ms\"\n";
-/// The same, but sampled more often and held for less long, so that a test sees the whole way back.
+/// The same, but sampled more often and held for less long, so that a test sees the whole way back. Answers that are late
+/// because other tests run beside are no trouble. Ends within the table of limits.
 pub const QUICK: &str = "level = \"info,tidegate::telemetry::events::job=debug\"\n[daemon]\nconcurrency = 8\npoll = \"100ms\"\n\
-     [gate]\nsample = \"250ms\"\nhold = \"2s\"\nfailure_hold = \"1s\"\n";
+     [gate]\nsample = \"250ms\"\nhold = \"2s\"\nfailure_hold = \"1s\"\n\
+     [gate.limits]\nredis_rtt = [\"100ms\", \"400ms\"]\npostgres_rtt = [\"100ms\", \"400ms\"]\n\
+     postgres_acquire = [\"100ms\", \"400ms\"]\n";
 
 /// The load: `bulk` takes what the others leave, and `free` needs nothing that is going to be in trouble.
 pub const KINDS: [&str; 4] = ["bulk", "normal", "critical", "free"];
