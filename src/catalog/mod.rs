@@ -15,7 +15,7 @@ pub use code::{CODE, CodeDefinition};
 pub use limits::{Concurrency, Rate};
 pub use load::{CatalogError, Problem, load, load_with_code};
 pub use once::{DebounceSpec, UniqueSpec};
-pub use spec::{HistorySpec, JobSpec, ScheduleSpec, TypedArgs};
+pub use spec::{HistorySpec, JobSpec, NEVER_SHED, ScheduleSpec, TypedArgs};
 pub use then::ThenSpec;
 
 use std::collections::BTreeMap;

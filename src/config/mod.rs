@@ -8,6 +8,8 @@ mod intake;
 mod limits;
 mod load;
 mod probes;
+mod reserve;
+mod retry_budget;
 mod secret;
 mod validate;
 
@@ -15,6 +17,8 @@ pub use intake::{BridgeConfig, BridgesConfig, OutboxConfig};
 pub use limits::LimitsConfig;
 pub use load::{ConfigError, Sources, load};
 pub use probes::{ProbeConfig, ProbesConfig, Way, Worst};
+pub use reserve::ReserveConfig;
+pub use retry_budget::RetryBudgetConfig;
 pub use secret::Secret;
 
 use serde::{Deserialize, Serialize};
@@ -53,6 +57,8 @@ pub struct Config {
     pub probe: Vec<ProbeConfig>,
     /// Circuit breakers.
     pub breaker: BreakerConfig,
+    /// Retry budgets.
+    pub retry_budget: RetryBudgetConfig,
     /// Jobs that come by way of Postgres.
     pub outbox: OutboxConfig,
     /// What holds for all bridges.
@@ -252,6 +258,8 @@ pub struct GateConfig {
     /// Age at which a sample is missing.
     #[serde(with = "duration")]
     pub stale_after: Duration,
+    /// Slots kept for critical jobs.
+    pub reserve: ReserveConfig,
     /// What counts as pressure.
     pub limits: LimitsConfig,
 }

@@ -16,8 +16,6 @@ use tokio::sync::watch;
 
 /// The resource under which the one configured database is known.
 const PRIMARY: &str = "postgres:primary";
-/// Jobs of this handler are never held back: they are what keeps caches correct.
-pub const NEVER_SHED: &str = "cache.invalidate";
 /// How long a ping of Postgres may take; the probe itself gives up sooner.
 const PING_DEADLINE: Duration = Duration::from_secs(5);
 
@@ -137,7 +135,7 @@ const fn stats(vitals: &Vitals, slowdown: f64) -> PostgresStats {
 /// What the gate lets a class of a definition use.
 pub(super) fn gate(view: watch::Receiver<Arc<HealthView>>, mode: GateMode) -> Gate {
     Arc::new(move |spec, class, slots| {
-        if spec.handler == NEVER_SHED {
+        if spec.is_never_shed() {
             return slots;
         }
         let view = view.borrow().clone();
@@ -151,7 +149,7 @@ pub(super) fn standing(view: watch::Receiver<Arc<HealthView>>, mode: GateMode) -
         let view = view.borrow().clone();
         let worst = view.worst_for(&spec.resources);
         match worst.map(|(name, view)| (mode.heeded(view.state), name)) {
-            Some((state, name)) if state > GateState::Ok && spec.handler != NEVER_SHED => {
+            Some((state, name)) if state > GateState::Ok && !spec.is_never_shed() => {
                 (state, name.to_owned())
             }
             _ => (GateState::Ok, String::new()),

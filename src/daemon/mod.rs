@@ -15,7 +15,6 @@ mod scope;
 
 pub use builder::Builder;
 pub use error::DaemonError;
-pub use health::NEVER_SHED;
 pub use run::{Options, run, stop};
 pub use scope::{DEFAULT_QUEUE, queue_names};
 
@@ -30,13 +29,12 @@ use crate::health::HealthView;
 use crate::policy::gate::Transition;
 use crate::queue::Queue;
 use crate::queue::connection::Connection;
-use crate::runner::slots::Slots;
 use crate::runner::{QueueContext, Registry, Runner, Shared};
 use crate::services::{auditor, bell, lag, publish, scheduler, server, upkeep};
 use crate::telemetry::events;
 use crate::telemetry::{Alert, Alerts, Metrics, Successes};
 use arc_swap::ArcSwap;
-use parts::{connect, inspect, operations};
+use parts::{budgets, connect, inspect, operations, slots};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -129,14 +127,16 @@ impl Daemon {
         let metrics = Arc::new(Metrics::new());
         let (monitor, view) =
             health::monitor(&config, &conn, deps.database.as_ref(), alerts.clone())?;
-        let slots = Arc::new(Slots::new(config.daemon.concurrency));
+        let slots = Arc::new(slots(&config, &catalog));
         let operations = Arc::new(operations(&config, &slots, alerts.clone()));
-        let registry = Registry::build(catalog, &handlers, &deps, &operations)
+        let budgets = Arc::new(budgets(&config, &metrics));
+        let registry = Registry::build(catalog, &handlers, &deps, &operations, &budgets)
             .map_err(|problems| DaemonError::definitions(&problems))?;
         let shared = Shared {
             registry: Arc::new(ArcSwap::from_pointee(registry)),
             slots,
             operations,
+            budgets,
             gate: health::gate(view.clone(), config.gate.mode),
             standing: health::standing(view.clone(), config.gate.mode),
             metrics,
@@ -339,6 +339,8 @@ fn start_services(
             interval: config.gate.sample,
             view: parts.view.clone(),
             operations: Arc::clone(&parts.shared.operations),
+            budgets: Arc::clone(&parts.shared.budgets),
+            slots: Arc::clone(&parts.shared.slots),
             metrics: Arc::clone(&parts.shared.metrics),
             database: parts.deps.database.clone(),
             successes: Arc::clone(&parts.shared.successes),

@@ -2,15 +2,19 @@
 
 use super::{DaemonError, Parts};
 use crate::admin::{QueueReadiness, Readiness};
+use crate::catalog::Catalog;
 use crate::clock::{self, Epoch};
-use crate::config::Config;
+use crate::config::{Config, Switch};
+use crate::job::Priority;
+use crate::policy::budget::BudgetConfig;
 use crate::queue::board;
 use crate::queue::connection::{self, Connection};
+use crate::runner::budgets::Budgets;
 use crate::runner::operations::Operations;
-use crate::runner::slots::Slots;
+use crate::runner::slots::{Reserve, Slots};
 use crate::services::{lag, publish, stuck};
-use crate::telemetry::Alerts;
 use crate::telemetry::events::{self, BreakerChange};
+use crate::telemetry::{Alerts, Metrics};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -46,7 +50,13 @@ impl Parts {
     }
 
     pub(super) fn health_json(&self) -> serde_json::Value {
-        publish::json(&self.view.borrow(), &self.shared.operations)
+        let shared = &self.shared;
+        publish::json(
+            &self.view.borrow(),
+            &shared.operations,
+            &shared.budgets,
+            &shared.slots,
+        )
     }
 }
 
@@ -75,6 +85,38 @@ pub(super) async fn inspect(
     }
     let settings = server.unsafe_settings.iter();
     Ok(settings.map(|(setting, _)| *setting).collect())
+}
+
+pub(super) fn slots(config: &Config, catalog: &Catalog) -> Slots {
+    let reserve = Reserve {
+        share: config.gate.reserve.share,
+        lend_below: config.gate.reserve.lend_below,
+    };
+    let slots = Slots::new(config.daemon.concurrency).reserving(reserve);
+    if has_critical(catalog) {
+        slots.expect_critical();
+    }
+    slots
+}
+
+/// Whether there is a kind of critical jobs.
+pub(super) fn has_critical(catalog: &Catalog) -> bool {
+    catalog
+        .iter()
+        .any(|spec| spec.priority == Priority::Critical)
+}
+
+pub(super) fn budgets(config: &Config, metrics: &Arc<Metrics>) -> Budgets {
+    let own = &config.retry_budget;
+    let settings = BudgetConfig {
+        share: own.share,
+        floor: f64::from(own.floor),
+        window: own.window,
+    };
+    Budgets::new(
+        (own.mode == Switch::On).then_some(settings),
+        Arc::clone(metrics),
+    )
 }
 
 pub(super) fn operations(config: &Config, slots: &Arc<Slots>, alerts: Alerts) -> Operations {

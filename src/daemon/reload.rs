@@ -1,5 +1,6 @@
 //! Taking over a new configuration: whole, or not at all.
 
+use super::parts::has_critical;
 use super::{DaemonError, Parts, scope};
 use crate::catalog::Catalog;
 use crate::config::Config;
@@ -8,7 +9,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// Sections that are read once, at the start; of `daemon` all but the concurrency.
-const AT_START: [&str; 19] = [
+const AT_START: [&str; 20] = [
     "redis",
     "database",
     "daemon",
@@ -21,6 +22,7 @@ const AT_START: [&str; 19] = [
     "probes",
     "probe",
     "breaker",
+    "retry_budget",
     "admin",
     "log",
     "alerts",
@@ -36,17 +38,22 @@ pub(super) fn apply(parts: &Parts, config: Config, catalog: Catalog) -> Result<(
     new_deps.config = Arc::new(config.clone());
     new_deps.http = crate::handlers::SharedClient::default();
     let catalog = scope::own_kinds(&config, catalog, &parts.code)?;
+    let shared = &parts.shared;
     let registry = Registry::build(
         catalog,
         &parts.handlers,
         &new_deps,
-        &parts.shared.operations,
+        &shared.operations,
+        &shared.budgets,
     )
     .map_err(|problems| DaemonError::definitions(&problems))?;
     let unserved = unserved_queues(parts, &registry.catalog);
     let kinds = registry.catalog.len();
-    parts.shared.registry.store(Arc::new(registry));
-    parts.shared.slots.set_total(config.daemon.concurrency);
+    if has_critical(&registry.catalog) {
+        shared.slots.expect_critical();
+    }
+    shared.registry.store(Arc::new(registry));
+    shared.slots.set_total(config.daemon.concurrency);
     let waiting = changed_at_start(&parts.config.load(), &config);
     parts.config.store(Arc::new(config));
     for context in &parts.queues {

@@ -16,6 +16,7 @@ pub mod budget;
 mod cron_fields;
 mod cron_words;
 pub mod gate;
+pub mod length;
 pub mod limiter;
 pub mod retry;
 pub mod schedule;

@@ -31,7 +31,7 @@ pub mod look;
 mod memory;
 pub mod operate;
 pub mod progress;
-mod promote;
+pub mod promote;
 mod rehearse;
 mod reply;
 pub mod scan;

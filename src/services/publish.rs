@@ -4,10 +4,14 @@ use crate::clock;
 use crate::db::Database;
 use crate::health::{HealthView, STEP_MS};
 use crate::job::Priority;
+use crate::policy::budget::BudgetState;
 use crate::policy::gate::share;
 use crate::queue::board;
 use crate::queue::connection::Connection;
+use crate::runner::budgets::Budgets;
 use crate::runner::operations::Operations;
+use crate::runner::slots::Slots;
+use crate::telemetry::events::{self, RetryBudgetChange};
 use crate::telemetry::{Metrics, Successes};
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -34,6 +38,10 @@ pub struct Board {
     pub view: watch::Receiver<Arc<HealthView>>,
     /// The operations with their breakers.
     pub operations: Arc<Operations>,
+    /// The retry budgets.
+    pub budgets: Arc<Budgets>,
+    /// The slots, some of which are reserved.
+    pub slots: Arc<Slots>,
     /// The gauges.
     pub metrics: Arc<Metrics>,
     /// The pool whose use is shown.
@@ -57,7 +65,8 @@ pub async fn run(board: Board, stop: CancellationToken) {
         board.successes.tick(clock::unix_ms());
         let view = Arc::clone(&board.view.borrow());
         board.gauge(&view);
-        let text = json(&view, &board.operations).to_string();
+        board.tell_budgets();
+        let text = json(&view, &board.operations, &board.budgets, &board.slots).to_string();
         if let Err(e) = board::publish(&board.conn, &key, &text, ttl).await {
             tracing::debug!(error = %e, "health not published");
         }
@@ -70,6 +79,19 @@ pub async fn run(board: Board, stop: CancellationToken) {
 }
 
 impl Board {
+    fn tell_budgets(&self) {
+        for (resource, budget) in self.budgets.changes() {
+            events::retry_budget(RetryBudgetChange {
+                resource: &resource,
+                holds: budget.state == BudgetState::Holding,
+                share: budget.share,
+                limit: budget.limit,
+                per_second: budget.per_second,
+                held: budget.held,
+            });
+        }
+    }
+
     async fn tell_history(&self, view: &HealthView) {
         let key = board::history_key(&self.prefix);
         let text = view.history_json().to_string();
@@ -104,14 +126,24 @@ impl Board {
     }
 }
 
-/// Version 1 of what apps read: health with the breakers.
+/// Version 1 of what apps read: health with the breakers, the retry budgets and what is reserved for critical jobs.
 #[must_use]
-pub fn json(view: &HealthView, operations: &Operations) -> Value {
+pub fn json(view: &HealthView, operations: &Operations, budgets: &Budgets, slots: &Slots) -> Value {
     let mut health = view.to_json();
     let each = operations.snapshots().into_iter().map(|(handler, resource, snapshot)| {
         json!({"handler": handler, "resource": resource, "breaker": snapshot})
     });
     health["breakers"] = each.collect();
+    let budgets = budgets.snapshots().into_iter();
+    let each = budgets.map(|(resource, budget)| json!({"resource": resource, "budget": budget}));
+    health["budgets"] = each.collect();
+    health["reserve"] = json!({
+        "slots": slots.total(),
+        "reserved": slots.reserved(),
+        "lend_below_ms": slots.lend_below().as_millis() as u64,
+        "busy": slots.busy(),
+        "long": slots.busy_long(),
+    });
     health["published_at"] = clock::unix_ms().into();
     health
 }

@@ -15,10 +15,12 @@ macro_rules! alerting {
 
 mod intake;
 mod job;
+mod retries;
 mod system;
 
 pub use intake::*;
 pub use job::*;
+pub use retries::*;
 pub use system::*;
 
 use std::time::Duration;

@@ -77,6 +77,32 @@ impl Health {
         })
     }
 
+    /// The slots that are kept for critical jobs, if long ones of other classes use all others.
+    pub(super) fn reserve(&self, class: Priority) -> Option<Reason> {
+        let reserve = self.json.as_ref()?.get("reserve")?;
+        let of = |name: &str| reserve[name].as_u64();
+        let (slots, reserved, long) = (of("slots")?, of("reserved")?, of("long")?);
+        let full = reserved > 0 && long + reserved >= slots;
+        (full && class != Priority::Critical).then(|| Reason {
+            code: "reserve",
+            message: format!(
+                "{long} long jobs run, and the other {reserved} of {slots} slots are kept for critical and short ones"
+            ),
+            details: json!({"reserve": reserve}),
+        })
+    }
+
+    /// Retry budgets of these resources that make retries wait.
+    pub(super) fn budgets(&self, resources: &[Arc<str>]) -> Vec<Reason> {
+        let all = self
+            .json
+            .as_ref()
+            .and_then(|json| json["budgets"].as_array());
+        let ours = |b: &&Value| resources.iter().any(|r| b["resource"] == **r);
+        let budgets = all.into_iter().flatten().filter(ours);
+        budgets.filter_map(budget).collect()
+    }
+
     /// Breakers of a handler on its resources that do not let everything through.
     pub(super) fn breakers(&self, handler: &str, resources: &[Arc<str>]) -> Vec<Reason> {
         let all = self
@@ -110,6 +136,26 @@ fn breaker(entry: &Value) -> Option<Reason> {
     })
 }
 
+fn budget(entry: &Value) -> Option<Reason> {
+    let budget = &entry["budget"];
+    if budget["state"] != "holding" {
+        return None;
+    }
+    let resource = entry["resource"].as_str().unwrap_or("-");
+    let percent = |name: &str| budget[name].as_f64().unwrap_or(0.0) * 100.0;
+    Some(Reason {
+        code: "retry_budget",
+        message: format!(
+            "the retry budget of {resource} is used up: retries are {:.0}% of its work and may be {:.0}%, now {:.1} a \
+             second; the others wait, and new work goes first",
+            percent("share"),
+            percent("limit"),
+            budget["per_second"].as_f64().unwrap_or(0.0),
+        ),
+        details: json!({"resource": resource, "budget": budget}),
+    })
+}
+
 /// The classes that a state leaves less than all slots, with what it leaves them.
 fn shares(state: GateState, only: Option<Priority>) -> Vec<(Priority, f64)> {
     let classes = Priority::ALL.into_iter();
@@ -131,7 +177,11 @@ mod tests {
             "worst":{"name":"acquire_ms","value":190.5,"lo":10.0,"hi":250.0}}},
         "breakers":[
             {"handler":"http","resource":"http:app","breaker":{"state":"open","retry_in_ms":4200}},
-            {"handler":"exec","resource":"http:app","breaker":{"state":"closed"}}]}"#;
+            {"handler":"exec","resource":"http:app","breaker":{"state":"closed"}}],
+        "reserve":{"slots":10,"reserved":2,"long":8},
+        "budgets":[
+            {"resource":"http:app","budget":{"state":"holding","share":0.31,"limit":0.2,"per_second":7.25}},
+            {"resource":"redis:main","budget":{"state":"free","share":0.1,"limit":0.2,"per_second":5.0}}]}"#;
 
     #[test]
     fn a_gate_names_signal_value_and_limit() {
@@ -166,6 +216,42 @@ mod tests {
         );
         assert!(health.breakers("exec", &resources).is_empty());
         assert!(health.breakers("http", &[]).is_empty());
+    }
+
+    #[test]
+    fn a_full_reserve_is_told_to_whom_it_is_not_for() {
+        let health = Health::read(Some(PUBLISHED), GateMode::On);
+        let found = health.reserve(Priority::High).unwrap();
+        assert!(
+            found
+                .message
+                .starts_with("8 long jobs run, and the other 2 of 10 slots"),
+            "{}",
+            found.message
+        );
+        assert!(health.reserve(Priority::Critical).is_none());
+        let other = PUBLISHED.replace("\"long\":8", "\"long\":7");
+        assert!(
+            Health::read(Some(&other), GateMode::On)
+                .reserve(Priority::Bulk)
+                .is_none()
+        );
+    }
+
+    #[test]
+    fn only_budgets_that_hold_are_told() {
+        let health = Health::read(Some(PUBLISHED), GateMode::On);
+        let found = health.budgets(&["http:app".into(), "redis:main".into()]);
+        assert_eq!(found.len(), 1);
+        let message = &found[0].message;
+        assert!(
+            message.contains("budget of http:app is used up"),
+            "{message}"
+        );
+        assert!(
+            message.contains("31% of its work and may be 20%, now 7.2 a second"),
+            "{message}"
+        );
     }
 
     #[test]

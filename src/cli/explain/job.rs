@@ -1,11 +1,10 @@
 //! Why one job does not run.
 
-use super::super::job::{view, view_around, view_text, when};
+use super::super::job::{view, view_around, view_text, waits_since, when};
 use super::super::store::Store;
 use super::super::{CliError, Report};
 use super::gate::Health;
 use super::{Reason, Workers, bullets, limits, slots, whereabouts};
-use crate::daemon::NEVER_SHED;
 use crate::job::{Envelope, Priority};
 use crate::queue::Queue;
 use crate::queue::home::home_of;
@@ -37,7 +36,7 @@ pub(super) async fn explain(store: &Store, id: &str, health: &Health) -> Result<
     };
     let reasons = match scene.found.state.as_str() {
         "pending" => scene.pending(id, health).await?,
-        "delayed" => scene.delayed(),
+        "delayed" => scene.delayed(health),
         "running" => scene.running(),
         _ => scene.over(),
     };
@@ -81,10 +80,13 @@ impl Scene<'_> {
             )),
             Some(spec) => {
                 let resources: Vec<&str> = spec.resources.iter().map(|r| &**r).collect();
-                if spec.handler != NEVER_SHED {
+                if !spec.is_never_shed() {
                     reasons.extend(health.gates(&resources, Some(flow.priority)));
                 }
                 reasons.extend(health.breakers(&spec.handler, &spec.resources));
+                if !spec.is_never_shed() {
+                    reasons.extend(health.reserve(flow.priority));
+                }
                 let control = &self.counts.control;
                 let found = limits::of_flow(&self.queue, &flow, spec, control).await?;
                 reasons.extend(found);
@@ -109,7 +111,7 @@ impl Scene<'_> {
         Ok(reasons)
     }
 
-    fn delayed(&self) -> Vec<Reason> {
+    fn delayed(&self, health: &Health) -> Vec<Reason> {
         let due = when(self.found.at_ms.unwrap_or(0), self.counts.now_ms);
         let debounced = self.debounced();
         let why = match (self.found.history.attempts, self.found.history.snoozes) {
@@ -126,7 +128,27 @@ impl Scene<'_> {
             details: json!({"due_at": self.found.at_ms, "debounced": debounced}),
         };
         let missing = self.workers.missing(&self.queue.name);
-        [delayed].into_iter().chain(missing).collect()
+        let held = self.waits_for_budget(health);
+        [delayed].into_iter().chain(held).chain(missing).collect()
+    }
+
+    /// What made a retry wait longer than it was to.
+    fn waits_for_budget(&self, health: &Health) -> Vec<Reason> {
+        let envelope = Envelope::parse(&self.found.raw).unwrap_or_default();
+        let spec = self.store.catalog.get(&envelope.kind);
+        match (spec, waits_since(&self.found)) {
+            (Some(spec), Some(since)) if since < self.counts.now_ms => {
+                let resources: Vec<&str> = spec.resources.iter().map(|r| &**r).collect();
+                let history = Some(&self.found.history);
+                let flow = home_of(&envelope, &self.store.catalog, &self.found.ties, history);
+                let mut reasons = health.budgets(&spec.resources);
+                // What may not start now is not let go either.
+                reasons.extend(health.gates(&resources, Some(flow.priority)));
+                reasons.extend(health.breakers(&spec.handler, &spec.resources));
+                reasons
+            }
+            _ => Vec::new(),
+        }
     }
 
     /// Whether it waits for others to take its place.

@@ -13,7 +13,7 @@ pub use kind::KindMetrics;
 
 use histogram::{Bounds, DurationHistogram};
 use kind::KindFamilies;
-use labels::{Badness, Breaker, Class, Op, Queue, QueueState, Reason, State};
+use labels::{Badness, Breaker, Class, Op, Queue, QueueState, Reason, Resource, State};
 use prometheus_client::encoding::text;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -54,6 +54,7 @@ pub struct Metrics {
     workers_capacity: Family<Queue, Gauge>,
     breaker_state: Family<Breaker, Gauge>,
     health_badness: Family<Badness, FloatGauge>,
+    retries_held: Family<Resource, Counter>,
     gate_limit: Family<Class, FloatGauge>,
     redis_duration: Family<Op, DurationHistogram, fn() -> DurationHistogram>,
     pg_connections: Family<State, Gauge>,
@@ -106,6 +107,11 @@ impl Metrics {
                 r,
                 "health_badness",
                 "0 is healthy, 1 is as bad as it gets, NaN is not known",
+            ),
+            retries_held: add(
+                r,
+                "retries_held",
+                "Times a retry was told to wait for the budget of a resource",
             ),
             gate_limit: add(r, "gate_limit", "Share of slots a priority class may use"),
             redis_duration: add_as(
@@ -224,6 +230,14 @@ impl Metrics {
         self.health_badness
             .get_or_create(&labels)
             .set(badness.unwrap_or(f64::NAN));
+    }
+
+    /// A retry was told to wait for the budget of a resource.
+    pub fn retries_held(&self, resource: &Arc<str>) {
+        let resource = Arc::clone(resource);
+        self.retries_held
+            .get_or_create(&Resource { resource })
+            .inc();
     }
 
     /// The share of slots a priority class may use, 0 to 1.
