@@ -73,7 +73,7 @@ impl Budgets {
         let short = |budget: &&Arc<Budget>| closed || !budget.inner.lock().has_room(now);
         let waits = budgets.iter().filter(short).map(|budget| {
             self.metrics.retries_held(&budget.resource);
-            budget.inner.lock().hold(now, rand::random())
+            budget.inner.lock().hold(now)
         });
         let longest = waits.max();
         if longest.is_none() {

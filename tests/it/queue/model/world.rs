@@ -318,8 +318,10 @@ impl<'a> World<'a> {
         let look = self.rig.queue.look().await.unwrap();
         let by = &self.daemons[who].incarnation;
         let (queue, catalog) = (&self.rig.queue, &self.rig.catalog);
-        let promoted = queue.promote_but(by, &look.due, catalog, look.now_ms, &mut HoldAll);
-        promoted.await.unwrap();
+        queue
+            .promote_but(by, &look.due, catalog, look.now_ms, &mut HoldAll)
+            .await
+            .unwrap();
         self.model.promoted_but_retries();
     }
 
