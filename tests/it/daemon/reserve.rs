@@ -109,9 +109,12 @@ async fn where_nothing_is_critical_nothing_is_reserved_until_a_critical_job_come
     // An app may call a job of any kind critical.
     site.push(&[r#"{"kind":"app.long","priority":"critical"}"#.to_owned()])
         .await;
+    wait_until("it was seen", DEADLINE, || {
+        std::future::ready(daemon.health()["reserve"]["reserved"] == 2)
+    })
+    .await;
     all.permits.add_permits(5);
     site.wait_for_stat("completed", 5, DEADLINE).await;
-    assert_eq!(daemon.health()["reserve"]["reserved"], 2);
     // The critical one among them, no more than eight of the others run.
     running(9).await;
     all.permits.add_permits(26);
