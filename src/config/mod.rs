@@ -3,6 +3,7 @@
 //! Owns: the shape of the configuration, its ranges, and how an error in it is told. Must not know what the settings
 //! do. Every default stands in `config/default.toml`, nowhere else.
 
+mod breaker;
 pub mod duration;
 mod intake;
 mod limits;
@@ -13,6 +14,7 @@ mod retry_budget;
 mod secret;
 mod validate;
 
+pub use breaker::{BreakerConfig, BreakerMode};
 pub use intake::{BridgeConfig, BridgesConfig, OutboxConfig};
 pub use limits::LimitsConfig;
 pub use load::{ConfigError, Sources, load};
@@ -272,23 +274,6 @@ pub enum Switch {
     On,
     /// Not there.
     Off,
-}
-
-/// `[breaker]`
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct BreakerConfig {
-    /// Whether there are breakers.
-    pub mode: Switch,
-    /// A run slower than this is slow.
-    #[serde(with = "duration")]
-    pub slow_call: Duration,
-    /// First time open.
-    #[serde(with = "duration")]
-    pub open: Duration,
-    /// Longest time open.
-    #[serde(with = "duration")]
-    pub open_max: Duration,
 }
 
 /// `[admin]`

@@ -6,9 +6,9 @@ use std::collections::HashSet;
 use std::fmt::Display;
 use std::time::Duration;
 
-const MILLI: Duration = Duration::from_millis(1);
-const SECOND: Duration = Duration::from_secs(1);
-const DAY: Duration = Duration::from_secs(86_400);
+pub(super) const MILLI: Duration = Duration::from_millis(1);
+pub(super) const SECOND: Duration = Duration::from_secs(1);
+pub(super) const DAY: Duration = Duration::from_secs(86_400);
 /// How long the id of a job must be remembered so that a relay which died half-way, with its database or its Redis out of
 /// order until somebody came, does not start the job a second time.
 const LEAST_WINDOW: Duration = Duration::from_secs(3_600);
@@ -30,6 +30,7 @@ pub(super) fn problems(c: &Config) -> Vec<Problem> {
     found.queues(c);
     found.keeping(c);
     found.gate(c);
+    c.breaker.check(&mut found);
     found.limits(&c.gate.limits);
     for (key, reason) in probes::problems(c) {
         found.add(&key, reason);
@@ -45,23 +46,24 @@ pub(super) fn problems(c: &Config) -> Vec<Problem> {
     found.0
 }
 
-struct Problems(Vec<Problem>);
+pub(super) struct Problems(Vec<Problem>);
 
 impl Problems {
-    fn add(&mut self, key: &str, message: impl Into<String>) {
+    pub(super) fn add(&mut self, key: &str, message: impl Into<String>) {
         self.0.push(Problem {
             key: key.to_owned(),
             message: message.into(),
         });
     }
 
-    fn within<T: PartialOrd + Display>(&mut self, key: &str, given: T, min: T, max: T) {
-        if given < min || given > max {
+    pub(super) fn within<T: PartialOrd + Display>(&mut self, key: &str, given: T, min: T, max: T) {
+        // NaN is within nothing.
+        if !(&min..=&max).contains(&&given) {
             self.add(key, format!("{given} is not within {min} to {max}"));
         }
     }
 
-    fn lasting(&mut self, key: &str, given: Duration, min: Duration, max: Duration) {
+    pub(super) fn lasting(&mut self, key: &str, given: Duration, min: Duration, max: Duration) {
         if given < min || given > max {
             let [given, min, max] = [given, min, max].map(duration::format);
             self.add(
@@ -227,17 +229,6 @@ impl Problems {
         self.lasting("gate.stale_after", c.gate.stale_after, SECOND, 600 * SECOND);
         if c.gate.stale_after < 2 * c.gate.sample {
             self.add("gate.stale_after", "must be at least twice gate.sample");
-        }
-        self.lasting("breaker.slow_call", c.breaker.slow_call, 10 * MILLI, DAY);
-        self.lasting("breaker.open", c.breaker.open, 100 * MILLI, 300 * SECOND);
-        self.lasting(
-            "breaker.open_max",
-            c.breaker.open_max,
-            SECOND,
-            3_600 * SECOND,
-        );
-        if c.breaker.open > c.breaker.open_max {
-            self.add("breaker.open", "must not be more than breaker.open_max");
         }
     }
 

@@ -22,15 +22,16 @@ use crate::admin::{self, AdminState};
 use crate::cache::Cache;
 use crate::catalog::{Catalog, CodeDefinition};
 use crate::client::Client;
-use crate::config::{Config, GateMode};
+use crate::config::{Config, GateMode, Switch};
 use crate::db::Database;
 use crate::handlers::{Deps, HandlerKind, Handlers};
 use crate::health::HealthView;
+use crate::policy::breaker::BreakerConfig;
 use crate::policy::gate::Transition;
 use crate::queue::Queue;
 use crate::queue::connection::Connection;
 use crate::runner::{QueueContext, Registry, Runner, Shared};
-use crate::services::{auditor, bell, lag, publish, scheduler, server, upkeep};
+use crate::services::{auditor, bell, fleet, lag, publish, scheduler, server, upkeep};
 use crate::telemetry::events;
 use crate::telemetry::{Alert, Alerts, Metrics, Successes};
 use arc_swap::ArcSwap;
@@ -348,6 +349,12 @@ fn start_services(
         stop.clone(),
     ));
     intake::start(parts, conn, services, stop);
+    if config.breaker.fleet == Switch::On {
+        let operations = Arc::clone(&parts.shared.operations);
+        let constants = BreakerConfig::from(&config.breaker);
+        let fleet = fleet::Fleet::new(conn.clone(), &config.redis.prefix, operations, constants);
+        services.spawn(fleet.run(stop.clone()));
+    }
     services.spawn(bell::run(
         parts.queues.clone(),
         config.redis.clone(),

@@ -132,6 +132,7 @@ pub(super) fn operations(config: &Config, slots: &Arc<Slots>, alerts: Alerts) ->
                 from: change.from.as_str(),
                 to: change.to.as_str(),
                 reason: &reason,
+                scope: change.reason.scope(),
             });
             if let Some(alert) = alert {
                 alerts.raise(alert);

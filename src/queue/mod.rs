@@ -21,6 +21,7 @@ mod delivery;
 mod depth;
 mod ending;
 mod find;
+pub mod fleet;
 pub mod heal;
 pub mod home;
 pub mod inspect;

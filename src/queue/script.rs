@@ -34,6 +34,7 @@ macro_rules! scripts {
 }
 
 scripts! {
+    BREAKERS = "breakers",
     BRIDGE_TAKE = "bridge_take",
     BRIDGE_DONE = "bridge_done",
     PEEK = "peek" + "sizes" + "quarantine",

@@ -4,13 +4,14 @@
 //! The slots themselves are counted in [`super::slots`]. Must not know where evidence of others or orders come from:
 //! whoever has them changes a breaker by [`Operations::adjust`].
 
+mod fleet;
 mod passage;
 
 pub use passage::Passage;
 
 use super::slots::{OperationLimit, OperationLimits, Slots};
 use crate::clock::Epoch;
-use crate::config::{BreakerConfig as Settings, Switch};
+use crate::config::{BreakerConfig as Settings, BreakerMode};
 use crate::policy::breaker::{
     Breaker, BreakerConfig, Mode, Outlook, Permit, Snapshot, State, Transition, Verdict,
 };
@@ -18,9 +19,6 @@ use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
-
-/// How long a trial may take before another one is let through in its place.
-const TRIAL_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// All operations, by handler and resource.
 pub struct Operations {
@@ -86,7 +84,7 @@ impl Operations {
 
     /// The operations of a handler that touches `resources`, made on first use; none if nothing limits them.
     pub fn of(&self, handler: &Arc<str>, resources: &[Arc<str>]) -> Vec<Arc<Operation>> {
-        if self.settings.mode == Switch::Off {
+        if self.settings.mode == BreakerMode::Off {
             return Vec::new();
         }
         let mut known = self.known.lock();
@@ -100,12 +98,8 @@ impl Operations {
     }
 
     fn made(&self, handler: &Arc<str>, resource: &Arc<str>, index: usize) -> Operation {
-        let mut breaker = Breaker::new(BreakerConfig {
-            cool_down: self.settings.open,
-            max_cool_down: self.settings.open_max,
-            trial_timeout: TRIAL_TIMEOUT,
-        });
-        breaker.set_mode(self.epoch.now_ms(), Mode::On);
+        let mut breaker = Breaker::new(BreakerConfig::from(&self.settings));
+        breaker.set_mode(self.epoch.now_ms(), Mode::from(self.settings.mode));
         Operation {
             handler: Arc::clone(handler),
             resource: Arc::clone(resource),
@@ -142,7 +136,14 @@ impl Operations {
         let slots = self.slots.total();
         operations
             .iter()
-            .map(|operation| operation.inner.lock().limit(now, slots).of(operation.index))
+            .map(|operation| {
+                let mut inner = operation.inner.lock();
+                let limit = inner.limit(now, slots);
+                if limit.calls == 0 {
+                    inner.breaker.want(now);
+                }
+                limit.of(operation.index)
+            })
             .collect()
     }
 

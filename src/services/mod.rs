@@ -4,6 +4,7 @@
 pub mod auditor;
 pub mod bell;
 pub mod bridge;
+pub mod fleet;
 pub mod intake;
 pub mod lag;
 pub mod notify;

@@ -1,35 +1,49 @@
-//! How sure one may be, after some good and bad outcomes, that bad ones are the majority.
+//! How sure one may be, after some good and bad outcomes, that the chance of a bad one is larger
+//! than a given share.
 //!
 //! Pure arithmetic; it must not know what an outcome is.
 
-/// P(p > ½) for the chance `p` of a bad outcome, after `bad` and `good` ones and a flat prior: the
-/// upper tail of Beta(1 + bad, 1 + good) beyond ½.
+/// P(p > share) for the chance `p` of a bad outcome, after `bad` and `good` ones and a flat prior:
+/// the upper tail of Beta(1 + bad, 1 + good) beyond `share`, which lies within 0 and 1.
 ///
-/// For whole numbers that tail is a binomial one: `P(X ≤ bad)` with `X ~ Bin(bad + good + 1, ½)`.
-/// The side with the smaller half is summed, from its largest term on, until terms no longer count.
+/// For whole numbers that tail is a binomial one: `P(X ≤ bad)` with `X ~ Bin(bad + good + 1, share)`.
+/// The smaller side is summed, from its largest term on, until terms no longer count.
 /// Exact to about 1e-10; cost O(√n).
-pub(super) fn majority_is_bad(bad: u32, good: u32) -> f64 {
-    if bad < good {
-        // By symmetry; thus below the sum always runs over the smaller tail.
-        return 1.0 - majority_is_bad(good, bad);
-    }
+pub(super) fn surely_more(share: f64, bad: u32, good: u32) -> f64 {
     let trials = u64::from(bad) + u64::from(good) + 1;
-    let first = u64::from(bad) + 1;
-    // The first term C(trials, first) / 2^trials; logarithms, because its parts overflow.
-    let ln_first = ln_factorial(trials)
-        - ln_factorial(first)
-        - ln_factorial(trials - first)
-        - float(trials) * std::f64::consts::LN_2;
+    let last = u64::from(bad);
+    let p = if float(last) < float(trials) * share {
+        tail(share, trials, last, false)
+    } else {
+        1.0 - tail(share, trials, last + 1, true)
+    };
+    p.clamp(0.0, 1.0)
+}
+
+/// `P(X ≥ first)` upwards, `P(X ≤ first)` downwards.
+fn tail(share: f64, trials: u64, first: u64, upwards: bool) -> f64 {
+    // The first term; logarithms, because its parts overflow.
+    let ln_first = ln_factorial(trials) - ln_factorial(first) - ln_factorial(trials - first)
+        + float(first) * share.ln()
+        + float(trials - first) * (1.0 - share).ln();
+    let odds = share / (1.0 - share);
     let mut term = ln_first.exp();
-    let mut tail = 0.0;
-    for k in first..=trials {
-        tail += term;
-        term *= float(trials - k) / float(k + 1);
-        if term < tail * 1e-12 {
-            break;
+    let mut sum = 0.0;
+    let mut k = first;
+    loop {
+        sum += term;
+        if upwards {
+            term *= float(trials - k) / float(k + 1) * odds;
+            k += 1;
+        } else {
+            term *= float(k) / float(trials - k + 1) / odds;
+            k = k.saturating_sub(1);
+        }
+        // Beyond the last one the factor was zero.
+        if term <= sum * 1e-12 {
+            return sum;
         }
     }
-    1.0 - tail
 }
 
 /// ln(n!): the sum where it is short, else Stirling's series, whose error at 32 is below 1e-14.
@@ -55,7 +69,7 @@ mod tests {
     use super::*;
 
     fn close(bad: u32, good: u32, expected: f64) {
-        let got = majority_is_bad(bad, good);
+        let got = surely_more(0.5, bad, good);
         assert!(
             (got - expected).abs() < 1e-9,
             "({bad}, {good}): {got}, want {expected}"
@@ -77,15 +91,14 @@ mod tests {
     }
 
     /// The same tail by the triangle of Pascal, without a logarithm.
-    fn by_pascal(bad: u32, good: u32) -> f64 {
+    fn by_pascal(share: f64, bad: u32, good: u32) -> f64 {
         let trials = bad + good + 1;
         let mut row = vec![1.0_f64];
         for _ in 0..trials {
-            let mut next = vec![0.5; row.len() + 1];
-            next[0] = row[0] / 2.0;
-            next[row.len()] = row[row.len() - 1] / 2.0;
-            for k in 1..row.len() {
-                next[k] = (row[k - 1] + row[k]) / 2.0;
+            let mut next = vec![0.0; row.len() + 1];
+            for (k, p) in row.iter().enumerate() {
+                next[k] += p * (1.0 - share);
+                next[k + 1] += p * share;
             }
             row = next;
         }
@@ -94,16 +107,18 @@ mod tests {
 
     proptest! {
         #[test]
-        fn agrees_with_pascal(bad in 0_u32..150, good in 0_u32..150) {
-            let (fast, slow) = (majority_is_bad(bad, good), by_pascal(bad, good));
+        fn agrees_with_pascal(share in 0.05..0.95, bad in 0_u32..150, good in 0_u32..150) {
+            let (fast, slow) = (surely_more(share, bad, good), by_pascal(share, bad, good));
             prop_assert!((fast - slow).abs() < 1e-9, "{} {}", fast, slow);
         }
 
         #[test]
-        fn is_a_probability_that_rises_with_bad(bad in 0_u32..2_000_000, good in 0_u32..2_000_000) {
-            let p = majority_is_bad(bad, good);
+        fn is_a_probability_that_rises_with_bad(
+            share in 0.05..0.95, bad in 0_u32..2_000_000, good in 0_u32..2_000_000,
+        ) {
+            let p = surely_more(share, bad, good);
             prop_assert!((0.0..=1.0).contains(&p));
-            prop_assert!(majority_is_bad(bad + 1, good) >= p - 1e-9);
+            prop_assert!(surely_more(share, bad + 1, good) >= p - 1e-9);
         }
     }
 }

@@ -13,49 +13,49 @@
 //!
 //! All times are monotonic milliseconds since any fixed origin. Every change of state begins a new
 //! *epoch*; a call carries the epoch it was admitted in, and a result of an older one is ignored.
-//! The constants are those of our notes on the gate, which give the evidence for them.
+//!
+//! Alone it decides by its own calls. In a [`fleet`] it may be *tied* to what all daemons decided
+//! together: then it opens with them, tries only if it is the one that tries for all, and ramps at
+//! their step (`tie.rs`).
 
 mod beta;
 mod call;
+mod evidence;
+pub mod fleet;
+mod operator;
 mod report;
 mod settings;
+mod tie;
 mod window;
 
 use std::time::Duration;
 
 pub use call::{CallResult, Outlook, Permit, Verdict};
-pub use report::{Reason, Snapshot, State, Transition};
+use evidence::Evidence;
+pub use report::{Pooled, Reason, Snapshot, State, Transition, Would};
 pub use settings::{BreakerConfig, Mode};
-use window::{Counts, Window};
+use tie::Tie;
+pub use tie::{Ahead, Stand, Trial};
+use window::{Counts, Span, Window};
 
-/// The breaker opens if failed (or slow) calls are the majority with at least this probability.
-const SURE: f64 = 0.95;
-/// This many connect errors in a row open it whatever the window holds: nobody is listening.
-const CONNECT_ERRORS: u32 = 5;
-/// The cool-down varies by ± this fraction, so that daemons do not try again in step.
-const COOL_DOWN_JITTER: f64 = 0.2;
-/// Shares of the old limit on the way back; after the last comes the whole.
-const RAMP: [f64; 6] = [0.01, 0.02, 0.04, 0.08, 0.25, 0.50];
-/// A ramp step is judged after this many results …
-const RAMP_STEP_RESULTS: u32 = 5;
-/// … and passed if at least this many are good: a clear majority, one slip allowed. Else the step
-/// is repeated; whether the breaker opens again is for the window to say. (Our choice.)
-const RAMP_STEP_GOOD: u32 = 4;
 /// The longest time an operator may force a breaker open. (Our choice: a forgotten one ends.)
 pub const MAX_FORCED: Duration = Duration::from_secs(86_400);
 /// The epoch of calls whose results do not count; no state ever has it.
 const UNCOUNTED: u64 = 0;
+/// The most trials that are remembered; of more the oldest can't report any longer.
+const MOST_TRIALS: usize = 8;
+/// When to ask again while another daemon tries for all.
+const FLEET_WAIT_MS: u64 = 1_000;
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Phase {
     Closed,
+    /// `forced` by an operator.
     Open {
         until_ms: u64,
+        forced: bool,
     },
-    /// The permit that is out, if one is.
-    HalfOpen {
-        trial: Option<Permit>,
-    },
+    HalfOpen,
     Ramping {
         step: usize,
         results: u32,
@@ -68,8 +68,16 @@ impl Phase {
         match self {
             Self::Closed => State::Closed,
             Self::Open { .. } => State::Open,
-            Self::HalfOpen { .. } => State::HalfOpen,
+            Self::HalfOpen => State::HalfOpen,
             Self::Ramping { .. } => State::Ramping,
+        }
+    }
+
+    fn ramp_from(step: usize) -> Self {
+        Self::Ramping {
+            step,
+            results: 0,
+            good: 0,
         }
     }
 }
@@ -78,26 +86,50 @@ impl Phase {
 #[derive(Debug, Clone)]
 pub struct Breaker {
     config: BreakerConfig,
+    span: Span,
     mode: Mode,
     phase: Phase,
     epoch: u64,
-    window: Window,
-    connect_errors: u32,
+    evidence: Evidence,
+    /// Permits that are out while half-open, the oldest first.
+    trials: Vec<Permit>,
     /// Openings since the last full recovery: the n of the cool-down.
     openings: u32,
+    /// Outcomes for the fleet: a change of state does not clear them.
+    told: Window,
+    /// The decision of the fleet it follows, if it does.
+    tie: Option<Tie>,
+    /// The decision it followed when the fleet went out of reach.
+    left: Option<u64>,
+    /// The fleet was out of reach until now.
+    away: bool,
+    /// The newest decision of the fleet it knows.
+    seen: u64,
+    /// Decisions up to this one are void here: an operator decided since.
+    void: u64,
+    /// When a job last waited for it.
+    wanted_ms: Option<u64>,
 }
 
 impl Breaker {
     /// A closed breaker that is on.
     pub fn new(config: BreakerConfig) -> Self {
         Self {
+            span: Span::from(&config),
             config,
             mode: Mode::On,
             phase: Phase::Closed,
             epoch: UNCOUNTED + 1,
-            window: Window::default(),
-            connect_errors: 0,
+            evidence: Evidence::default(),
+            trials: Vec::new(),
             openings: 0,
+            told: Window::default(),
+            tie: None,
+            left: None,
+            away: false,
+            seen: 0,
+            void: 0,
+            wanted_ms: None,
         }
     }
 
@@ -107,7 +139,7 @@ impl Breaker {
         let verdict = match self.judge(now_ms) {
             Outlook::Allow { limit } => Verdict::Allow {
                 epoch: self.counted_epoch(),
-                limit,
+                limit: limit.filter(|_| self.mode == Mode::On),
             },
             Outlook::Trial => return self.start_trial(now_ms),
             Outlook::Refuse { .. } if self.mode == Mode::MetricsOnly => Verdict::Allow {
@@ -129,8 +161,8 @@ impl Breaker {
 
     /// Reports how a call ended that was admitted in `epoch`. `jitter` is random in `[0, 1)`.
     ///
-    /// A result of an older epoch is ignored; of the current trial it counts even past its deadline,
-    /// unless another trial took its place.
+    /// A result of an older epoch is ignored. While half-open the newest trial decides; an older
+    /// one, which was given up for hung, still counts if it succeeds after all.
     pub fn record(
         &mut self,
         now_ms: u64,
@@ -138,97 +170,38 @@ impl Breaker {
         result: CallResult,
         jitter: f64,
     ) -> Option<Transition> {
-        if epoch != self.epoch || self.mode == Mode::Disabled {
+        if self.mode == Mode::Disabled || epoch == UNCOUNTED {
             return None;
         }
-        let outcome = match result {
-            CallResult::NotDependency => {
-                // No evidence; but a trial that gave none makes room for the next.
-                self.release_epoch(epoch);
-                return None;
-            }
-            CallResult::Success { slow } => Counts {
-                calls: 1,
-                failures: 0,
-                slow: slow.into(),
-            },
-            CallResult::DependencyFailure { .. } => Counts {
-                calls: 1,
-                failures: 1,
-                slow: 0,
-            },
-        };
-        self.connect_errors = match result {
-            CallResult::DependencyFailure { connect: true } => self.connect_errors + 1,
-            _ => 0,
-        };
-        self.window.add(now_ms, outcome);
-        let good = outcome.failures == 0 && outcome.slow == 0;
+        if self.phase == Phase::HalfOpen {
+            return self.end_trial(now_ms, epoch, result, jitter);
+        }
+        if epoch != self.epoch {
+            return None;
+        }
+        let newest = self.take_in(now_ms, result)?;
         match self.phase {
-            Phase::Closed => self.open_if_sure(now_ms, jitter),
-            Phase::Open { .. } => None,
-            Phase::HalfOpen { .. } if good => {
-                let ramp = Phase::Ramping {
-                    step: 0,
-                    results: 0,
-                    good: 0,
-                };
-                Some(self.enter(now_ms, ramp, Reason::TrialSucceeded))
-            }
-            Phase::HalfOpen { .. } => Some(self.open(now_ms, Reason::TrialFailed, jitter)),
-            Phase::Ramping { .. } => match self.open_if_sure(now_ms, jitter) {
+            Phase::Closed => self.open_if_sure(now_ms, newest, jitter),
+            Phase::Ramping { .. } => match self.open_if_sure(now_ms, newest, jitter) {
                 Some(transition) => Some(transition),
-                None => self.climb(now_ms, good),
+                None => self.climb(now_ms, newest.good() > 0),
             },
+            Phase::Open { .. } | Phase::HalfOpen => None,
         }
     }
 
     /// Returns a permit whose call was not made or was cancelled: the next trial may start.
     pub fn release(&mut self, permit: Permit) {
-        self.release_epoch(permit.epoch);
-    }
-
-    /// Holds the breaker open for `ttl` (at most [`MAX_FORCED`]), whatever the evidence; then it is
-    /// tried like any other. Turns the breaker on if it was not.
-    pub fn force_open(&mut self, now_ms: u64, ttl: Duration) -> Transition {
-        self.mode = Mode::On;
-        let until_ms = now_ms.saturating_add(millis(ttl.min(MAX_FORCED)));
-        self.enter(now_ms, Phase::Open { until_ms }, Reason::Forced)
-    }
-
-    /// Sets the mode and starts afresh, closed: evidence gathered under other rules does not count.
-    /// Also ends a forced opening.
-    pub fn set_mode(&mut self, now_ms: u64, mode: Mode) -> Option<Transition> {
-        self.mode = mode;
-        self.openings = 0;
-        let transition = self.enter(now_ms, Phase::Closed, Reason::Reset);
-        (transition.from != State::Closed).then_some(transition)
+        self.trials.retain(|out| out.epoch != permit.epoch);
     }
 
     /// The state now. An open breaker whose cool-down is over reads as half-open.
     pub fn state(&self, now_ms: u64) -> State {
         match self.phase {
-            Phase::Open { until_ms } if now_ms >= until_ms => State::HalfOpen,
+            Phase::Open { until_ms, .. } if now_ms >= until_ms && !self.waits_for_fleet(now_ms) => {
+                State::HalfOpen
+            }
             phase => phase.state(),
-        }
-    }
-
-    /// All there is to see, for `/health` and `explain`.
-    pub fn snapshot(&self, now_ms: u64) -> Snapshot {
-        let counts = self.window.counts(now_ms);
-        let retry_in_ms = match self.judge(now_ms) {
-            Outlook::Refuse { retry_at_ms } => Some(retry_at_ms.saturating_sub(now_ms)),
-            Outlook::Allow { .. } | Outlook::Trial => None,
-        };
-        Snapshot {
-            state: self.state(now_ms),
-            mode: self.mode,
-            retry_in_ms,
-            limit: self.share(),
-            openings: self.openings,
-            calls: counts.calls,
-            failures: counts.failures,
-            slow: counts.slow,
         }
     }
 
@@ -238,20 +211,30 @@ impl Breaker {
             Phase::Closed | Phase::Ramping { .. } => Outlook::Allow {
                 limit: self.share(),
             },
-            Phase::Open { until_ms } if now_ms < until_ms => Outlook::Refuse {
+            Phase::Open { until_ms, .. } if now_ms < until_ms => Outlook::Refuse {
                 retry_at_ms: until_ms,
             },
-            Phase::HalfOpen { trial: Some(out) } if now_ms < out.deadline_ms => Outlook::Refuse {
-                retry_at_ms: out.deadline_ms,
+            Phase::HalfOpen if self.trial_until() > now_ms => Outlook::Refuse {
+                retry_at_ms: self.trial_until(),
             },
-            Phase::Open { .. } | Phase::HalfOpen { .. } => Outlook::Trial,
+            Phase::Open { .. } | Phase::HalfOpen if self.waits_for_fleet(now_ms) => {
+                Outlook::Refuse {
+                    retry_at_ms: now_ms.saturating_add(FLEET_WAIT_MS),
+                }
+            }
+            Phase::Open { .. } | Phase::HalfOpen => Outlook::Trial,
         }
+    }
+
+    /// Until when the newest trial has the field for itself; 0 if there is none.
+    fn trial_until(&self) -> u64 {
+        self.trials.last().map_or(0, |out| out.deadline_ms)
     }
 
     fn share(&self) -> Option<f64> {
         match self.phase {
-            Phase::Ramping { step, .. } => RAMP.get(step).copied(),
-            Phase::Closed | Phase::Open { .. } | Phase::HalfOpen { .. } => None,
+            Phase::Ramping { step, .. } => self.config.ramp.get(step).copied(),
+            Phase::Closed | Phase::Open { .. } | Phase::HalfOpen => None,
         }
     }
 
@@ -266,20 +249,27 @@ impl Breaker {
     /// Every trial has an epoch of its own, so that one given up on cannot speak for its successor.
     fn start_trial(&mut self, now_ms: u64) -> (Verdict, Option<Transition>) {
         let from = self.phase.state();
-        let deadline_ms = now_ms.saturating_add(millis(self.config.trial_timeout));
+        if from != State::HalfOpen {
+            self.phase = Phase::HalfOpen;
+            self.trials.clear();
+        }
+        if self.trials.len() == MOST_TRIALS {
+            self.trials.remove(0);
+        }
+        // The next one waits twice as long: calls that hang must not pile up.
+        let doubled = 2_u32.saturating_pow(u32::try_from(self.trials.len()).unwrap_or(u32::MAX));
+        let patience = self.config.trial_timeout.saturating_mul(doubled);
+        let longest = self.config.max_cool_down.max(self.config.trial_timeout);
         self.epoch += 1;
         let permit = Permit {
             epoch: self.epoch,
-            deadline_ms,
+            deadline_ms: now_ms.saturating_add(millis(patience.min(longest))),
         };
-        self.phase = Phase::HalfOpen {
-            trial: Some(permit),
-        };
-        let reason = Reason::CoolDownOver;
+        self.trials.push(permit);
         let transition = Transition {
             from,
             to: State::HalfOpen,
-            reason,
+            reason: Reason::CoolDownOver,
             at_ms: now_ms,
         };
         (
@@ -288,57 +278,61 @@ impl Breaker {
         )
     }
 
-    fn release_epoch(&mut self, epoch: u64) {
-        if let Phase::HalfOpen { trial: Some(out) } = self.phase
-            && out.epoch == epoch
-        {
-            // The new epoch makes a second report of the same call void.
-            self.epoch += 1;
-            self.phase = Phase::HalfOpen { trial: None };
+    /// A trial came to an end. One that says nothing makes room for the next.
+    fn end_trial(
+        &mut self,
+        now_ms: u64,
+        epoch: u64,
+        result: CallResult,
+        jitter: f64,
+    ) -> Option<Transition> {
+        let place = self.trials.iter().position(|out| out.epoch == epoch)?;
+        self.trials.remove(place);
+        let is_newest = place == self.trials.len();
+        let outcome = self.take_in(now_ms, result)?;
+        let (succeeded, failed) = match self.tie {
+            Some(_) => (Reason::FleetTrialSucceeded, Reason::FleetTrialFailed),
+            None => (Reason::TrialSucceeded, Reason::TrialFailed),
+        };
+        if outcome.good() > 0 {
+            self.tell_fleet(true);
+            return Some(self.enter(now_ms, Phase::ramp_from(0), succeeded));
         }
+        is_newest.then(|| {
+            self.tell_fleet(false);
+            self.open(now_ms, failed, jitter)
+        })
     }
 
-    fn open_if_sure(&mut self, now_ms: u64, jitter: f64) -> Option<Transition> {
-        let reason = self.evidence(now_ms)?;
+    /// Counts a result; none if it says nothing about the dependency.
+    fn take_in(&mut self, now_ms: u64, result: CallResult) -> Option<Counts> {
+        let outcome = evidence::outcome(result)?;
+        let connect = matches!(result, CallResult::DependencyFailure { connect: true });
+        self.evidence.add(now_ms, outcome, connect, &self.span);
+        self.told.add(now_ms, outcome, &self.span);
+        Some(outcome)
+    }
+
+    fn open_if_sure(&mut self, now_ms: u64, newest: Counts, jitter: f64) -> Option<Transition> {
+        let reason = self
+            .evidence
+            .reason(now_ms, newest, &self.config, &self.span)?;
+        // What this daemon alone sees is a matter of its own, until the others see it too.
+        (self.tie, self.left) = (None, None);
         Some(self.open(now_ms, reason, jitter))
     }
 
-    /// The reason to open, if there is one.
-    fn evidence(&self, now_ms: u64) -> Option<Reason> {
-        if self.connect_errors >= CONNECT_ERRORS {
-            return Some(Reason::ConnectErrors {
-                count: self.connect_errors,
-            });
-        }
-        let Counts {
-            calls,
-            failures,
-            slow,
-        } = self.window.counts(now_ms);
-        // Without a majority in the window the answer is no: spare the arithmetic on good days.
-        let majority = |bad: u32| {
-            let good = calls - bad;
-            bad > good && beta::majority_is_bad(bad, good) >= SURE
-        };
-        if majority(failures) {
-            return Some(Reason::Failures { failures, calls });
-        }
-        majority(slow).then_some(Reason::SlowCalls { slow, calls })
-    }
-
     fn open(&mut self, now_ms: u64, reason: Reason, jitter: f64) -> Transition {
-        let doubled = self
-            .config
-            .cool_down
-            .saturating_mul(2_u32.saturating_pow(self.openings));
-        let cool_down = doubled.min(self.config.max_cool_down);
-        let spread = 1.0 + COOL_DOWN_JITTER * (2.0 * jitter.clamp(0.0, 1.0) - 1.0);
-        let until_ms = now_ms.saturating_add(millis(cool_down.mul_f64(spread)));
+        let cool_down = cool_down(&self.config, self.openings, jitter);
         self.openings = self.openings.saturating_add(1);
-        self.enter(now_ms, Phase::Open { until_ms }, reason)
+        let phase = Phase::Open {
+            until_ms: now_ms.saturating_add(cool_down),
+            forced: false,
+        };
+        self.enter(now_ms, phase, reason)
     }
 
-    /// One more result while ramping.
+    /// One more result while ramping. In a fleet the steps are taken by all together.
     fn climb(&mut self, now_ms: u64, was_good: bool) -> Option<Transition> {
         let Phase::Ramping {
             step,
@@ -348,8 +342,11 @@ impl Breaker {
         else {
             return None;
         };
+        if self.tie.is_some() {
+            return None;
+        }
         let (results, good) = (results + 1, good + u32::from(was_good));
-        if results < RAMP_STEP_RESULTS {
+        if results < self.config.ramp_calls {
             self.phase = Phase::Ramping {
                 step,
                 results,
@@ -357,30 +354,22 @@ impl Breaker {
             };
             return None;
         }
-        let next = if good >= RAMP_STEP_GOOD {
-            step + 1
-        } else {
-            step
-        };
-        if next < RAMP.len() {
-            self.phase = Phase::Ramping {
-                step: next,
-                results: 0,
-                good: 0,
-            };
+        let next = step + usize::from(is_passed(&self.config, good, results));
+        if next < self.config.ramp.len() {
+            self.phase = Phase::ramp_from(next);
             return None;
         }
         self.openings = 0;
         Some(self.enter(now_ms, Phase::Closed, Reason::Recovered))
     }
 
-    /// Changes the phase: a new epoch, a clean window.
+    /// Changes the phase: a new epoch, no evidence yet.
     fn enter(&mut self, now_ms: u64, phase: Phase, reason: Reason) -> Transition {
         let from = self.phase.state();
         self.phase = phase;
         self.epoch += 1;
-        self.window.clear();
-        self.connect_errors = 0;
+        self.evidence.clear();
+        self.trials.clear();
         Transition {
             from,
             to: self.phase.state(),
@@ -388,6 +377,20 @@ impl Breaker {
             at_ms: now_ms,
         }
     }
+}
+
+/// Whether a step of the ramp is passed: a clear majority of its results is good.
+fn is_passed(config: &BreakerConfig, good: u32, results: u32) -> bool {
+    f64::from(good) >= f64::from(results) * config.ramp_good
+}
+
+/// The cool-down after so many openings before this one, milliseconds.
+fn cool_down(config: &BreakerConfig, openings: u32, jitter: f64) -> u64 {
+    let doubled = config
+        .cool_down
+        .saturating_mul(2_u32.saturating_pow(openings));
+    let spread = 1.0 + config.jitter * (2.0 * jitter.clamp(0.0, 1.0) - 1.0);
+    millis(doubled.min(config.max_cool_down).mul_f64(spread))
 }
 
 fn millis(duration: Duration) -> u64 {

@@ -5,12 +5,16 @@ use proptest::prelude::*;
 use super::tests::{FAILED, MIDDLE, OK, REFUSED, SLOW, breaker};
 use super::*;
 
+const RESULTS: [CallResult; 5] = [OK, SLOW, FAILED, REFUSED, CallResult::NotDependency];
+
 /// What may be done to a breaker, at some distance in time.
 #[derive(Debug, Clone)]
 enum Step {
     Admit,
     Finish(usize, u8),
     Cancel(usize),
+    /// A trial that is over is reported again.
+    Again(usize, u8),
 }
 
 fn steps() -> impl Strategy<Value = Vec<(u64, Step)>> {
@@ -18,17 +22,20 @@ fn steps() -> impl Strategy<Value = Vec<(u64, Step)>> {
         Just(Step::Admit),
         (0..4_usize, 0..5_u8).prop_map(|(call, result)| Step::Finish(call, result)),
         (0..4_usize).prop_map(Step::Cancel),
+        (0..4_usize, 0..5_u8).prop_map(|(call, result)| Step::Again(call, result)),
     ];
-    prop::collection::vec((0_u64..3_000, step), 0..400)
+    // Mostly in quick succession; now and then long enough for a trial to be given up.
+    let wait = prop_oneof![9 => 0_u64..3_000, 1 => 0_u64..100_000];
+    prop::collection::vec((wait, step), 0..400)
 }
 
 proptest! {
-    /// Whatever happens: peek foretells admit, at most one trial is current, a transition's ends
-    /// are the states before and after, and it never stays shut when nothing is running.
+    /// Whatever happens: peek foretells admit, no trial begins beside one that has the field, a trial that is over says
+    /// nothing more, a transition's ends are the states before and after, and it never stays shut when nothing is running.
     #[test]
     fn holds_its_promises(steps in steps()) {
         let mut breaker = breaker();
-        let (mut now, mut running) = (0_u64, Vec::new());
+        let (mut now, mut running, mut over) = (0_u64, Vec::<Permit>::new(), Vec::<Permit>::new());
         for (wait, step) in steps {
             now += wait;
             let before = breaker.phase.state();
@@ -42,10 +49,12 @@ proptest! {
                             running.push(Permit { epoch, deadline_ms: u64::MAX });
                         }
                         (Verdict::Trial(permit), Outlook::Trial) => {
-                            let overtakes = running.iter().any(|call: &Permit| {
-                                call.epoch == permit.epoch
+                            let overtakes = running.iter().any(|call| {
+                                let has_field = call.deadline_ms != u64::MAX && now < call.deadline_ms
+                                    && breaker.trials.contains(call);
+                                call.epoch == permit.epoch || has_field
                             });
-                            prop_assert!(!overtakes, "two trials in one epoch");
+                            prop_assert!(!overtakes, "two trials at once");
                             running.push(permit);
                         }
                         (Verdict::Refuse { retry_at_ms: a }, Outlook::Refuse { retry_at_ms: b }) => {
@@ -56,14 +65,26 @@ proptest! {
                     transition
                 }
                 Step::Finish(call, result) if call < running.len() => {
-                    let result = [OK, SLOW, FAILED, REFUSED, CallResult::NotDependency][usize::from(result)];
-                    breaker.record(now, running.swap_remove(call).epoch, result, MIDDLE)
+                    let result = RESULTS[usize::from(result)];
+                    let ended = running.swap_remove(call);
+                    over.extend((ended.deadline_ms != u64::MAX).then_some(ended));
+                    breaker.record(now, ended.epoch, result, MIDDLE)
                 }
                 Step::Cancel(call) if call < running.len() => {
-                    breaker.release(running.swap_remove(call));
+                    let ended = running.swap_remove(call);
+                    over.extend((ended.deadline_ms != u64::MAX).then_some(ended));
+                    breaker.release(ended);
                     None
                 }
-                Step::Finish(..) | Step::Cancel(_) => None,
+                Step::Again(call, result) if call < over.len() => {
+                    let result = RESULTS[usize::from(result)];
+                    let again = over[over.len() - 1 - call];
+                    breaker.release(again);
+                    let said = breaker.record(now, again.epoch, result, MIDDLE);
+                    prop_assert_eq!(said, None, "it is over");
+                    None
+                }
+                Step::Finish(..) | Step::Cancel(_) | Step::Again(..) => None,
             };
             let after = breaker.phase.state();
             match transition {

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::Mode;
 
@@ -73,6 +73,43 @@ pub enum Reason {
     Forced,
     /// An operator closed it, or set its mode.
     Reset,
+    /// The daemons opened it together.
+    Fleet(Pooled),
+    /// The daemon that tried for all was refused, or another one tries now.
+    FleetTrialFailed,
+    /// The daemon that tried for all succeeded.
+    FleetTrialSucceeded,
+    /// The daemons recovered together, or an operator closed it for all.
+    FleetRecovered,
+}
+
+/// The evidence of all daemons together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Pooled {
+    /// Daemons that see it fail.
+    pub agree: u32,
+    /// Daemons that saw calls of it.
+    pub daemons: u32,
+    /// Their calls that count.
+    pub calls: u32,
+    /// Failed ones.
+    pub failures: u32,
+    /// Slow ones.
+    pub slow: u32,
+}
+
+impl Reason {
+    /// Whether this daemon decided by itself, or all of them together.
+    pub const fn scope(self) -> &'static str {
+        match self {
+            Self::Fleet(_)
+            | Self::FleetTrialFailed
+            | Self::FleetTrialSucceeded
+            | Self::FleetRecovered => "fleet",
+            Self::Forced | Self::Reset => "operator",
+            _ => "local",
+        }
+    }
 }
 
 impl fmt::Display for Reason {
@@ -87,6 +124,14 @@ impl fmt::Display for Reason {
             Self::Recovered => f.write_str("recovered"),
             Self::Forced => f.write_str("forced open"),
             Self::Reset => f.write_str("reset"),
+            Self::Fleet(pooled) => write!(
+                f,
+                "{} of {} daemons see it fail: {} of {} calls failed, {} were slow",
+                pooled.agree, pooled.daemons, pooled.failures, pooled.calls, pooled.slow
+            ),
+            Self::FleetTrialFailed => f.write_str("trial for all daemons failed"),
+            Self::FleetTrialSucceeded => f.write_str("trial for all daemons succeeded"),
+            Self::FleetRecovered => f.write_str("recovered on all daemons"),
         }
     }
 }
@@ -104,6 +149,20 @@ pub struct Transition {
     pub at_ms: u64,
 }
 
+/// What a state means for the next call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Would {
+    /// It would be let through.
+    Allow,
+    /// It would be let through within a share of the usual limit.
+    Limit,
+    /// It would be the one trial.
+    Try,
+    /// It would be refused.
+    Refuse,
+}
+
 /// A breaker at one moment, for `/health` and `explain`.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Snapshot {
@@ -111,6 +170,12 @@ pub struct Snapshot {
     pub state: State,
     /// Whether it acts on it.
     pub mode: Mode,
+    /// What its state means for the next call. It does so only if `mode` is on.
+    pub would: Would,
+    /// Opened by an operator: milliseconds until that ends.
+    pub forced_ms: Option<u64>,
+    /// Whether its state is that of all daemons.
+    pub fleet: bool,
     /// While calls are refused: milliseconds until one may be tried.
     pub retry_in_ms: Option<u64>,
     /// While ramping: the share of the usual limit.

@@ -41,14 +41,14 @@ fn trial(breaker: &mut Breaker, now_ms: u64) -> Option<Permit> {
 #[test]
 fn opens_when_failures_are_surely_the_majority() {
     let mut breaker = breaker();
-    for _ in 0..3 {
+    for _ in 0..12 {
         assert_eq!(call(&mut breaker, 0, FAILED), None);
     }
-    // Four of four: P = 31/32.
+    // Thirteen of thirteen: P = 1 - 1/2^14.
     let transition = call(&mut breaker, 0, FAILED);
     let reason = Reason::Failures {
-        failures: 4,
-        calls: 4,
+        failures: 13,
+        calls: 13,
     };
     let expected = Transition {
         from: State::Closed,
@@ -57,7 +57,7 @@ fn opens_when_failures_are_surely_the_majority() {
         at_ms: 0,
     };
     assert_eq!(transition, Some(expected));
-    assert_eq!(reason.to_string(), "4 of 4 calls failed");
+    assert_eq!(reason.to_string(), "13 of 13 calls failed");
     assert_eq!(
         breaker.admit(4_999).0,
         Verdict::Refuse { retry_at_ms: 5_000 }
@@ -65,29 +65,59 @@ fn opens_when_failures_are_surely_the_majority() {
 }
 
 #[test]
-fn half_bad_is_not_enough_and_eight_of_ten_is() {
+fn half_bad_is_never_enough_and_four_of_five_is() {
     let mut half = breaker();
     for _ in 0..500 {
         assert_eq!(call(&mut half, 0, OK), None);
         assert_eq!(call(&mut half, 0, FAILED), None);
     }
     let mut most = breaker();
-    for result in [
-        OK, OK, FAILED, FAILED, FAILED, FAILED, FAILED, FAILED, FAILED,
-    ] {
-        assert_eq!(call(&mut most, 0, result), None);
+    let opened = (0..200).find_map(|n| {
+        let result = if n % 5 == 0 { OK } else { FAILED };
+        call(&mut most, 0, result)
+    });
+    let reason = opened.map(|t| t.reason);
+    assert!(
+        matches!(reason, Some(Reason::Failures { calls, .. }) if calls < 60),
+        "{reason:?}"
+    );
+}
+
+#[test]
+fn a_good_past_does_not_hide_a_sudden_death() {
+    let mut breaker = breaker();
+    for second in 0..30 {
+        for _ in 0..100 {
+            call(&mut breaker, second * 1_000, OK);
+        }
     }
-    assert!(call(&mut most, 0, FAILED).is_some());
+    let calls = (1..).find(|_| call(&mut breaker, 31_000, FAILED).is_some());
+    assert_eq!(calls, Some(13), "of 3,000 good ones before");
+}
+
+#[test]
+fn fewer_calls_than_the_least_say_nothing() {
+    let config = BreakerConfig {
+        least_calls: 40,
+        ..BreakerConfig::default()
+    };
+    let mut breaker = Breaker::new(config);
+    let calls = (1..).find(|_| call(&mut breaker, 0, FAILED).is_some());
+    assert_eq!(calls, Some(40));
 }
 
 #[test]
 fn slow_calls_open_it_too() {
     let mut breaker = breaker();
-    let reasons: Vec<_> = (0..4)
+    let reasons: Vec<_> = (0..13)
         .filter_map(|_| call(&mut breaker, 0, SLOW))
         .map(|t| t.reason)
         .collect();
-    assert_eq!(reasons, [Reason::SlowCalls { slow: 4, calls: 4 }]);
+    let reason = Reason::SlowCalls {
+        slow: 13,
+        calls: 13,
+    };
+    assert_eq!(reasons, [reason]);
 }
 
 #[test]
@@ -108,6 +138,21 @@ fn five_connect_errors_in_a_row_open_it_despite_a_good_past() {
 }
 
 #[test]
+fn where_connect_errors_are_usual_five_in_a_row_are_chance() {
+    let mut breaker = breaker();
+    for n in 0..3_000 {
+        // One of three servers behind a name is gone.
+        let result = if n % 3 == 0 { REFUSED } else { OK };
+        assert_eq!(call(&mut breaker, n * 100, result), None);
+    }
+    for _ in 0..5 {
+        assert_eq!(call(&mut breaker, 300_000, REFUSED), None);
+    }
+    let opened = (0..20).find_map(|_| call(&mut breaker, 300_000, REFUSED));
+    assert!(opened.is_some(), "it is found by the share of failures");
+}
+
+#[test]
 fn poison_payloads_never_count() {
     let mut breaker = breaker();
     for _ in 0..1_000 {
@@ -119,11 +164,11 @@ fn poison_payloads_never_count() {
 #[test]
 fn old_failures_leave_the_window() {
     let mut breaker = breaker();
-    for minute in 0..20 {
-        // One failure each 100 s: never four within five minutes.
-        assert_eq!(call(&mut breaker, minute * 100_000, FAILED), None);
+    for minute in 0..100 {
+        // One failure a minute: never ten within five minutes.
+        assert_eq!(call(&mut breaker, minute * 60_000, FAILED), None);
     }
-    assert_eq!(breaker.snapshot(1_900_000).failures, 3);
+    assert_eq!(breaker.snapshot(5_940_000).failures, 5);
 }
 
 #[test]
@@ -137,7 +182,7 @@ fn one_trial_at_a_time() {
     assert!(matches!(
         verdict,
         Verdict::Trial(Permit {
-            deadline_ms: 35_000,
+            deadline_ms: 65_000,
             ..
         })
     ));
@@ -149,7 +194,7 @@ fn one_trial_at_a_time() {
         breaker.admit(5_001),
         (
             Verdict::Refuse {
-                retry_at_ms: 35_000
+                retry_at_ms: 65_000
             },
             None
         )
@@ -181,19 +226,44 @@ fn a_cancelled_trial_makes_room_and_cannot_report() {
 fn a_trial_that_never_returns_does_not_hold_it_half_open() {
     let mut breaker = opened(0);
     let lost = trial(&mut breaker, 5_000).expect("the first trial");
-    let next = trial(&mut breaker, 35_000).expect("another after the deadline");
+    assert_eq!(trial(&mut breaker, 64_999), None, "it has the field");
+    let next = trial(&mut breaker, 65_000).expect("another after the deadline");
     assert_eq!(
-        breaker.record(35_001, lost.epoch, FAILED, MIDDLE),
+        breaker.record(65_001, lost.epoch, FAILED, MIDDLE),
         None,
-        "too late"
+        "too late to decide"
     );
-    let transition = breaker.record(35_002, next.epoch, OK, MIDDLE);
+    let transition = breaker.record(65_002, next.epoch, OK, MIDDLE);
     assert_eq!(transition.map(|t| t.to), Some(State::Ramping));
-    assert_eq!(
-        breaker.record(35_003, next.epoch, FAILED, MIDDLE),
-        None,
-        "reported already"
-    );
+    for late in [lost, next] {
+        assert_eq!(breaker.record(65_003, late.epoch, FAILED, MIDDLE), None);
+    }
+}
+
+#[test]
+fn a_long_job_that_succeeds_after_its_deadline_ends_the_outage() {
+    let mut breaker = opened(0);
+    let long = trial(&mut breaker, 5_000).expect("the first trial");
+    let second = trial(&mut breaker, 65_000).expect("beside it");
+    assert_eq!(trial(&mut breaker, 184_999), None, "twice as long");
+    let third = trial(&mut breaker, 185_000).expect("a third");
+    let transition = breaker.record(200_000, long.epoch, OK, MIDDLE);
+    assert_eq!(transition.map(|t| t.to), Some(State::Ramping));
+    for late in [second, third] {
+        assert_eq!(breaker.record(200_001, late.epoch, FAILED, MIDDLE), None);
+        breaker.release(late);
+    }
+    assert_eq!(breaker.state(200_001), State::Ramping);
+}
+
+#[test]
+fn trials_that_hang_do_not_pile_up() {
+    let mut breaker = opened(0);
+    let begun = (5..86_400)
+        .filter(|second| trial(&mut breaker, second * 1_000).is_some())
+        .count();
+    assert!(begun <= 290, "{begun} in a day");
+    assert!(breaker.trials.len() <= MOST_TRIALS);
 }
 
 #[test]
@@ -290,7 +360,7 @@ fn a_ramp_step_is_repeated_if_doubtful_and_given_up_if_bad() {
         Some(0.02),
         "four of five: on"
     );
-    let reopened = (0..20).find_map(|_| call(&mut breaker, 5_000, FAILED));
+    let reopened = (0..40).find_map(|_| call(&mut breaker, 5_000, FAILED));
     assert_eq!(
         reopened.map(|t| (t.from, t.to)),
         Some((State::Ramping, State::Open))
@@ -352,6 +422,11 @@ fn metrics_only_judges_but_never_refuses() {
         .collect();
     assert_eq!(opened.len(), 1);
     assert_eq!(breaker.peek(0), Outlook::Allow { limit: None });
+    let snapshot = breaker.snapshot(0);
+    assert_eq!(
+        (snapshot.mode, snapshot.state, snapshot.would),
+        (Mode::MetricsOnly, State::Open, Would::Refuse)
+    );
     // What it would have refused runs, but does not count: only the trial does.
     assert_eq!(call(&mut breaker, 1, OK), None);
     assert_eq!(breaker.snapshot(1).calls, 0);
@@ -359,6 +434,8 @@ fn metrics_only_judges_but_never_refuses() {
         call(&mut breaker, 5_000, OK).map(|t| t.to),
         Some(State::Ramping)
     );
+    assert_eq!(breaker.snapshot(5_000).would, Would::Limit);
+    assert_eq!(breaker.peek(5_000), Outlook::Allow { limit: None });
 }
 
 #[test]
@@ -366,5 +443,12 @@ fn the_snapshot_is_plain_json() {
     let json = serde_json::to_value(opened(0).snapshot(1_000)).expect("plain data");
     assert_eq!(json["state"], "open");
     assert_eq!(json["mode"], "on");
+    assert_eq!(json["would"], "refuse");
     assert_eq!(json["retry_in_ms"], 4_000);
+    assert_eq!(json["forced_ms"], serde_json::Value::Null);
+    let mut forced = breaker();
+    forced.force_open(0, Duration::from_secs(60));
+    let json = serde_json::to_value(forced.snapshot(1_000)).expect("plain data");
+    assert_eq!(json["forced_ms"], 59_000);
+    assert_eq!(forced.snapshot(60_000).forced_ms, None, "it has ended");
 }

@@ -24,11 +24,12 @@ impl Passage {
         self.calls.push((Arc::clone(operation), admitted));
     }
 
-    /// Tells the operations how the call went. One that used up its timeout counts as slow, whatever it came to.
+    /// Tells the operations how the call went. One that used up its timeout counts as slow, whatever it came to; a kind
+    /// that may take long is slow only when it took half of what it may.
     pub fn record(mut self, outcome: &Outcome, took: Duration, timeout: Duration) {
         let operations = &self.operations;
         let hung = took >= timeout && matches!(outcome, Outcome::Failed(_));
-        let slow = took >= operations.settings.slow_call;
+        let slow = took >= operations.settings.slow_call.max(timeout / 2);
         for (operation, call) in self.calls.drain(..) {
             let result = match judge(outcome, &operation.resource, slow) {
                 CallResult::NotDependency if hung => CallResult::Success { slow: true },

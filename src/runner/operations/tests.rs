@@ -1,4 +1,5 @@
 use super::*;
+use crate::config::{Sources, load};
 use crate::job::{Failure, Outcome, Priority};
 use crate::runner::slots::Ask;
 
@@ -14,11 +15,11 @@ struct Bed {
 
 /// One operation, whose breaker tries again as soon as it is open.
 fn bed() -> Bed {
+    let defaults = load(&Sources::default()).expect("the defaults are valid");
     let settings = Settings {
-        mode: Switch::On,
-        slow_call: Duration::from_secs(30),
         open: Duration::ZERO,
         open_max: Duration::ZERO,
+        ..defaults.breaker
     };
     let slots = Arc::new(Slots::new(SLOTS));
     let told: Arc<Mutex<Vec<State>>> = Arc::default();
@@ -97,7 +98,7 @@ fn ten_flows_claim_one_job_for_one_trial_even_while_others_hang() {
     assert_eq!(bed.claim(3), 3);
     let hung: Vec<_> = (0..3).filter_map(|_| bed.pass()).collect();
     assert_eq!(hung.len(), 3);
-    assert_eq!(bed.run(4, &refused()), 4);
+    assert_eq!(bed.run(5, &refused()), 5);
     assert_eq!(*bed.told.lock(), [State::Open]);
     let asks = vec![bed.ask(); 10];
     let got = bed.slots.reserve(&"q".into(), SLOTS, SLOTS, &asks);
@@ -117,7 +118,7 @@ fn the_way_back_is_a_share_of_the_limit_before_beside_what_hangs_on() {
     bed.slots.set_total(200);
     assert_eq!(bed.claim(3), 3);
     let hung: Vec<_> = (0..3).filter_map(|_| bed.pass()).collect();
-    bed.run(4, &refused());
+    bed.run(5, &refused());
     bed.slots.set_total(50);
     // The trial, and five for each step of 1, 2, 4 and 8%.
     assert_eq!(bed.run(1 + 4 * 5, &Outcome::Done(None)), 21);

@@ -35,6 +35,8 @@ pub struct BreakerChange<'a> {
     pub to: &'a str,
     /// Why.
     pub reason: &'a str,
+    /// Who decided: this daemon alone (`local`), all together (`fleet`), or an `operator`.
+    pub scope: &'a str,
 }
 
 /// A circuit breaker changed its state; opening and closing are alerts, the steps between are not.
@@ -46,6 +48,7 @@ pub fn breaker(change: BreakerChange<'_>) -> Option<Alert> {
         from,
         to,
         reason,
+        scope,
     } = change;
     let alert = match to {
         "open" => AlertName::BreakerOpen,
@@ -53,7 +56,7 @@ pub fn breaker(change: BreakerChange<'_>) -> Option<Alert> {
         _ => {
             info!(
                 event = "breaker",
-                handler, resource, from, to, reason, "breaker"
+                handler, resource, from, to, reason, scope, "breaker"
             );
             return None;
         }
@@ -66,6 +69,7 @@ pub fn breaker(change: BreakerChange<'_>) -> Option<Alert> {
         from,
         to,
         reason,
+        scope,
         "breaker"
     );
     let subject = format!("{handler} {resource}");
@@ -74,6 +78,15 @@ pub fn breaker(change: BreakerChange<'_>) -> Option<Alert> {
         &subject,
         &format!("{from} to {to}: {reason}"),
     ))
+}
+
+/// The breakers of this daemon decide by themselves while Redis can't be reached, or together with others again.
+pub fn breakers_shared(shared: bool) {
+    let message = match shared {
+        true => "breakers are shared with other daemons again",
+        false => "Redis does not answer: breakers decide by what this daemon sees alone",
+    };
+    info!(event = "breakers_shared", shared, "{message}");
 }
 
 /// What the gate did.

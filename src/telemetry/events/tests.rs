@@ -112,6 +112,7 @@ fn a_breaker_alerts_when_it_opens_and_closes() {
         from,
         to,
         reason: "5 connect errors in a row",
+        scope: "local",
     };
     let mut alerts = Vec::new();
     let all = events(|| {
@@ -134,7 +135,7 @@ fn a_breaker_alerts_when_it_opens_and_closes() {
     );
     assert_fields(
         &all[1],
-        &json!({"event": "breaker", "from": "open", "to": "half_open"}),
+        &json!({"event": "breaker", "from": "open", "to": "half_open", "scope": "local"}),
     );
     assert!(all[1].get("alert").is_none());
 }

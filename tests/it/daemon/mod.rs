@@ -7,7 +7,6 @@ mod crash;
 mod cron;
 mod embedded;
 mod fleet;
-mod gate;
 mod herd;
 mod kept;
 mod life;

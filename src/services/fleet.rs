@@ -1,0 +1,238 @@
+//! Shares what the breakers see with the other daemons, and has them follow what all decide together.
+//!
+//! A turn is one call of Redis: a second apart while all is well, sooner while something is about to be decided. While
+//! Redis can't be reached each daemon decides by itself.
+
+use crate::clock;
+use crate::policy::breaker::BreakerConfig;
+use crate::policy::breaker::Stand;
+use crate::policy::breaker::fleet::{Change as Next, Pool, Record, Report, View};
+use crate::queue::QueueError;
+use crate::queue::connection::Connection;
+use crate::queue::fleet::{CHANGES_MAX, Change, Fleet as Store, NEWS_MAX, Turn};
+use crate::runner::operations::{Operation, Operations};
+use crate::telemetry::events;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio_util::sync::CancellationToken;
+
+/// The pause between two turns.
+const PAUSE: Duration = Duration::from_secs(1);
+/// The pause while something is about to be decided.
+const SHORT_PAUSE: Duration = Duration::from_millis(250);
+/// How long Redis may be silent before this daemon decides by itself.
+const PATIENCE: Duration = Duration::from_secs(4);
+
+/// What the service is made of.
+pub struct Fleet {
+    store: Store,
+    operations: Arc<Operations>,
+    config: BreakerConfig,
+    me: String,
+    /// What is known of operations of which anything is.
+    known: BTreeMap<String, Known>,
+    /// The time of Redis, and when that was.
+    time: Option<(u64, Instant)>,
+    answered: Instant,
+    is_alone: bool,
+}
+
+/// What is known of one operation.
+#[derive(Default)]
+struct Known {
+    pool: Pool,
+    record: Option<Record>,
+    /// The decision as it is kept.
+    text: String,
+}
+
+/// What a daemon says in a turn.
+#[derive(Default)]
+struct Speech {
+    news: Vec<(String, Report)>,
+    changes: Vec<Change>,
+    is_urgent: bool,
+}
+
+impl Fleet {
+    /// The service of a daemon whose keys begin with `prefix`.
+    #[must_use]
+    pub fn new(
+        conn: Connection,
+        prefix: &str,
+        operations: Arc<Operations>,
+        config: BreakerConfig,
+    ) -> Self {
+        let me = uuid::Uuid::new_v4().to_string();
+        Self {
+            store: Store::new(conn, prefix, &me),
+            operations,
+            config,
+            me,
+            known: BTreeMap::new(),
+            time: None,
+            answered: clock::monotonic(),
+            is_alone: false,
+        }
+    }
+
+    /// Takes turns until `stop`.
+    pub async fn run(mut self, stop: CancellationToken) {
+        loop {
+            let pause = tokio::select! {
+                () = stop.cancelled() => return,
+                pause = self.turn() => pause,
+            };
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+    }
+
+    /// One turn; answers how long to pause after it.
+    async fn turn(&mut self) -> Duration {
+        let stands = self.operations.stands();
+        if stands.is_empty() {
+            self.answered = clock::monotonic();
+            return PAUSE;
+        }
+        let speech = self.speech(&stands);
+        match self
+            .store
+            .turn(&encode(&speech.news), &speech.changes)
+            .await
+        {
+            Ok(turn) => {
+                self.hear(turn, &stands);
+                if speech.is_urgent { SHORT_PAUSE } else { PAUSE }
+            }
+            Err(e) => {
+                self.unanswered(&e);
+                PAUSE
+            }
+        }
+    }
+
+    fn speech(&self, stands: &[(Arc<Operation>, Option<Stand>)]) -> Speech {
+        let mut speech = Speech::default();
+        let Some((told_ms, at)) = self.time else {
+            // The first turn only listens: nothing can be dated yet.
+            return speech;
+        };
+        let since = u64::try_from(clock::since(at).as_millis()).unwrap_or(u64::MAX);
+        let unknown = Known::default();
+        for (operation, stand) in stands {
+            let name = name_of(operation);
+            let known = self.known.get(&name).unwrap_or(&unknown);
+            let view = View {
+                config: &self.config,
+                record: known.record.as_ref(),
+                pool: &known.pool,
+                stand: stand.as_ref(),
+                me: &self.me,
+                now_ms: told_ms.saturating_add(since),
+                jitter: rand::random(),
+            };
+            speech.is_urgent |= view.is_urgent();
+            if let Some(report) = view.news() {
+                speech.news.push((name.clone(), report.clone()));
+                speech.is_urgent |= known.record.is_none();
+            }
+            if let Some(next) = view.next()
+                && speech.changes.len() < CHANGES_MAX
+            {
+                speech.changes.push(Change {
+                    operation: name,
+                    old: known.text.clone(),
+                    new: match next {
+                        Next::Put(record) => serde_json::to_string(&record).unwrap_or_default(),
+                        Next::Forget => String::new(),
+                    },
+                });
+            }
+        }
+        speech
+    }
+
+    fn hear(&mut self, turn: Turn, stands: &[(Arc<Operation>, Option<Stand>)]) {
+        self.answered = clock::monotonic();
+        self.time = Some((turn.now_ms, self.answered));
+        if std::mem::take(&mut self.is_alone) {
+            events::breakers_shared(true);
+        }
+        let ours: BTreeMap<String, &Arc<Operation>> =
+            stands.iter().map(|(o, _)| (name_of(o), o)).collect();
+        for news in turn.news {
+            for (name, report) in decode(&news.text) {
+                if ours.contains_key(&name) {
+                    let known = self.known.entry(name).or_default();
+                    known.pool.hear(&news.who, news.at_ms, &report);
+                }
+            }
+        }
+        let mut decided: BTreeMap<String, String> = turn.decisions.into_iter().collect();
+        for (name, operation) in ours {
+            let text = decided.remove(&name).unwrap_or_default();
+            if text.is_empty() && !self.known.contains_key(&name) {
+                continue;
+            }
+            let known = self.known.entry(name.clone()).or_default();
+            known.pool.forget(turn.now_ms, &self.config);
+            let had_one = known.record.is_some();
+            if known.text != text {
+                // One that a later version wrote says nothing here; it is replaced when the evidence says so.
+                known.record = serde_json::from_str(&text).ok();
+                known.text = text;
+            }
+            if had_one || known.record.is_some() {
+                let record = known.record.as_ref();
+                self.operations
+                    .follow(operation, record, &self.me, turn.now_ms);
+            }
+            if known.text.is_empty() && known.pool.is_empty() {
+                self.known.remove(&name);
+            }
+        }
+    }
+
+    /// Redis did not answer. What was known grows old: soon each breaker goes by its own evidence.
+    fn unanswered(&mut self, error: &QueueError) {
+        tracing::debug!(error = %error, "breakers not shared");
+        if self.is_alone || clock::since(self.answered) < PATIENCE {
+            return;
+        }
+        self.is_alone = true;
+        for known in self.known.values_mut() {
+            known.pool = Pool::default();
+        }
+        self.operations.alone();
+        events::breakers_shared(false);
+    }
+}
+
+/// How daemons name an operation among each other.
+fn name_of(operation: &Operation) -> String {
+    format!("{}|{}", operation.handler, operation.resource)
+}
+
+/// What is told, within what may be told in one turn; nothing if there is nothing to tell.
+fn encode(news: &[(String, Report)]) -> String {
+    let mut told = news.len();
+    loop {
+        if told == 0 {
+            return String::new();
+        }
+        let text = serde_json::to_string(&news[..told]).unwrap_or_default();
+        if text.len() <= NEWS_MAX {
+            return text;
+        }
+        told /= 2;
+    }
+}
+
+/// What another daemon told; nothing of what can't be read.
+fn decode(text: &str) -> Vec<(String, Report)> {
+    serde_json::from_str(text).unwrap_or_default()
+}
