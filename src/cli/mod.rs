@@ -15,6 +15,7 @@ mod dev;
 mod enqueue;
 mod error;
 mod explain;
+mod forecast;
 mod group;
 mod help;
 mod job;
@@ -112,6 +113,8 @@ enum Command {
     Cron(cron::Command),
     /// Say what holds a queue or a job back
     Explain(explain::Args),
+    /// Show the load that is expected, how good such forecasts were, and what is done about it
+    Forecast(forecast::Args),
     /// Run the daemon with a private Redis and Postgres, alone or beside a command
     Dev(dev::Args),
     /// Measure what this machine does: enqueue, drain and pickup, with every guarantee on
@@ -143,6 +146,7 @@ impl Command {
             Self::Outbox(command) => outbox::run(command, global).await,
             Self::Cron(command) => cron::run(command, global).await,
             Self::Explain(args) => explain::run(args, global).await,
+            Self::Forecast(args) => forecast::run(args, global).await,
             Self::Dev(args) => dev::run(args, global).await,
             Self::Bench(args) => bench::run(args, global).await,
             Self::Completions(args) => Ok(completions::run(&args)),

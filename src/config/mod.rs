@@ -5,6 +5,7 @@
 
 mod breaker;
 pub mod duration;
+mod forecast;
 mod intake;
 mod limits;
 mod load;
@@ -15,6 +16,7 @@ mod secret;
 mod validate;
 
 pub use breaker::{BreakerConfig, BreakerMode};
+pub use forecast::{ForecastConfig, ForecastMode};
 pub use intake::{BridgeConfig, BridgesConfig, OutboxConfig};
 pub use limits::LimitsConfig;
 pub use load::{ConfigError, Sources, load};
@@ -61,6 +63,8 @@ pub struct Config {
     pub breaker: BreakerConfig,
     /// Retry budgets.
     pub retry_budget: RetryBudgetConfig,
+    /// What is done about load that is known to come.
+    pub forecast: ForecastConfig,
     /// Jobs that come by way of Postgres.
     pub outbox: OutboxConfig,
     /// What holds for all bridges.

@@ -1,6 +1,6 @@
 //! The ranges of settings. One line per setting; all problems are told at once.
 
-use super::{BridgeConfig, Config, LimitsConfig, duration, probes};
+use super::{BridgeConfig, Config, LimitsConfig, duration, forecast, probes};
 use crate::job::id::{check_kind, check_queue};
 use std::collections::HashSet;
 use std::fmt::Display;
@@ -40,6 +40,9 @@ pub(super) fn problems(c: &Config) -> Vec<Problem> {
     }
     for (setting, reason) in c.retry_budget.problems() {
         found.add(&format!("retry_budget.{setting}"), reason);
+    }
+    for (key, reason) in forecast::problems(c) {
+        found.add(key, reason);
     }
     found.outside(c);
     found.intake(c);

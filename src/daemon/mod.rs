@@ -5,6 +5,7 @@
 
 mod builder;
 mod error;
+mod forecast;
 mod health;
 pub mod intake;
 mod parts;
@@ -31,6 +32,7 @@ use crate::policy::gate::Transition;
 use crate::queue::Queue;
 use crate::queue::connection::Connection;
 use crate::runner::{QueueContext, Registry, Runner, Shared};
+use crate::services::forecast::Told;
 use crate::services::{auditor, bell, fleet, lag, publish, scheduler, server, upkeep};
 use crate::telemetry::events;
 use crate::telemetry::{Alert, Alerts, Metrics, Successes};
@@ -68,6 +70,8 @@ struct Parts {
     queues: Vec<Arc<QueueContext>>,
     conn: Connection,
     view: watch::Receiver<Arc<HealthView>>,
+    /// What the forecaster told last.
+    forecast: Told,
     stopping: AtomicBool,
 }
 
@@ -154,6 +158,7 @@ impl Daemon {
             shared,
             queues: queues.clone(),
             view,
+            forecast: Told::default(),
             stopping: AtomicBool::new(false),
             config: ArcSwap::from_pointee(config),
         });
@@ -345,9 +350,11 @@ fn start_services(
             metrics: Arc::clone(&parts.shared.metrics),
             database: parts.deps.database.clone(),
             successes: Arc::clone(&parts.shared.successes),
+            forecast: Arc::clone(&parts.forecast),
         },
         stop.clone(),
     ));
+    forecast::start(parts, conn, services, stop);
     intake::start(parts, conn, services, stop);
     if config.breaker.fleet == Switch::On {
         let operations = Arc::clone(&parts.shared.operations);

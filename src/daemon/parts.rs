@@ -56,6 +56,7 @@ impl Parts {
             &shared.operations,
             &shared.budgets,
             &shared.slots,
+            &self.forecast.load(),
         )
     }
 }

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// Sections that are read once, at the start; of `daemon` all but the concurrency.
-const AT_START: [&str; 20] = [
+const AT_START: [&str; 21] = [
     "redis",
     "database",
     "daemon",
@@ -23,6 +23,7 @@ const AT_START: [&str; 20] = [
     "probe",
     "breaker",
     "retry_budget",
+    "forecast",
     "admin",
     "log",
     "alerts",

@@ -28,6 +28,7 @@ pub mod inspect;
 mod keys;
 pub mod lease;
 pub mod limits;
+pub mod load_history;
 pub mod look;
 mod memory;
 pub mod operate;

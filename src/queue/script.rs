@@ -75,6 +75,8 @@ scripts! {
     DISCARD = "discard" + "sizes" + "quarantine",
     TICK = "tick",
     RESUME = "resume",
+    LOAD = "load",
+    PEAK = "peak",
     SHELVE = "shelve" + "sizes" + "tomb" + "groups" + "ties",
 }
 

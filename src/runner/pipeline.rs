@@ -1,5 +1,6 @@
 //! The flat pipeline around a handler, as tower layers: settle → deadline and operations → panic → handler.
 
+use super::load::LATE;
 use super::operations::Passage;
 use super::registry::Kind;
 use super::settler::{Begun, SettlerHandle};
@@ -257,6 +258,10 @@ where
                 Err(e) => Outcome::failed(message_of(&e)),
             };
             let job = &begun.delivery.job;
+            let waited = begun.delivery.waited();
+            if waited >= LATE {
+                to.slots.note_late(job.priority, waited, begun.ran_for());
+            }
             to.slots
                 .release(&job.queue, &job.kind, job.priority, &holds);
             to.settler.send(begun.ended(outcome));

@@ -3,6 +3,8 @@
 //!
 //! Slots are taken before a claim and what the claim did not use is given back, so that no limit is ever passed.
 
+use super::load::{Meter, Taken};
+use crate::clock;
 use crate::job::Priority;
 use parking_lot::Mutex;
 use std::collections::HashMap;
@@ -20,6 +22,8 @@ pub struct Slots {
     /// Whether there are critical jobs: only then is anything reserved for them.
     critical: AtomicBool,
     used: Mutex<Used>,
+    /// Locked after `used` where both are.
+    load: Mutex<Meter>,
     /// One for each queue that waits for slots.
     waiters: Mutex<Vec<Arc<Notify>>>,
 }
@@ -155,6 +159,7 @@ impl Slots {
             reserve: Reserve::default(),
             critical: AtomicBool::new(false),
             used: Mutex::default(),
+            load: Mutex::new(Meter::new(clock::monotonic())),
             waiters: Mutex::default(),
         }
     }
@@ -292,6 +297,9 @@ impl Slots {
                 returned |= unused > 0;
             }
             used.sub_queue(queue, reserved.limit.saturating_sub(brought));
+            if brought > 0 {
+                self.note_begun(&used, asks, taken);
+            }
         }
         // Allowances may add up to more than the limit: another queue may have found its class or kind full meanwhile.
         if returned {
@@ -303,6 +311,7 @@ impl Slots {
     pub fn release(&self, queue: &Arc<str>, kind: &Arc<str>, class: Priority, holds: &Holds) {
         {
             let mut used = self.used.lock();
+            self.note_ended(&used, class);
             used.sub_kind(kind, 1);
             used.sub_class(class, 1);
             used.sub_operations(&holds.operations, class, 1);
@@ -310,6 +319,39 @@ impl Slots {
             used.sub_queue(queue, 1);
         }
         self.wake();
+    }
+
+    /// What was worked since the last call; for one who asks.
+    #[must_use]
+    pub fn take_load(&self) -> Taken {
+        self.load.lock().take(clock::monotonic())
+    }
+
+    /// A job ends that had been due for `waited` when it began, and ran for `took`.
+    pub fn note_late(&self, class: Priority, waited: Duration, took: Duration) {
+        let now = clock::monotonic();
+        self.load.lock().late(class, waited, took, now);
+    }
+
+    fn note_begun(&self, used: &Used, asks: &[Ask], taken: &[usize]) {
+        let now = clock::monotonic();
+        let mut load = self.load.lock();
+        for (ask, taken) in asks.iter().zip(taken) {
+            load.begin(ask.class, *taken, now);
+        }
+        if used.total >= self.total() {
+            load.full(now);
+        }
+    }
+
+    fn note_ended(&self, used: &Used, class: Priority) {
+        let now = clock::monotonic();
+        let mut load = self.load.lock();
+        load.end(class, now);
+        // Until now they were.
+        if used.total >= self.total() {
+            load.full(now);
+        }
     }
 
     /// Tells everyone who waits for slots to look again: some came free, or a limit rose.

@@ -5,6 +5,7 @@ pub mod auditor;
 pub mod bell;
 pub mod bridge;
 pub mod fleet;
+pub mod forecast;
 pub mod intake;
 pub mod lag;
 pub mod notify;

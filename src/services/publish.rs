@@ -1,5 +1,6 @@
 //! Tells the world how things stand: the health key in Redis, gauges, summaries of the log.
 
+use super::forecast::Told;
 use crate::clock;
 use crate::db::Database;
 use crate::health::{HealthView, STEP_MS};
@@ -48,6 +49,8 @@ pub struct Board {
     pub database: Option<Database>,
     /// Successes not logged one by one.
     pub successes: Arc<Successes>,
+    /// What the forecaster told last.
+    pub forecast: Told,
 }
 
 /// Publishes at every interval.
@@ -66,7 +69,7 @@ pub async fn run(board: Board, stop: CancellationToken) {
         let view = Arc::clone(&board.view.borrow());
         board.gauge(&view);
         board.tell_budgets();
-        let text = json(&view, &board.operations, &board.budgets, &board.slots).to_string();
+        let text = board.json(&view).to_string();
         if let Err(e) = board::publish(&board.conn, &key, &text, ttl).await {
             tracing::debug!(error = %e, "health not published");
         }
@@ -79,6 +82,16 @@ pub async fn run(board: Board, stop: CancellationToken) {
 }
 
 impl Board {
+    fn json(&self, view: &HealthView) -> Value {
+        json(
+            view,
+            &self.operations,
+            &self.budgets,
+            &self.slots,
+            &self.forecast.load(),
+        )
+    }
+
     fn tell_budgets(&self) {
         for (resource, budget) in self.budgets.changes() {
             events::retry_budget(RetryBudgetChange {
@@ -126,9 +139,16 @@ impl Board {
     }
 }
 
-/// Version 1 of what apps read: health with the breakers, the retry budgets and what is reserved for critical jobs.
+/// Version 1 of what apps read: health with the breakers, the retry budgets, what is reserved for critical jobs, and the
+/// forecast unless that is null.
 #[must_use]
-pub fn json(view: &HealthView, operations: &Operations, budgets: &Budgets, slots: &Slots) -> Value {
+pub fn json(
+    view: &HealthView,
+    operations: &Operations,
+    budgets: &Budgets,
+    slots: &Slots,
+    forecast: &Value,
+) -> Value {
     let mut health = view.to_json();
     let each = operations.snapshots().into_iter().map(|(handler, resource, snapshot)| {
         json!({"handler": handler, "resource": resource, "breaker": snapshot})
@@ -144,6 +164,9 @@ pub fn json(view: &HealthView, operations: &Operations, budgets: &Budgets, slots
         "busy": slots.busy(),
         "long": slots.busy_long(),
     });
+    if !forecast.is_null() {
+        health["forecast"] = forecast.clone();
+    }
     health["published_at"] = clock::unix_ms().into();
     health
 }

@@ -13,11 +13,13 @@ macro_rules! alerting {
     }};
 }
 
+mod forecast;
 mod intake;
 mod job;
 mod retries;
 mod system;
 
+pub use forecast::*;
 pub use intake::*;
 pub use job::*;
 pub use retries::*;

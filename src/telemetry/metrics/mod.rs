@@ -3,11 +3,13 @@
 //! Owns every metric's name, labels and unit, and the registry; there is no global state. Must not know who measures.
 //! Counters and histograms of jobs are fed through a [`KindMetrics`] handle, resolved once per queue and kind.
 
+mod forecast;
 mod histogram;
 mod intake;
 mod kind;
 mod labels;
 
+pub use forecast::ForecastMetrics;
 pub use intake::IntakeMetrics;
 pub use kind::KindMetrics;
 
@@ -42,6 +44,7 @@ pub struct Metrics {
     registry: Registry,
     kinds: KindFamilies,
     intake: IntakeMetrics,
+    forecast: ForecastMetrics,
     stale_acks: Family<Op, Counter>,
     queue_depth: Family<QueueState, Gauge>,
     queue_oldest_age: Family<Queue, FloatGauge>,
@@ -76,10 +79,12 @@ impl Metrics {
         let mut registry = Registry::with_prefix("tidegate");
         let kinds = KindFamilies::register(&mut registry);
         let intake = IntakeMetrics::register(&mut registry);
+        let forecast = ForecastMetrics::register(&mut registry);
         let r = &mut registry;
         Self {
             kinds,
             intake,
+            forecast,
             stale_acks: add(r, "stale_acks", "Settlements that came too late"),
             queue_depth: add(r, "queue_depth", "Jobs of a queue by state"),
             queue_oldest_age: add(
@@ -139,6 +144,12 @@ impl Metrics {
     #[must_use]
     pub const fn intake(&self) -> &IntakeMetrics {
         &self.intake
+    }
+
+    /// What is measured of the forecast.
+    #[must_use]
+    pub const fn forecast(&self) -> &ForecastMetrics {
+        &self.forecast
     }
 
     /// `n` settlements of this operation came too late.

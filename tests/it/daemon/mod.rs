@@ -7,6 +7,7 @@ mod crash;
 mod cron;
 mod embedded;
 mod fleet;
+mod forecast;
 mod herd;
 mod kept;
 mod life;
