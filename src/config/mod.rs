@@ -7,6 +7,7 @@ mod breaker;
 pub mod duration;
 mod forecast;
 mod intake;
+mod limiter;
 mod limits;
 mod load;
 mod probes;
@@ -18,6 +19,7 @@ mod validate;
 pub use breaker::{BreakerConfig, BreakerMode};
 pub use forecast::{ForecastConfig, ForecastMode};
 pub use intake::{BridgeConfig, BridgesConfig, OutboxConfig};
+pub use limiter::LimiterConfig;
 pub use limits::LimitsConfig;
 pub use load::{ConfigError, Sources, load};
 pub use probes::{ProbeConfig, ProbesConfig, Way, Worst};
@@ -63,6 +65,8 @@ pub struct Config {
     pub breaker: BreakerConfig,
     /// Retry budgets.
     pub retry_budget: RetryBudgetConfig,
+    /// Limits found by latency.
+    pub limiter: LimiterConfig,
     /// What is done about load that is known to come.
     pub forecast: ForecastConfig,
     /// Jobs that come by way of Postgres.

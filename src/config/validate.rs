@@ -32,6 +32,7 @@ pub(super) fn problems(c: &Config) -> Vec<Problem> {
     found.gate(c);
     c.breaker.check(&mut found);
     found.limits(&c.gate.limits);
+    c.limiter.check(&mut found);
     for (key, reason) in probes::problems(c) {
         found.add(&key, reason);
     }
@@ -49,6 +50,7 @@ pub(super) fn problems(c: &Config) -> Vec<Problem> {
     found.0
 }
 
+/// What was found so far.
 pub(super) struct Problems(Vec<Problem>);
 
 impl Problems {

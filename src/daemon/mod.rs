@@ -14,6 +14,7 @@ mod reload;
 mod run;
 mod scope;
 
+pub use crate::handlers::NEVER_SHED;
 pub use builder::Builder;
 pub use error::DaemonError;
 pub use run::{Options, run, stop};
@@ -33,7 +34,9 @@ use crate::queue::Queue;
 use crate::queue::connection::Connection;
 use crate::runner::{QueueContext, Registry, Runner, Shared};
 use crate::services::forecast::Told;
-use crate::services::{auditor, bell, fleet, lag, publish, scheduler, server, upkeep};
+use crate::services::{
+    auditor, bell, fleet, lag, limiter, limiter_store, publish, scheduler, server, upkeep,
+};
 use crate::telemetry::events;
 use crate::telemetry::{Alert, Alerts, Metrics, Successes};
 use arc_swap::ArcSwap;
@@ -137,6 +140,9 @@ impl Daemon {
         let budgets = Arc::new(budgets(&config, &metrics));
         let registry = Registry::build(catalog, &handlers, &deps, &operations, &budgets)
             .map_err(|problems| DaemonError::definitions(&problems))?;
+        let kept = Arc::clone(&operations);
+        let mut store = limiter_store::Store::new(conn.clone(), &config.redis.prefix, kept);
+        store.resume().await;
         let shared = Shared {
             registry: Arc::new(ArcSwap::from_pointee(registry)),
             slots,
@@ -167,6 +173,7 @@ impl Daemon {
         let admin_address = start_admin(&parts, &services, &stop).await?;
         services.spawn(monitor.run(stop.clone()));
         start_services(&parts, &conn, &services, &stop);
+        services.spawn(store.run(stop.clone()));
         services.spawn(server::run(
             conn.clone(),
             parts.shared.alerts.clone(),
@@ -352,6 +359,11 @@ fn start_services(
             successes: Arc::clone(&parts.shared.successes),
             forecast: Arc::clone(&parts.forecast),
         },
+        stop.clone(),
+    ));
+    services.spawn(limiter::run(
+        Arc::clone(&parts.shared.operations),
+        parts.view.clone(),
         stop.clone(),
     ));
     forecast::start(parts, conn, services, stop);

@@ -10,7 +10,7 @@ use crate::policy::budget::BudgetConfig;
 use crate::queue::board;
 use crate::queue::connection::{self, Connection};
 use crate::runner::budgets::Budgets;
-use crate::runner::operations::Operations;
+use crate::runner::operations::{Operations, Settings};
 use crate::runner::slots::{Reserve, Slots};
 use crate::services::{lag, publish, stuck};
 use crate::telemetry::events::{self, BreakerChange};
@@ -121,8 +121,13 @@ pub(super) fn budgets(config: &Config, metrics: &Arc<Metrics>) -> Budgets {
 }
 
 pub(super) fn operations(config: &Config, slots: &Arc<Slots>, alerts: Alerts) -> Operations {
+    let pool = usize::try_from(config.database.max_connections).unwrap_or(usize::MAX);
     Operations::new(
-        config.breaker.clone(),
+        Settings {
+            breaker: config.breaker.clone(),
+            limiter: config.limiter.clone(),
+            pool,
+        },
         Epoch::start(),
         Arc::clone(slots),
         move |operation, change| {

@@ -27,6 +27,7 @@ pub mod home;
 pub mod inspect;
 mod keys;
 pub mod lease;
+pub mod limiters;
 pub mod limits;
 pub mod load_history;
 pub mod look;

@@ -136,7 +136,9 @@ where
             let rested = || told.rested(&job);
             let ended = within(inner, &stop, timeout, rested).await;
             if let (Some(passage), Some(started), Ok(outcome)) = (passage, started, &ended) {
-                passage.record(outcome, clock::since(started), timeout);
+                // What it rested for the gate's sake is not the resource's time.
+                let took = clock::since(started).saturating_sub(told.rested(&job));
+                passage.record(outcome, took, timeout);
             }
             ended
         })

@@ -8,6 +8,8 @@ pub mod fleet;
 pub mod forecast;
 pub mod intake;
 pub mod lag;
+pub mod limiter;
+pub mod limiter_store;
 pub mod notify;
 pub mod outbox;
 pub mod publish;

@@ -131,6 +131,15 @@ impl Board {
             let state = snapshot.state.as_str();
             self.metrics.breaker_state(&handler, &resource, state);
         }
+        for of in self.operations.limiters() {
+            let anchor = of
+                .limiter
+                .anchor_ms
+                .map(|ms| Duration::from_secs_f64(ms / 1_000.0));
+            let running = of.limiter.inflight;
+            self.metrics
+                .operation(&of.handler, &of.resource, of.limit, running, anchor);
+        }
         if let Some(database) = &self.database {
             let pool = database.gauges();
             let busy = pool.size.saturating_sub(pool.idle);
@@ -139,8 +148,8 @@ impl Board {
     }
 }
 
-/// Version 1 of what apps read: health with the breakers, the retry budgets, what is reserved for critical jobs, and the
-/// forecast unless that is null.
+/// Version 1 of what apps read: health with the breakers and limiters, the retry budgets, what is reserved for critical jobs,
+/// and the forecast unless that is null.
 #[must_use]
 pub fn json(
     view: &HealthView,
@@ -164,6 +173,7 @@ pub fn json(
         "busy": slots.busy(),
         "long": slots.busy_long(),
     });
+    health["limiters"] = json!(operations.limiters());
     if !forecast.is_null() {
         health["forecast"] = forecast.clone();
     }

@@ -103,20 +103,43 @@ impl Health {
         budgets.filter_map(budget).collect()
     }
 
-    /// Breakers of a handler on its resources that do not let everything through.
-    pub(super) fn breakers(&self, handler: &str, resources: &[Arc<str>]) -> Vec<Reason> {
-        let all = self
-            .json
-            .as_ref()
-            .and_then(|json| json["breakers"].as_array());
-        let ours =
-            |b: &&Value| b["handler"] == handler && resources.iter().any(|r| b["resource"] == **r);
-        all.into_iter()
-            .flatten()
-            .filter(ours)
-            .filter_map(breaker)
-            .collect()
+    /// Breakers and limiters of a handler on its resources that do not let everything through.
+    pub(super) fn operations(&self, handler: &str, resources: &[Arc<str>]) -> Vec<Reason> {
+        let all = |list: &str| {
+            let json = self.json.as_ref();
+            json.and_then(|json| json[list].as_array())
+                .into_iter()
+                .flatten()
+        };
+        let ours = |of: &&Value| {
+            of["handler"] == handler && resources.iter().any(|r| of["resource"] == **r)
+        };
+        let breakers = all("breakers").filter(ours).filter_map(breaker);
+        let limiters = all("limiters").filter(ours).filter_map(limiter);
+        breakers.chain(limiters).collect()
     }
+}
+
+fn limiter(entry: &Value) -> Option<Reason> {
+    let limit = entry["limit"].as_u64()?;
+    let limiter = &entry["limiter"];
+    let full = limiter["inflight"].as_u64()? >= limit;
+    if entry["mode"] != "on" || entry["by"] != "limiter" || !full {
+        return None;
+    }
+    let (handler, resource) = (entry["handler"].as_str()?, entry["resource"].as_str()?);
+    let why = limiter["reason"].as_str().unwrap_or("nothing known yet");
+    let anchor = limiter["anchor_ms"].as_f64();
+    let anchor = anchor.map_or_else(String::new, |ms| {
+        format!("; undisturbed a job takes {ms:.1} ms")
+    });
+    Some(Reason {
+        code: "limiter",
+        message: format!(
+            "{handler} on {resource} runs {limit} jobs at once, all that its limiter lets ({why}){anchor}"
+        ),
+        details: entry.clone(),
+    })
 }
 
 fn breaker(entry: &Value) -> Option<Reason> {
@@ -207,15 +230,15 @@ mod tests {
     fn only_breakers_that_hold_back_are_told() {
         let health = Health::read(Some(PUBLISHED), GateMode::On);
         let resources: Vec<Arc<str>> = vec!["http:app".into()];
-        let found = health.breakers("http", &resources);
+        let found = health.operations("http", &resources);
         assert_eq!(found.len(), 1);
         assert!(
             found[0].message.ends_with("is open, next trial in 4s"),
             "{}",
             found[0].message
         );
-        assert!(health.breakers("exec", &resources).is_empty());
-        assert!(health.breakers("http", &[]).is_empty());
+        assert!(health.operations("exec", &resources).is_empty());
+        assert!(health.operations("http", &[]).is_empty());
     }
 
     #[test]

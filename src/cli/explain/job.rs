@@ -83,7 +83,7 @@ impl Scene<'_> {
                 if !spec.is_never_shed() {
                     reasons.extend(health.gates(&resources, Some(flow.priority)));
                 }
-                reasons.extend(health.breakers(&spec.handler, &spec.resources));
+                reasons.extend(health.operations(&spec.handler, &spec.resources));
                 if !spec.is_never_shed() {
                     reasons.extend(health.reserve(flow.priority));
                 }
@@ -144,7 +144,7 @@ impl Scene<'_> {
                 let mut reasons = health.budgets(&spec.resources);
                 // What may not start now is not let go either.
                 reasons.extend(health.gates(&resources, Some(flow.priority)));
-                reasons.extend(health.breakers(&spec.handler, &spec.resources));
+                reasons.extend(health.operations(&spec.handler, &spec.resources));
                 reasons
             }
             _ => Vec::new(),

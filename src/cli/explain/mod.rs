@@ -149,8 +149,8 @@ fn queue_reasons(
     resources.dedup();
     reasons.extend(health.gates(&resources, None));
     for spec in specs {
-        for found in health.breakers(&spec.handler, &spec.resources) {
-            // Kinds of one handler share its breakers.
+        for found in health.operations(&spec.handler, &spec.resources) {
+            // Kinds of one handler share its operations.
             if reasons.iter().all(|r| r.message != found.message) {
                 reasons.push(found);
             }

@@ -51,6 +51,12 @@ pub(super) struct Op {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct Operation {
+    pub(super) handler: Arc<str>,
+    pub(super) dependency: Arc<str>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct Breaker {
     pub(super) handler: Arc<str>,
     pub(super) dependency: Arc<str>,

@@ -11,6 +11,7 @@ mod forecast;
 mod herd;
 mod kept;
 mod life;
+mod limiter;
 mod paced;
 pub mod process;
 mod progress;
