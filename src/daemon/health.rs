@@ -3,7 +3,6 @@
 use super::{DaemonError, tell_gate};
 use crate::config::{Config, GateMode, LimitsConfig};
 use crate::db::{Database, Vitals};
-use crate::handlers::NEVER_SHED;
 use crate::health::{self, HealthView, Monitor, PostgresStats, Probe, QUEUE_REDIS, REDIS_SECTIONS};
 use crate::policy::gate::GateState;
 use crate::queue::board;

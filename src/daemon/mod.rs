@@ -14,7 +14,7 @@ mod reload;
 mod run;
 mod scope;
 
-pub use crate::handlers::NEVER_SHED;
+pub use crate::catalog::NEVER_SHED;
 pub use builder::Builder;
 pub use error::DaemonError;
 pub use run::{Options, run, stop};
