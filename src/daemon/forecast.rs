@@ -26,9 +26,9 @@ pub(super) fn start(
         base: Arc::new(move || configured.config.load().daemon.concurrency),
         shared: parts.shared.clone(),
         queues: parts.queues.clone(),
-        view: parts.view.clone(),
+        view: parts.teller.view.clone(),
         database: parts.deps.database.clone(),
-        told: Arc::clone(&parts.forecast),
+        told: Arc::clone(&parts.teller.forecast),
         config,
     };
     services.spawn(forecast::run(desk, stop.clone()));

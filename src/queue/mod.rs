@@ -33,6 +33,8 @@ pub mod load_history;
 pub mod look;
 mod memory;
 pub mod operate;
+pub mod orders;
+pub mod pages;
 pub mod progress;
 pub mod promote;
 mod rehearse;

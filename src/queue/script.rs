@@ -46,6 +46,7 @@ scripts! {
     SETTLE = "settle" + "sizes" + "quarantine" + "archive" + "ends" + "groups" + "ties" + "slots" + "back",
     UNPARK = "unpark" + "slots",
     CONTROL = "control",
+    ORDER = "order",
     PROGRESS = "progress",
     HEARTBEAT = "heartbeat",
     FENCE = "fence",

@@ -81,6 +81,8 @@ struct Inner {
     limiting: Option<Limiting>,
     /// The connections its calls share, if they share any.
     pool: Option<usize>,
+    /// The limit that an operator ordered in place of the limiter's.
+    ordered: Option<usize>,
     /// Calls that were let through and have not ended.
     running: usize,
     /// How often the breaker opened.
@@ -150,6 +152,7 @@ impl Operations {
                 breaker,
                 limiting: self.limiting(handler),
                 pool: self.pool_of(handler, resource),
+                ordered: None,
                 running: 0,
                 openings: 0,
                 outlasted: 0,
@@ -251,6 +254,12 @@ impl Operations {
     /// Sets how far a breaker is heeded, and closes it.
     pub fn set_mode(&self, operation: &Operation, mode: Mode) {
         self.adjust(operation, |breaker, now| breaker.set_mode(now, mode));
+    }
+
+    /// Sets how many calls run at once in place of what the limiter finds, which goes on looking; none gives it back.
+    pub fn set_limit(&self, operation: &Operation, limit: Option<usize>) {
+        operation.inner.lock().ordered = limit;
+        self.slots.wake();
     }
 
     /// Every breaker as it stands, for reports; none if there are to be none.

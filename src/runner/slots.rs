@@ -7,7 +7,7 @@ use super::load::{Meter, Taken};
 use crate::clock;
 use crate::job::Priority;
 use parking_lot::Mutex;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -224,6 +224,20 @@ impl Slots {
     #[must_use]
     pub fn busy_in(&self, queue: &str) -> usize {
         self.used.lock().queues.get(queue).copied().unwrap_or(0)
+    }
+
+    /// How many jobs of each class run, the highest class first.
+    #[must_use]
+    pub fn busy_classes(&self) -> [usize; 5] {
+        self.used.lock().classes
+    }
+
+    /// How many jobs of each kind run, of those of which some do.
+    #[must_use]
+    pub fn busy_kinds(&self) -> BTreeMap<Arc<str>, usize> {
+        let used = self.used.lock();
+        let busy = used.kinds.iter().filter(|(_, n)| **n > 0);
+        busy.map(|(kind, n)| (Arc::clone(kind), *n)).collect()
     }
 
     /// A signal that fires whenever slots come free.

@@ -16,12 +16,14 @@ macro_rules! alerting {
 mod forecast;
 mod intake;
 mod job;
+mod orders;
 mod retries;
 mod system;
 
 pub use forecast::*;
 pub use intake::*;
 pub use job::*;
+pub use orders::*;
 pub use retries::*;
 pub use system::*;
 

@@ -29,6 +29,8 @@ enum LimitedBy {
     Limiter,
     /// Failures of its dependency.
     Breaker,
+    /// An operator, in place of the limiter.
+    Order,
 }
 
 /// An operation and its limiter at one moment, for `/health`, `explain` and metrics.
@@ -122,10 +124,14 @@ impl Inner {
         of: impl Fn(&super::Limiting) -> usize,
     ) -> (usize, LimitedBy) {
         let limiting = self.limiting.as_ref().filter(|limiting| limiting.acts());
+        let own = match self.ordered {
+            Some(limit) => (limit, LimitedBy::Order),
+            None => (limiting.map_or(usize::MAX, of), LimitedBy::Limiter),
+        };
         [
             (slots, LimitedBy::Slots),
             (self.pool.unwrap_or(usize::MAX), LimitedBy::Pool),
-            (limiting.map_or(usize::MAX, of), LimitedBy::Limiter),
+            own,
         ]
         .into_iter()
         .min_by_key(|(limit, _)| *limit)
