@@ -7,6 +7,7 @@ mod depth;
 mod hostile;
 mod kept;
 mod lease;
+mod limiters;
 mod limits;
 mod load_history;
 pub mod model;
