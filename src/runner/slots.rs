@@ -691,7 +691,7 @@ mod tests {
         slots.settle_claim(&queue, &reserved, &asks, &[3]);
         assert_eq!(slots.take_load().done[class].jobs, 3);
         for _ in 0..3 {
-            slots.release(&queue, &asks[0].kind, asks[0].class, &[]);
+            slots.release(&queue, &asks[0].kind, asks[0].class, &Holds::default());
         }
         let _ = slots.take_load();
         assert_eq!(slots.take_load().done[class], Default::default());
