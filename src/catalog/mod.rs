@@ -44,6 +44,13 @@ impl Catalog {
         self.specs.get(kind)
     }
 
+    /// Whether there is a kind of critical jobs.
+    #[must_use]
+    pub fn has_critical(&self) -> bool {
+        self.iter()
+            .any(|spec| spec.priority == crate::job::Priority::Critical)
+    }
+
     /// All definitions in order of kind.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<JobSpec>> {
         self.specs.values()

@@ -5,7 +5,6 @@ use crate::admin::{QueueReadiness, Readiness};
 use crate::catalog::Catalog;
 use crate::clock::{self, Epoch};
 use crate::config::{Config, Switch};
-use crate::job::Priority;
 use crate::policy::breaker::Mode;
 use crate::policy::budget::BudgetConfig;
 use crate::policy::gate::Orders;
@@ -93,17 +92,10 @@ pub(super) fn slots(config: &Config, catalog: &Catalog) -> Slots {
         lend_below: config.gate.reserve.lend_below,
     };
     let slots = Slots::new(config.daemon.concurrency).reserving(reserve);
-    if has_critical(catalog) {
+    if catalog.has_critical() {
         slots.expect_critical();
     }
     slots
-}
-
-/// Whether there is a kind of critical jobs.
-pub(super) fn has_critical(catalog: &Catalog) -> bool {
-    catalog
-        .iter()
-        .any(|spec| spec.priority == Priority::Critical)
 }
 
 pub(super) fn budgets(config: &Config, metrics: &Arc<Metrics>) -> Budgets {

@@ -1,6 +1,5 @@
 //! Taking over a new configuration: whole, or not at all.
 
-use super::parts::has_critical;
 use super::{DaemonError, Parts, scope};
 use crate::catalog::Catalog;
 use crate::config::Config;
@@ -50,7 +49,7 @@ pub(super) fn apply(parts: &Parts, config: Config, catalog: Catalog) -> Result<(
     .map_err(|problems| DaemonError::definitions(&problems))?;
     let unserved = unserved_queues(parts, &registry.catalog);
     let kinds = registry.catalog.len();
-    if has_critical(&registry.catalog) {
+    if registry.catalog.has_critical() {
         shared.slots.expect_critical();
     }
     shared.registry.store(Arc::new(registry));
