@@ -282,7 +282,7 @@ fn calls_from_before_the_opening_say_nothing_afterwards() {
 }
 
 #[test]
-fn the_cool_down_doubles_up_to_five_minutes() {
+fn the_cool_down_doubles_up_to_twenty_seconds() {
     let mut breaker = opened(0);
     let mut now = 0;
     let mut cool_downs = Vec::new();
@@ -300,7 +300,7 @@ fn the_cool_down_doubles_up_to_five_minutes() {
         );
         assert_eq!(transition.map(|t| t.reason), Some(Reason::TrialFailed));
     }
-    assert_eq!(cool_downs, [5, 10, 20, 40, 80, 160, 300, 300]);
+    assert_eq!(cool_downs, [5, 10, 20, 20, 20, 20, 20, 20]);
 }
 
 #[test]
