@@ -18,6 +18,7 @@ pub use once::{DebounceSpec, UniqueSpec};
 pub use spec::{HistorySpec, JobSpec, NEVER_SHED, ScheduleSpec, TypedArgs};
 pub use then::ThenSpec;
 
+use crate::job::Priority;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -47,8 +48,7 @@ impl Catalog {
     /// Whether there is a kind of critical jobs.
     #[must_use]
     pub fn has_critical(&self) -> bool {
-        self.iter()
-            .any(|spec| spec.priority == crate::job::Priority::Critical)
+        self.iter().any(|spec| spec.priority == Priority::Critical)
     }
 
     /// All definitions in order of kind.
