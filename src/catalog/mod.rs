@@ -15,9 +15,10 @@ pub use code::{CODE, CodeDefinition};
 pub use limits::{Concurrency, Rate};
 pub use load::{CatalogError, Problem, load, load_with_code};
 pub use once::{DebounceSpec, UniqueSpec};
-pub use spec::{HistorySpec, JobSpec, ScheduleSpec, TypedArgs};
+pub use spec::{HistorySpec, JobSpec, NEVER_SHED, ScheduleSpec, TypedArgs};
 pub use then::ThenSpec;
 
+use crate::job::Priority;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -42,6 +43,12 @@ impl Catalog {
     #[must_use]
     pub fn get(&self, kind: &str) -> Option<&Arc<JobSpec>> {
         self.specs.get(kind)
+    }
+
+    /// Whether there is a kind of critical jobs.
+    #[must_use]
+    pub fn has_critical(&self) -> bool {
+        self.iter().any(|spec| spec.priority == Priority::Critical)
     }
 
     /// All definitions in order of kind.

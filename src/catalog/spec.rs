@@ -80,6 +80,9 @@ pub struct JobSpec {
     pub(super) text: Arc<str>,
 }
 
+/// Jobs of this handler are never held back: they are what keeps caches correct.
+pub const NEVER_SHED: &str = "cache.invalidate";
+
 /// Checks arguments by the type that code reads them into.
 pub type TypedArgs = fn(&Map<String, Value>) -> Result<(), String>;
 
@@ -104,6 +107,12 @@ pub struct ScheduleSpec {
 }
 
 impl JobSpec {
+    /// Whether its jobs are never held back, by no gate, breaker or budget: see [`NEVER_SHED`].
+    #[must_use]
+    pub fn is_never_shed(&self) -> bool {
+        self.handler == NEVER_SHED
+    }
+
     /// The handler's own section: `[exec]` for handler `exec`, `[db.purge]` for `db.purge`. Absent reads as empty.
     ///
     /// # Errors

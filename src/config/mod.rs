@@ -11,6 +11,8 @@ mod limiter;
 mod limits;
 mod load;
 mod probes;
+mod reserve;
+mod retry_budget;
 mod secret;
 mod validate;
 
@@ -21,6 +23,8 @@ pub use limiter::LimiterConfig;
 pub use limits::LimitsConfig;
 pub use load::{ConfigError, Sources, load};
 pub use probes::{ProbeConfig, ProbesConfig, Way, Worst};
+pub use reserve::ReserveConfig;
+pub use retry_budget::RetryBudgetConfig;
 pub use secret::Secret;
 
 use serde::{Deserialize, Serialize};
@@ -59,6 +63,8 @@ pub struct Config {
     pub probe: Vec<ProbeConfig>,
     /// Circuit breakers.
     pub breaker: BreakerConfig,
+    /// Retry budgets.
+    pub retry_budget: RetryBudgetConfig,
     /// Limits found by latency.
     pub limiter: LimiterConfig,
     /// What is done about load that is known to come.
@@ -262,6 +268,8 @@ pub struct GateConfig {
     /// Age at which a sample is missing.
     #[serde(with = "duration")]
     pub stale_after: Duration,
+    /// Slots kept for critical jobs.
+    pub reserve: ReserveConfig,
     /// What counts as pressure.
     pub limits: LimitsConfig,
 }

@@ -36,6 +36,12 @@ pub(super) fn problems(c: &Config) -> Vec<Problem> {
     for (key, reason) in probes::problems(c) {
         found.add(&key, reason);
     }
+    for (setting, reason) in c.gate.reserve.problems() {
+        found.add(&format!("gate.reserve.{setting}"), reason);
+    }
+    for (setting, reason) in c.retry_budget.problems() {
+        found.add(&format!("retry_budget.{setting}"), reason);
+    }
     for (key, reason) in forecast::problems(c) {
         found.add(key, reason);
     }

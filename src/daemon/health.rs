@@ -3,7 +3,6 @@
 use super::{DaemonError, tell_gate};
 use crate::config::{Config, GateMode, LimitsConfig};
 use crate::db::{Database, Vitals};
-use crate::handlers::NEVER_SHED;
 use crate::health::{self, HealthView, Monitor, PostgresStats, Probe, QUEUE_REDIS, REDIS_SECTIONS};
 use crate::policy::gate::GateState;
 use crate::queue::board;
@@ -136,7 +135,7 @@ const fn stats(vitals: &Vitals, slowdown: f64) -> PostgresStats {
 /// What the gate lets a class of a definition use.
 pub(super) fn gate(view: watch::Receiver<Arc<HealthView>>, mode: GateMode) -> Gate {
     Arc::new(move |spec, class, slots| {
-        if spec.handler == NEVER_SHED {
+        if spec.is_never_shed() {
             return slots;
         }
         let view = view.borrow().clone();
@@ -150,7 +149,7 @@ pub(super) fn standing(view: watch::Receiver<Arc<HealthView>>, mode: GateMode) -
         let view = view.borrow().clone();
         let worst = view.worst_for(&spec.resources);
         match worst.map(|(name, view)| (mode.heeded(view.state), name)) {
-            Some((state, name)) if state > GateState::Ok && spec.handler != NEVER_SHED => {
+            Some((state, name)) if state > GateState::Ok && !spec.is_never_shed() => {
                 (state, name.to_owned())
             }
             _ => (GateState::Ok, String::new()),

@@ -15,7 +15,7 @@ mod reload;
 mod run;
 mod scope;
 
-pub use crate::handlers::NEVER_SHED;
+pub use crate::catalog::NEVER_SHED;
 pub use builder::Builder;
 pub use error::DaemonError;
 pub use run::{Options, run, stop};
@@ -32,7 +32,6 @@ use crate::policy::breaker::BreakerConfig;
 use crate::policy::gate::Transition;
 use crate::queue::Queue;
 use crate::queue::connection::Connection;
-use crate::runner::slots::Slots;
 use crate::runner::{QueueContext, Registry, Runner, Shared};
 use crate::services::forecast::Told;
 use crate::services::orders::Obedience;
@@ -43,7 +42,7 @@ use crate::services::{
 use crate::telemetry::events;
 use crate::telemetry::{Alert, Alerts, Metrics, Successes};
 use arc_swap::ArcSwap;
-use parts::{connect, inspect, obey, operations};
+use parts::{budgets, connect, inspect, obey, operations, slots};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -138,11 +137,12 @@ impl Daemon {
         let (monitor, view) =
             health::monitor(&config, &conn, deps.database.as_ref(), alerts.clone())?;
         let monitor = monitor.obeying(orders.clone());
-        let slots = Arc::new(Slots::new(config.daemon.concurrency));
+        let slots = Arc::new(slots(&config, &catalog));
         let turns = Arc::new(Turns::default());
         let operations = operations(&config, &slots, Arc::clone(&turns), alerts.clone());
         let operations = Arc::new(operations);
-        let registry = Registry::build(catalog, &handlers, &deps, &operations)
+        let budgets = Arc::new(budgets(&config, &metrics));
+        let registry = Registry::build(catalog, &handlers, &deps, &operations, &budgets)
             .map_err(|problems| DaemonError::definitions(&problems))?;
         let kept = Arc::clone(&operations);
         let mut store = limiter_store::Store::new(conn.clone(), &config.redis.prefix, kept);
@@ -152,6 +152,7 @@ impl Daemon {
             registry: Arc::new(ArcSwap::from_pointee(registry)),
             slots,
             operations,
+            budgets,
             gate: health::gate(view.clone(), config.gate.mode),
             standing: health::standing(view.clone(), config.gate.mode),
             metrics,
@@ -167,6 +168,7 @@ impl Daemon {
             operations: Arc::clone(&shared.operations),
             turns,
             slots: Arc::clone(&shared.slots),
+            budgets: Arc::clone(&shared.budgets),
             mode: config.gate.mode,
             forecast: Told::default(),
             queues: queues.iter().map(|c| Arc::clone(&c.queue.name)).collect(),

@@ -2,20 +2,23 @@
 
 use super::{DaemonError, Parts};
 use crate::admin::{QueueReadiness, Readiness};
+use crate::catalog::Catalog;
 use crate::clock::{self, Epoch};
-use crate::config::Config;
+use crate::config::{Config, Switch};
 use crate::policy::breaker::Mode;
+use crate::policy::budget::BudgetConfig;
 use crate::policy::gate::Orders;
 use crate::queue::board;
 use crate::queue::connection::{self, Connection};
 use crate::queue::orders::OrderBook;
+use crate::runner::budgets::Budgets;
 use crate::runner::operations::{Operations, Settings};
-use crate::runner::slots::Slots;
+use crate::runner::slots::{Reserve, Slots};
 use crate::services::orders::Obedience;
 use crate::services::page::Turns;
 use crate::services::{lag, stuck};
-use crate::telemetry::Alerts;
 use crate::telemetry::events::{self, BreakerChange};
+use crate::telemetry::{Alerts, Metrics};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -81,6 +84,31 @@ pub(super) async fn inspect(
     }
     let settings = server.unsafe_settings.iter();
     Ok(settings.map(|(setting, _)| *setting).collect())
+}
+
+pub(super) fn slots(config: &Config, catalog: &Catalog) -> Slots {
+    let reserve = Reserve {
+        share: config.gate.reserve.share,
+        lend_below: config.gate.reserve.lend_below,
+    };
+    let slots = Slots::new(config.daemon.concurrency).reserving(reserve);
+    if catalog.has_critical() {
+        slots.expect_critical();
+    }
+    slots
+}
+
+pub(super) fn budgets(config: &Config, metrics: &Arc<Metrics>) -> Budgets {
+    let own = &config.retry_budget;
+    let settings = BudgetConfig {
+        share: own.share,
+        floor: f64::from(own.floor),
+        window: own.window,
+    };
+    Budgets::new(
+        (own.mode == Switch::On).then_some(settings),
+        Arc::clone(metrics),
+    )
 }
 
 /// What operators ordered holds from the first job on.

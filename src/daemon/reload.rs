@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// Sections that are read once, at the start; of `daemon` all but the concurrency.
-const AT_START: [&str; 20] = [
+const AT_START: [&str; 21] = [
     "redis",
     "database",
     "daemon",
@@ -21,6 +21,7 @@ const AT_START: [&str; 20] = [
     "probes",
     "probe",
     "breaker",
+    "retry_budget",
     "forecast",
     "admin",
     "log",
@@ -37,18 +38,23 @@ pub(super) fn apply(parts: &Parts, config: Config, catalog: Catalog) -> Result<(
     new_deps.config = Arc::new(config.clone());
     new_deps.http = crate::handlers::SharedClient::default();
     let catalog = scope::own_kinds(&config, catalog, &parts.code)?;
+    let shared = &parts.shared;
     let registry = Registry::build(
         catalog,
         &parts.handlers,
         &new_deps,
-        &parts.shared.operations,
+        &shared.operations,
+        &shared.budgets,
     )
     .map_err(|problems| DaemonError::definitions(&problems))?;
     let unserved = unserved_queues(parts, &registry.catalog);
     let kinds = registry.catalog.len();
-    parts.shared.registry.store(Arc::new(registry));
-    parts.shared.slots.set_total(config.daemon.concurrency);
-    parts.shared.operations.configure(&config.limiter);
+    if registry.catalog.has_critical() {
+        shared.slots.expect_critical();
+    }
+    shared.registry.store(Arc::new(registry));
+    shared.slots.set_total(config.daemon.concurrency);
+    shared.operations.configure(&config.limiter);
     let waiting = changed_at_start(&parts.config.load(), &config);
     parts.config.store(Arc::new(config));
     for context in &parts.queues {

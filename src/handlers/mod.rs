@@ -87,9 +87,6 @@ impl Context {
     }
 }
 
-/// Jobs of this handler are never held back for the sake of speed: they are what keeps caches correct.
-pub const NEVER_SHED: &str = "cache.invalidate";
-
 /// Whether the jobs of a handler share the pool of `[database]`, so that more of them than it has connections only wait.
 #[must_use]
 pub fn uses_pool(handler: &str) -> bool {

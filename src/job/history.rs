@@ -249,6 +249,13 @@ impl History {
         }
     }
 
+    /// When the attempt that failed last was to be tried again, if nothing happened since, ms.
+    #[must_use]
+    pub fn retry_due(&self) -> Option<u64> {
+        let last = self.events.last()?;
+        last.due.filter(|_| last.event == What::Failed)
+    }
+
     /// Adds a delivery that ended with the death of its daemon.
     pub fn crash(&mut self, at: u64, daemon: &str) {
         const ERROR: &str = "the daemon that ran it died";

@@ -6,19 +6,24 @@
 //! (a ratio of retries to requests); the decay and the order of those who wait are ours.
 //!
 //! One [`RetryBudget`] per resource. Its tokens decay with the time constant `window`, so that a quiet hour saves up no
-//! storm: at rest there are `floor` of them, and under a steady load the share of the work of one window besides. Who is
-//! refused is given a time, one after the other at the rate at which tokens come. Must not know jobs, nor where they
-//! wait. Times are monotonic milliseconds.
+//! storm: at rest there are `floor` of them, and under a steady load the share of the work of one window besides.
+//!
+//! Who is refused is given a time to ask again. The next few stand in line at the pace at which tokens come; behind them a
+//! crowd comes by at a pace of its own, so that a budget that grows meanwhile is used, and the asking costs little however
+//! many wait. Must not know jobs, nor where they wait. Times are monotonic milliseconds.
 
 use std::time::Duration;
 
 use serde::Serialize;
 
-/// The longest time for which a retry is put off at once. Who would come later comes at some time in the half before it
-/// or the half after, and is given a time anew.
-const HORIZON_MS: f64 = 60_000.0;
-/// The shortest, so that no look is made for one retry alone.
-const LEAST_WAIT_MS: f64 = 200.0;
+/// So far ahead retries stand in line.
+const LINE_MS: f64 = 5_000.0;
+/// Behind the line one of the crowd comes by each so often …
+const CROWD_GAP_MS: f64 = 10.0;
+/// … up to this long from now; then the next round of them begins.
+const LONGEST_MS: f64 = 60_000.0;
+/// Times are whole steps of this, so that one look is made for several retries.
+const STEP_MS: f64 = 200.0;
 
 /// What a budget goes by.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -52,8 +57,10 @@ pub struct RetryBudget {
     /// And of retries.
     retries: f64,
     at_ms: u64,
-    /// When the last of those who wait was told to come, if that is to come.
+    /// When the last in line was told to come.
     line_ms: f64,
+    /// And the last of the crowd behind it.
+    crowd_ms: f64,
     state: BudgetState,
     held_ms: u64,
     /// Times a retry was told to wait since ever.
@@ -71,6 +78,7 @@ impl RetryBudget {
             retries: 0.0,
             at_ms: now_ms,
             line_ms: 0.0,
+            crowd_ms: 0.0,
             state: BudgetState::Free,
             held_ms: 0,
             held: 0,
@@ -105,24 +113,25 @@ impl RetryBudget {
         self.tokens += 1.0;
     }
 
-    /// A retry has to wait: for how long. Those who ask later come later, as far as the horizon goes; `unit` is random in
-    /// [0, 1) and spreads them, so that those of several daemons do not come together.
-    pub fn hold(&mut self, now_ms: u64, unit: f64) -> Duration {
+    /// A retry has to wait: for how long, a minute at most. Those who ask later come later, as far as may be.
+    pub fn hold(&mut self, now_ms: u64) -> Duration {
         self.pass(now_ms);
         self.held += 1;
         self.held_ms = now_ms;
         let now = ms(now_ms);
-        let gap = 1_000.0 / self.rate();
-        self.line_ms = self.line_ms.max(now + LEAST_WAIT_MS) + gap;
-        let wait = self.line_ms - now + gap * unit;
-        let wait = match wait <= HORIZON_MS {
-            true => wait,
-            false => {
-                self.line_ms = now + HORIZON_MS;
-                HORIZON_MS * (0.5 + unit)
-            }
+        let in_line = self.line_ms.max(now) + 1_000.0 / self.rate();
+        let at = if in_line <= now + LINE_MS {
+            self.line_ms = in_line;
+            in_line
+        } else {
+            let behind = self.crowd_ms.max(now + LINE_MS) + CROWD_GAP_MS;
+            let is_full = behind > now + LONGEST_MS - STEP_MS;
+            self.crowd_ms = if is_full { now + LINE_MS } else { behind };
+            self.crowd_ms
         };
-        Duration::from_secs_f64(wait / 1_000.0)
+        let at = (at / STEP_MS).ceil() * STEP_MS;
+        // Never at once, even if the step has just come.
+        Duration::from_secs_f64((at - now).max(STEP_MS / 2.0) / 1_000.0)
     }
 
     /// The change of state since the last call, for the caller to log: it holds when a retry had to wait, and is free again
@@ -131,7 +140,8 @@ impl RetryBudget {
         self.pass(now_ms);
         let quiet_ms = ms(now_ms.saturating_sub(self.held_ms));
         let waits = self.held > 0
-            && (quiet_ms < self.config.window.as_secs_f64() * 1_000.0 || self.line_ms > ms(now_ms));
+            && (quiet_ms < self.config.window.as_secs_f64() * 1_000.0
+                || self.line_ms.max(self.crowd_ms) > ms(now_ms));
         let state = match waits {
             true => BudgetState::Holding,
             false => BudgetState::Free,

@@ -17,6 +17,7 @@ mod cron_fields;
 mod cron_words;
 pub mod forecast;
 pub mod gate;
+pub mod length;
 pub mod limiter;
 pub mod retry;
 pub mod schedule;

@@ -36,7 +36,7 @@ pub mod operate;
 pub mod orders;
 pub mod pages;
 pub mod progress;
-mod promote;
+pub mod promote;
 mod rehearse;
 mod reply;
 pub mod scan;

@@ -1,12 +1,14 @@
-//! What is due goes to its flow.
+//! What is due goes to its flow; retries may be told to wait longer.
 
 use super::admit::flow_of;
 use super::home::home_of;
+use super::reply::Reply;
 use super::script::PROMOTE;
-use super::{Flow, Queue, QueueError};
+use super::{Flow, Queue, QueueError, millis};
 use crate::catalog::Catalog;
 use crate::job::{Envelope, History};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
 
 /// Times end here, ms: they have thirteen digits in entries of flows, until the year 2286.
 const TIMES_END_MS: u64 = 10_000_000_000_000;
@@ -27,6 +29,59 @@ impl Due {
     }
 }
 
+/// Who may tell due retries to wait.
+pub trait Holds: Send + Sync {
+    /// Whether retries of this kind may have to wait. Only then is it looked up which jobs are retries.
+    fn watches(&self, kind: &str) -> bool;
+    /// How long a due retry has to wait; none if it may go, which uses something up.
+    fn wait(&mut self, flow: &Flow) -> Option<Duration>;
+    /// A retry that was let go had gone already: nothing was used up.
+    fn had_gone(&mut self, flow: &Flow);
+}
+
+/// Nobody has to wait.
+impl Holds for () {
+    fn watches(&self, _: &str) -> bool {
+        false
+    }
+
+    fn wait(&mut self, _: &Flow) -> Option<Duration> {
+        None
+    }
+
+    fn had_gone(&mut self, _: &Flow) {}
+}
+
+/// Where due jobs go.
+#[derive(Default)]
+struct Plan {
+    /// Of each due job.
+    to: Vec<To>,
+    /// The flows they go to, with the ready time of the first.
+    flows: Vec<(Flow, u64)>,
+}
+
+/// Where one due job goes.
+enum To {
+    /// It is no job, or has no time.
+    Quarantine,
+    /// To a flow, by its place in the plan; perhaps as a retry that was let go.
+    Flow { number: usize, counted: bool },
+    /// Nowhere: it is due again then, ms.
+    Later(u64),
+}
+
+impl Plan {
+    fn add(&mut self, flow: Flow, due_ms: u64, counted: bool) {
+        let at = self.flows.iter().position(|(f, _)| *f == flow);
+        let number = at.unwrap_or(self.flows.len());
+        if at.is_none() {
+            self.flows.push((flow, due_ms));
+        }
+        self.to.push(To::Flow { number, counted });
+    }
+}
+
 impl Queue {
     /// Moves due jobs to their flows, and lets flows go on whose rate made them wait; returns the flows they went to with
     /// their ready times.
@@ -39,30 +94,67 @@ impl Queue {
         due: &[Due],
         catalog: &Catalog,
     ) -> Result<Vec<(Flow, u64)>, QueueError> {
-        let mut flows: Vec<(Flow, u64)> = Vec::new();
-        let mut numbers = Vec::with_capacity(due.len());
+        self.promote_but(incarnation, due, catalog, 0, &mut ())
+            .await
+    }
+
+    /// The same, but for retries that `holds` tells to wait: these are due later, and stay what they are. `now_ms` is
+    /// Redis time.
+    ///
+    /// # Errors
+    /// As [`Queue::promote`].
+    pub async fn promote_but(
+        &self,
+        incarnation: &str,
+        due: &[Due],
+        catalog: &Catalog,
+        now_ms: u64,
+        holds: &mut dyn Holds,
+    ) -> Result<Vec<(Flow, u64)>, QueueError> {
         let envelopes: Vec<_> = due
             .iter()
             .map(|job| Envelope::parse(&job.raw).ok())
             .collect();
         let mut strange = self.flows_of_strangers(due, &envelopes, catalog).await?;
+        let retries = self.retries_among(due, &envelopes, holds).await?;
+        let mut plan = Plan::default();
         for (job, envelope) in due.iter().zip(envelopes) {
-            // What is no job, or has no time, goes to quarantine: number 0.
             let (Some(envelope), Some(due_ms)) = (envelope, job.due_ms()) else {
-                numbers.push(0);
+                plan.to.push(To::Quarantine);
                 continue;
             };
             let known = strange.remove(&*job.id);
             let flow = known.unwrap_or_else(|| flow_of(&envelope, catalog));
-            let at = flows.iter().position(|(f, _)| *f == flow);
-            numbers.push(at.unwrap_or(flows.len()) + 1);
-            if at.is_none() {
-                flows.push((flow, due_ms));
+            let counted = retries.contains(&*job.id);
+            match counted.then(|| holds.wait(&flow)).flatten() {
+                Some(wait) => plan.to.push(To::Later(now_ms.saturating_add(millis(wait)))),
+                None => plan.add(flow, due_ms, counted),
             }
         }
+        let cmd = self.promote_cmd(incarnation, due, &plan);
+        let mut reply = Reply::new(PROMOTE.send(self, &cmd).await?)?;
+        while !reply.is_empty() {
+            // Lua counts from 1.
+            let at = usize::try_from(reply.int()? - 1).unwrap_or(usize::MAX);
+            if let Some(To::Flow {
+                number,
+                counted: true,
+            }) = plan.to.get(at)
+            {
+                holds.had_gone(&plan.flows[*number].0);
+            }
+        }
+        Ok(plan.flows)
+    }
+
+    fn promote_cmd(&self, incarnation: &str, due: &[Due], plan: &Plan) -> redis::Cmd {
+        let flows = &plan.flows;
         let k = &self.keys;
         let flow_keys: Vec<String> = flows.iter().map(|(f, _)| k.flow(f)).collect();
-        let set_aside = due.iter().zip(&numbers).filter(|(_, number)| **number == 0);
+        let set_aside = due
+            .iter()
+            .zip(&plan.to)
+            .filter(|(_, to)| matches!(to, To::Quarantine));
         let results: Vec<String> = set_aside
             .map(|(job, _)| k.result(&String::from_utf8_lossy(&job.id)))
             .collect();
@@ -95,17 +187,47 @@ impl Queue {
             .arg(self.bounds.history_bytes)
             .arg(due.len())
             .arg(flows.len());
-        for (job, number) in due.iter().zip(&numbers) {
-            let priority = number
-                .checked_sub(1)
-                .map_or(0, |n| flows[n].0.priority.index() + 1);
-            cmd.arg(&job.id).arg(&job.score).arg(*number).arg(priority);
+        for (job, to) in due.iter().zip(&plan.to) {
+            cmd.arg(&job.id).arg(&job.score);
+            match to {
+                To::Quarantine => cmd.arg(0).arg(0),
+                To::Later(due_ms) => cmd.arg(-1).arg(*due_ms),
+                To::Flow { number, .. } => cmd
+                    .arg(number + 1)
+                    .arg(flows[*number].0.priority.index() + 1),
+            };
         }
-        for (flow, _) in &flows {
+        for (flow, _) in flows {
             cmd.arg(&*flow.member());
         }
-        PROMOTE.send(self, &cmd).await?;
-        Ok(flows)
+        cmd
+    }
+
+    /// Which of the due jobs are tried again, of the kinds that are watched. One look at their histories, and none if no
+    /// kind is.
+    async fn retries_among<'a>(
+        &self,
+        due: &'a [Due],
+        envelopes: &[Option<Envelope>],
+        holds: &dyn Holds,
+    ) -> Result<HashSet<&'a [u8]>, QueueError> {
+        let watched = due.iter().zip(envelopes).filter_map(|(job, envelope)| {
+            let kind = &envelope.as_ref()?.kind;
+            holds.watches(kind).then_some(&*job.id)
+        });
+        let ids: Vec<&[u8]> = watched.collect();
+        if ids.is_empty() {
+            return Ok(HashSet::new());
+        }
+        let histories: Vec<Option<Vec<u8>>> = redis::cmd("HMGET")
+            .arg(&self.keys.meta)
+            .arg(&ids)
+            .query_async(&mut self.conn.clone())
+            .await?;
+        let failed = |history: &Vec<u8>| History::parse(history).is_some_and(|h| h.attempts > 0);
+        let known = ids.into_iter().zip(histories);
+        let retries = known.filter(|(_, history)| history.as_ref().is_some_and(failed));
+        Ok(retries.map(|(id, _)| id).collect())
     }
 
     /// The flows of due jobs whose kinds are not defined here, by id: what is stored with them says their class and key.

@@ -1,5 +1,6 @@
 //! What the parts that work on one queue share.
 
+use super::budgets::Budgets;
 use super::inflight::InFlight;
 use super::lease::Lease;
 use super::operations::Operations;
@@ -9,6 +10,7 @@ use crate::catalog::JobSpec;
 use crate::handlers::progress::Board;
 use crate::job::Priority;
 use crate::policy::gate::GateState;
+use crate::policy::length::LastRuns;
 use crate::queue::{Control, Queue};
 use crate::telemetry::{Alerts, KindMetrics, KindSuccesses, Metrics, Successes};
 use arc_swap::ArcSwap;
@@ -34,6 +36,8 @@ pub struct Shared {
     pub slots: Arc<Slots>,
     /// What handlers do to resources, and how much of it may be done.
     pub operations: Arc<Operations>,
+    /// The retry budgets of this daemon.
+    pub budgets: Arc<Budgets>,
     /// The gate.
     pub gate: Gate,
     /// And what it goes by.
@@ -84,6 +88,35 @@ pub struct KindTelemetry {
     pub metrics: KindMetrics,
     /// Sampling of clean successes.
     pub successes: Arc<KindSuccesses>,
+    /// How long its last runs took.
+    pub lengths: Lengths,
+}
+
+/// Whether the jobs of a kind are usually short.
+#[derive(Debug)]
+pub struct Lengths(AtomicU64);
+
+impl Default for Lengths {
+    fn default() -> Self {
+        Self(AtomicU64::new(LastRuns::NONE.to_bits()))
+    }
+}
+
+impl Lengths {
+    /// A run ended that was longer than the bound, or not.
+    pub fn note(&self, long: bool) {
+        let after = |bits| Some(LastRuns::from_bits(bits).after(long).to_bits());
+        // It never refuses.
+        let _ = self
+            .0
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, after);
+    }
+
+    /// As far as is known.
+    #[must_use]
+    pub fn usually_short(&self) -> bool {
+        LastRuns::from_bits(self.0.load(Ordering::Relaxed)).usually_short()
+    }
 }
 
 impl QueueContext {
@@ -134,6 +167,7 @@ impl QueueContext {
         let made = Arc::new(KindTelemetry {
             metrics: self.shared.metrics.kind(&self.queue.name, kind),
             successes: self.shared.successes.kind(kind),
+            lengths: Lengths::default(),
         });
         kinds.insert(Arc::clone(kind), Arc::clone(&made));
         made

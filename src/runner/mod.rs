@@ -4,6 +4,7 @@
 //! how a job is stored, what a handler does, or where health comes from.
 
 mod advice;
+pub mod budgets;
 pub mod context;
 mod ending;
 pub mod feeder;

@@ -195,6 +195,12 @@ impl Operations {
             .collect()
     }
 
+    /// Whether one of these operations lets nothing through now, not even a trial.
+    #[must_use]
+    pub fn are_shut(&self, operations: &[Arc<Operation>]) -> bool {
+        self.limits(operations).iter().any(|of| of.limit == 0)
+    }
+
     /// The first of these operations whose breaker is open and lets nothing through, not even a trial.
     #[must_use]
     pub fn open_of<'a>(&self, operations: &'a [Arc<Operation>]) -> Option<&'a Operation> {

@@ -4,7 +4,7 @@ use super::load::LATE;
 use super::operations::Passage;
 use super::registry::Kind;
 use super::settler::{Begun, SettlerHandle};
-use super::slots::{OperationLimits, Slots};
+use super::slots::{Holds, Slots};
 use super::stop::{Stop, StopReason};
 use crate::clock;
 use crate::handlers::progress::Board;
@@ -37,8 +37,8 @@ pub struct Run {
     pub told: Arc<Board>,
     /// What it owes its operations.
     pub passage: Option<Passage>,
-    /// The operations whose slots it holds.
-    pub holds: OperationLimits,
+    /// What it holds besides a slot.
+    pub holds: Holds,
 }
 
 type RunFuture = BoxFuture<'static, Result<Outcome, BoxDynError>>;

@@ -1,5 +1,7 @@
-//! The catalogue made runnable: each kind with its handler and its operations. Replaced whole on reload.
+//! The catalogue made runnable: each kind with its handler, its operations and its retry budgets. Replaced whole on
+//! reload.
 
+use super::budgets::{Budget, Budgets};
 use super::operations::{Operation, Operations};
 use crate::catalog::{Catalog, JobSpec, Problem};
 use crate::handlers::{Deps, Handler, Handlers};
@@ -12,8 +14,10 @@ pub struct Kind {
     pub spec: Arc<JobSpec>,
     /// What runs it.
     pub handler: Arc<dyn Handler>,
-    /// What its runs do to resources: they pass each of these.
+    /// What its runs do to resources: they pass each of these. None for what is never held back.
     pub operations: Vec<Arc<Operation>>,
+    /// The budgets its retries come from; likewise.
+    pub budgets: Vec<Arc<Budget>>,
 }
 
 /// All kinds.
@@ -33,16 +37,23 @@ impl Registry {
         handlers: &Handlers,
         deps: &Deps,
         operations: &Operations,
+        budgets: &Budgets,
     ) -> Result<Self, Vec<Problem>> {
         let mut kinds = HashMap::new();
         let mut problems = Vec::new();
         for spec in catalog.iter() {
             match handlers.build(spec, deps) {
                 Ok(handler) => {
+                    // A late invalidation is a wrong answer: what fails is tried again, what could run does.
+                    let resources = match spec.is_never_shed() {
+                        true => &[][..],
+                        false => &spec.resources[..],
+                    };
                     let kind = Kind {
                         spec: Arc::clone(spec),
                         handler,
-                        operations: operations.of(&spec.handler.as_str().into(), &spec.resources),
+                        operations: operations.of(&spec.handler.as_str().into(), resources),
+                        budgets: budgets.of(resources),
                     };
                     kinds.insert(Arc::clone(&spec.kind), Arc::new(kind));
                 }

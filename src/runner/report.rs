@@ -62,7 +62,12 @@ fn ran(
 ) {
     let job: &Job = &delivery.job;
     let kind = context.telemetry(&job.kind);
-    let KindTelemetry { metrics, successes } = &*kind;
+    let KindTelemetry {
+        metrics,
+        successes,
+        lengths,
+    } = &*kind;
+    lengths.note(took > context.shared.slots.lend_below());
     metrics.observe_duration(outcome, took);
     match (outcome, ending) {
         (Outcome::Done(_), _) => {

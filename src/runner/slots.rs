@@ -1,4 +1,5 @@
-//! Concurrency limits: how many jobs may run at once in this daemon, in a queue, of a kind, of a class, of an operation.
+//! Concurrency limits: how many jobs may run at once in this daemon, in a queue, of a kind, of a class, of an operation; and
+//! the slots that long jobs leave free for critical ones.
 //!
 //! Slots are taken before a claim and what the claim did not use is given back, so that no limit is ever passed.
 
@@ -9,7 +10,7 @@ use parking_lot::Mutex;
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Deref;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::sync::Notify;
 
@@ -17,6 +18,9 @@ use tokio::sync::Notify;
 #[derive(Debug)]
 pub struct Slots {
     total: AtomicUsize,
+    reserve: Reserve,
+    /// Whether there are critical jobs: only then is anything reserved for them.
+    critical: AtomicBool,
     used: Mutex<Used>,
     /// Locked after `used` where both are.
     load: Mutex<Meter>,
@@ -30,6 +34,8 @@ struct Used {
     queues: HashMap<Arc<str>, usize>,
     kinds: HashMap<Arc<str>, usize>,
     classes: [usize; 5],
+    /// Of those that leave the reserve alone.
+    long: usize,
     /// By the number of the operation.
     operations: Vec<UsedBy>,
 }
@@ -73,6 +79,38 @@ impl Deref for OperationLimits {
     }
 }
 
+/// The slots that long jobs leave free for critical ones.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Reserve {
+    /// The share of all slots, rounded down.
+    pub share: f64,
+    /// Kinds whose runs usually take no longer are short: they may borrow what is reserved.
+    pub lend_below: Duration,
+}
+
+impl Reserve {
+    /// How many of `total` slots; never all.
+    #[must_use]
+    pub fn of(&self, total: usize) -> usize {
+        #[allow(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            clippy::cast_precision_loss
+        )] // a share of a count
+        let slots = (total as f64 * self.share) as usize;
+        slots.min(total.saturating_sub(1))
+    }
+}
+
+/// What a job holds besides a slot of its daemon, queue, kind and class.
+#[derive(Debug, Clone, Default)]
+pub struct Holds {
+    /// Slots of operations.
+    pub operations: OperationLimits,
+    /// It counts among the long ones.
+    pub long: bool,
+}
+
 /// What one flow asks for.
 #[derive(Debug, Clone)]
 pub struct Ask {
@@ -88,8 +126,21 @@ pub struct Ask {
     pub flow_limit: usize,
     /// How many of its operations may run at once.
     pub operations: OperationLimits,
+    /// Whether its jobs may take long, and are not critical: they leave the reserve alone.
+    pub long: bool,
     /// Whether waiting lifts its jobs over those of higher classes.
     pub ages: bool,
+}
+
+impl Ask {
+    /// What a job that came of it holds.
+    #[must_use]
+    pub fn holds(&self) -> Holds {
+        Holds {
+            operations: self.operations.clone(),
+            long: self.long,
+        }
+    }
 }
 
 /// Slots taken for a claim.
@@ -107,10 +158,50 @@ impl Slots {
     pub fn new(total: usize) -> Self {
         Self {
             total: AtomicUsize::new(total),
+            reserve: Reserve::default(),
+            critical: AtomicBool::new(false),
             used: Mutex::default(),
             load: Mutex::new(Meter::new(clock::monotonic())),
             waiters: Mutex::default(),
         }
+    }
+
+    /// The same, of which some are reserved for critical jobs as soon as there are such.
+    #[must_use]
+    pub const fn reserving(mut self, reserve: Reserve) -> Self {
+        self.reserve = reserve;
+        self
+    }
+
+    /// There are critical jobs, or may be: what is reserved for them is kept from now on.
+    pub fn expect_critical(&self) {
+        self.critical.store(true, Ordering::Release);
+    }
+
+    /// How long the runs of a short kind may take.
+    #[must_use]
+    pub const fn lend_below(&self) -> Duration {
+        self.reserve.lend_below
+    }
+
+    /// How many slots are reserved for critical jobs now.
+    #[must_use]
+    pub fn reserved(&self) -> usize {
+        match self.critical.load(Ordering::Acquire) {
+            true => self.reserve.of(self.total()),
+            false => 0,
+        }
+    }
+
+    /// How many long jobs run that leave the reserve alone.
+    #[must_use]
+    pub fn busy_long(&self) -> usize {
+        self.used.lock().long
+    }
+
+    /// How many of those may run.
+    fn long_limit(&self) -> usize {
+        self.total().saturating_sub(self.reserved())
     }
 
     /// How many there are.
@@ -162,7 +253,7 @@ impl Slots {
     /// Whether a claim from that flow could bring anything, as far as its own limits go.
     #[must_use]
     pub fn has_room(&self, ask: &Ask) -> bool {
-        self.used.lock().room(ask) > 0
+        self.used.lock().room(ask, self.long_limit()) > 0
     }
 
     /// Takes slots for a claim of at most `most` jobs of `queue`, whose own limit is `queue_limit`. The flows are served
@@ -175,6 +266,10 @@ impl Slots {
         most: usize,
         asks: &[Ask],
     ) -> Reserved {
+        if asks.iter().any(|ask| ask.class == Priority::Critical) {
+            self.expect_critical();
+        }
+        let long_limit = self.long_limit();
         let mut used = self.used.lock();
         let in_queue = used.queues.get(queue).copied().unwrap_or(0);
         let limit = (self.total().saturating_sub(used.total))
@@ -183,10 +278,11 @@ impl Slots {
         let mut allowances = Vec::with_capacity(asks.len());
         let mut granted = 0;
         for ask in asks {
-            let allowance = limit.min(used.room(ask));
+            let allowance = limit.min(used.room(ask, long_limit));
             used.add_kind(&ask.kind, allowance);
             used.classes[ask.class.index()] += allowance;
             used.add_operations(&ask.operations, ask.class, allowance);
+            used.long += if ask.long { allowance } else { 0 };
             granted += allowance;
             allowances.push(allowance);
         }
@@ -213,6 +309,7 @@ impl Slots {
                 used.sub_kind(&ask.kind, unused);
                 used.sub_class(ask.class, unused);
                 used.sub_operations(&ask.operations, ask.class, unused);
+                used.sub_long(ask.long, unused);
                 returned |= unused > 0;
             }
             for (ask, _) in asks.iter().zip(taken).filter(|(_, taken)| **taken > 0) {
@@ -237,20 +334,15 @@ impl Slots {
         of.is_some_and(|of| std::mem::take(&mut of.pressed))
     }
 
-    /// Gives back the slot of a job that ended; `operations` are those it was asked for with.
-    pub fn release(
-        &self,
-        queue: &Arc<str>,
-        kind: &Arc<str>,
-        class: Priority,
-        operations: &[OperationLimit],
-    ) {
+    /// Gives back the slot of a job that ended; `holds` is of what it was asked for with.
+    pub fn release(&self, queue: &Arc<str>, kind: &Arc<str>, class: Priority, holds: &Holds) {
         {
             let mut used = self.used.lock();
             self.note_ended(&used, class);
             used.sub_kind(kind, 1);
             used.sub_class(class, 1);
-            used.sub_operations(operations, class, 1);
+            used.sub_operations(&holds.operations, class, 1);
+            used.sub_long(holds.long, 1);
             used.sub_queue(queue, 1);
         }
         self.wake();
@@ -299,7 +391,7 @@ impl Slots {
 
 impl Used {
     /// How many more jobs that ask may bring, as far as its own limits go.
-    fn room(&self, ask: &Ask) -> usize {
+    fn room(&self, ask: &Ask, long_limit: usize) -> usize {
         let of_kind = self.kinds.get(&ask.kind).copied().unwrap_or(0);
         let of_class = self.classes[ask.class.index()];
         let own = ask
@@ -307,6 +399,10 @@ impl Used {
             .saturating_sub(of_kind)
             .min(ask.class_limit.saturating_sub(of_class))
             .min(ask.flow_limit);
+        let own = match ask.long {
+            true => own.min(long_limit.saturating_sub(self.long)),
+            false => own,
+        };
         let each = ask.operations.iter();
         each.map(|of| self.room_of(of, ask.class))
             .fold(own, usize::min)
@@ -351,6 +447,10 @@ impl Used {
         }
     }
 
+    fn sub_long(&mut self, long: bool, n: usize) {
+        self.long = self.long.saturating_sub(if long { n } else { 0 });
+    }
+
     fn add_kind(&mut self, kind: &Arc<str>, n: usize) {
         if n > 0 {
             *self.kinds.entry(Arc::clone(kind)).or_default() += n;
@@ -390,6 +490,7 @@ mod tests {
             class_limit,
             flow_limit: FREE,
             operations: OperationLimits::default(),
+            long: false,
             ages: true,
         }
     }
@@ -425,7 +526,7 @@ mod tests {
         let got = slots.reserve(&queue, 8, 100, &asks);
         assert_eq!((got.limit, got.allowances.as_slice()), (4, &[0, 4][..]));
         slots.settle_claim(&queue, &got, &asks, &[0, 0]);
-        slots.release(&queue, &asks[0].kind, Priority::Normal, &[]);
+        slots.release(&queue, &asks[0].kind, Priority::Normal, &Holds::default());
         assert_eq!(slots.reserve(&queue, 8, 1, &asks).allowances, [1, 1]);
     }
 
@@ -452,6 +553,61 @@ mod tests {
         let asks = [ask("a", 3, 4), ask("a", 3, 4), ask("b", FREE, 4)];
         let got = slots.reserve(&queue, FREE, FREE, &asks);
         assert_eq!((got.limit, got.allowances.as_slice()), (4, &[3, 0, 1][..]));
+    }
+
+    #[test]
+    fn long_jobs_leave_some_slots_to_critical_ones_and_lend_them_to_short_ones() {
+        let long = Ask {
+            long: true,
+            ..ask("long", FREE, FREE)
+        };
+        let reserve = Reserve {
+            share: 0.2,
+            lend_below: Duration::from_secs(1),
+        };
+        let slots = Slots::new(10).reserving(reserve);
+        let queue: Arc<str> = "q".into();
+        let take = |ask: &Ask, most| {
+            let asks = std::slice::from_ref(ask);
+            let got = slots.reserve(&queue, FREE, most, asks);
+            slots.settle_claim(&queue, &got, asks, &[got.limit]);
+            got.limit
+        };
+        assert_eq!(slots.reserved(), 0, "there is nobody to reserve for");
+        assert_eq!(take(&long, FREE), 10);
+        (0..10).for_each(|_| slots.release(&queue, &long.kind, long.class, &long.holds()));
+
+        slots.expect_critical();
+        assert_eq!(take(&long, FREE), 8);
+        assert!(!slots.has_room(&long));
+        let short = ask("short", FREE, FREE);
+        assert_eq!(take(&short, FREE), 2);
+        // A short one ends: a critical one takes its slot, and no long one ever does.
+        slots.release(&queue, &short.kind, short.class, &short.holds());
+        assert!(!slots.has_room(&long) && slots.has_room(&short));
+        let urgent = critical(ask("urgent", FREE, FREE));
+        assert_eq!(take(&urgent, FREE), 1);
+        slots.release(&queue, &long.kind, long.class, &long.holds());
+        assert_eq!(
+            (take(&long, FREE), slots.busy(), slots.busy_long()),
+            (1, 10, 8)
+        );
+    }
+
+    #[test]
+    fn the_reserve_is_rounded_down_and_never_all_there_is() {
+        let tenth = Reserve {
+            share: 0.1,
+            lend_below: Duration::ZERO,
+        };
+        let of = [1, 4, 9, 10, 19, 32].map(|total| tenth.of(total));
+        assert_eq!(of, [0, 0, 0, 1, 1, 3]);
+        let most = Reserve {
+            share: 0.9,
+            ..tenth
+        };
+        assert_eq!([1, 2, 10].map(|total| most.of(total)), [0, 1, 9]);
+        assert_eq!(Reserve::default().of(100), 0);
     }
 
     #[test]
@@ -485,7 +641,7 @@ mod tests {
             "b is at the limit of its other one"
         );
         slots.settle_claim(&r, &got, &asks, &[0, 0, 0]);
-        slots.release(&q, &two.kind, Priority::Normal, &two.operations);
+        slots.release(&q, &two.kind, Priority::Normal, &two.holds());
         let got = slots.reserve(&r, FREE, FREE, &asks);
         assert_eq!(got.allowances, [1, 1, 0]);
     }
@@ -501,7 +657,7 @@ mod tests {
         let asks = [urgent.clone(), urgent.clone()];
         let got = slots.reserve(&queue, FREE, FREE, &asks);
         assert_eq!(got.allowances, [1, 0]);
-        slots.release(&queue, &urgent.kind, urgent.class, &urgent.operations);
+        slots.release(&queue, &urgent.kind, urgent.class, &urgent.holds());
         let shut = OperationLimit {
             floor: false,
             ..urgent.operations[0]
@@ -535,7 +691,7 @@ mod tests {
         slots.settle_claim(&queue, &reserved, &asks, &[3]);
         assert_eq!(slots.take_load().done[class].jobs, 3);
         for _ in 0..3 {
-            slots.release(&queue, &asks[0].kind, asks[0].class, &[]);
+            slots.release(&queue, &asks[0].kind, asks[0].class, &Holds::default());
         }
         let _ = slots.take_load();
         assert_eq!(slots.take_load().done[class], Default::default());

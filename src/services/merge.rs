@@ -24,6 +24,11 @@ pub fn merged(own: &Value, others: &[Value]) -> Value {
     health["resources"] = json!(resources);
     health["breakers"] = of_operations(all(), "breakers", worst_breaker);
     health["limiters"] = of_operations(all(), "limiters", tightest_limiter);
+    health["budgets"] = budgets(all());
+    // Each daemon has its own: it stands on the pages.
+    if let Some(health) = health.as_object_mut() {
+        health.remove("reserve");
+    }
     health["daemons"] = all().count().into();
     health
 }
@@ -75,6 +80,30 @@ fn of_operations<'a>(
         }
     }
     found.values().map(|entries| of_all(entries)).collect()
+}
+
+/// The retry budget of each resource that holds back, or uses most of what it may, with whose it is.
+fn budgets<'a>(pages: impl Iterator<Item = &'a Value>) -> Value {
+    let mut found: BTreeMap<&str, (&Value, &Value)> = BTreeMap::new();
+    let rank = |entry: &Value| {
+        let budget = &entry["budget"];
+        (
+            budget["state"] == "holding",
+            budget["share"].as_f64().unwrap_or_default(),
+        )
+    };
+    for page in pages {
+        for entry in page["budgets"].as_array().into_iter().flatten() {
+            let Some(resource) = entry["resource"].as_str() else {
+                continue;
+            };
+            let known = found.entry(resource).or_insert((page, entry));
+            if rank(entry) > rank(known.1) {
+                *known = (page, entry);
+            }
+        }
+    }
+    found.values().map(|worst| whose(Some(worst))).collect()
 }
 
 /// The worst of them, with whose it is, and in how many daemons it is in which state.

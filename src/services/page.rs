@@ -6,6 +6,7 @@ use crate::config::GateMode;
 use crate::health::{HealthView, slots_for};
 use crate::job::Priority;
 use crate::policy::gate::{Orders, share};
+use crate::runner::budgets::Budgets;
 use crate::runner::operations::Operations;
 use crate::runner::slots::Slots;
 use parking_lot::Mutex;
@@ -97,6 +98,8 @@ pub struct Teller {
     pub turns: Arc<Turns>,
     /// The slots.
     pub slots: Arc<Slots>,
+    /// The retry budgets.
+    pub budgets: Arc<Budgets>,
     /// Whether health decides what is claimed.
     pub mode: GateMode,
     /// What the forecaster told last.
@@ -113,6 +116,8 @@ impl Teller {
         let mut health = view.to_json();
         health["breakers"] = self.breakers();
         health["limiters"] = json!(self.operations.limiters());
+        health["budgets"] = self.budgets();
+        health["reserve"] = self.reserve();
         let forecast = self.forecast.load();
         if !forecast.is_null() {
             health["forecast"] = (**forecast).clone();
@@ -122,6 +127,24 @@ impl Teller {
         health["instance"] = self.identity.instance.as_str().into();
         health["published_at"] = clock::unix_ms().into();
         health
+    }
+
+    fn budgets(&self) -> Value {
+        let each = self.budgets.snapshots().into_iter();
+        each.map(|(resource, budget)| json!({"resource": resource, "budget": budget}))
+            .collect()
+    }
+
+    fn reserve(&self) -> Value {
+        let slots = &self.slots;
+        let lend_below = slots.lend_below().as_millis();
+        json!({
+            "slots": slots.total(),
+            "reserved": slots.reserved(),
+            "lend_below_ms": u64::try_from(lend_below).unwrap_or(u64::MAX),
+            "busy": slots.busy(),
+            "long": slots.busy_long(),
+        })
     }
 
     /// Each breaker, since when it is in its state and why, if it ever changed.

@@ -8,11 +8,13 @@ use crate::clock;
 use crate::db::Database;
 use crate::health::{HealthView, STEP_MS};
 use crate::job::Priority;
+use crate::policy::budget::BudgetState;
 use crate::policy::gate::share;
 use crate::queue::board;
 use crate::queue::connection::Connection;
 use crate::queue::orders::OrderBook;
 use crate::queue::pages::Desk;
+use crate::telemetry::events::{self, RetryBudgetChange};
 use crate::telemetry::{Metrics, Successes};
 use serde_json::Value;
 use std::sync::Arc;
@@ -73,6 +75,7 @@ pub async fn run(mut board: Board, stop: CancellationToken) {
         board.successes.tick(clock::unix_ms());
         let view = Arc::clone(&board.teller.view.borrow());
         board.gauge(&view);
+        board.tell_budgets();
         board.publish(&mut others).await;
         let due = history_told.is_none_or(|at| clock::since(at) >= HISTORY_INTERVAL);
         if due && !view.histories.is_empty() {
@@ -87,6 +90,19 @@ pub async fn run(mut board: Board, stop: CancellationToken) {
 }
 
 impl Board {
+    fn tell_budgets(&self) {
+        for (resource, budget) in self.teller.budgets.changes() {
+            events::retry_budget(RetryBudgetChange {
+                resource: &resource,
+                holds: budget.state == BudgetState::Holding,
+                share: budget.share,
+                limit: budget.limit,
+                per_second: budget.per_second,
+                held: budget.held,
+            });
+        }
+    }
+
     /// One round trip: the page, and health for all if that is on us, made with what the `others` told last.
     async fn publish(&mut self, others: &mut Vec<Value>) {
         let health = self.teller.health();

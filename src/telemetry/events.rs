@@ -17,12 +17,14 @@ mod forecast;
 mod intake;
 mod job;
 mod orders;
+mod retries;
 mod system;
 
 pub use forecast::*;
 pub use intake::*;
 pub use job::*;
 pub use orders::*;
+pub use retries::*;
 pub use system::*;
 
 use std::time::Duration;

@@ -15,6 +15,7 @@ mod operators;
 mod order;
 mod overwritten;
 mod progress;
+mod retries;
 pub mod rig;
 mod schedules;
 mod settlement;

@@ -1,16 +1,16 @@
 //! Why one job does not run.
 
 use super::super::fleet::Fleet;
-use super::super::job::{view, view_around, view_text, when};
+use super::super::job::{view, view_around, view_text, waits_since, when};
 use super::super::store::Store;
 use super::super::{CliError, Report};
 use super::gate::gates;
 use super::operation::operations;
 use super::reason::{Binds, Reason, Reasons};
+use super::retries::{budgets, reserves};
 use super::workers::Workers;
 use super::{limits, slots};
 use crate::catalog::JobSpec;
-use crate::daemon::NEVER_SHED;
 use crate::job::{Envelope, Priority};
 use crate::queue::home::home_of;
 use crate::queue::inspect::{Counts, Found};
@@ -104,10 +104,11 @@ impl Scene<'_> {
     /// What its definition binds it to: health, breakers and limiters of its resources, limits of its kind.
     async fn of_kind(&self, spec: &JobSpec, flow: &Flow) -> Result<Vec<Reason>, CliError> {
         let mut reasons = Vec::new();
-        if spec.handler != NEVER_SHED {
+        if !spec.is_never_shed() {
             let resources: Vec<&str> = spec.resources.iter().map(|r| &**r).collect();
             let mode = self.store.config.gate.mode;
             reasons.extend(gates(self.fleet, mode, &resources, Some(flow.priority)));
+            reasons.extend(reserves(self.fleet, flow.priority));
         }
         reasons.extend(operations(self.fleet, &spec.handler, &spec.resources));
         let control = &self.counts.control;
@@ -131,7 +132,28 @@ impl Scene<'_> {
         let message = format!("{why} {due}");
         let delayed = Reason::new("delayed", Binds::Stops, message, details);
         let missing = self.workers.missing(&self.queue.name);
-        [delayed].into_iter().chain(missing).collect()
+        let held = self.waits_for_budget();
+        [delayed].into_iter().chain(held).chain(missing).collect()
+    }
+
+    /// What made a retry wait longer than it was to.
+    fn waits_for_budget(&self) -> Vec<Reason> {
+        let envelope = Envelope::parse(&self.found.raw).unwrap_or_default();
+        let spec = self.store.catalog.get(&envelope.kind);
+        match (spec, waits_since(&self.found)) {
+            (Some(spec), Some(since)) if since < self.counts.now_ms => {
+                let resources: Vec<&str> = spec.resources.iter().map(|r| &**r).collect();
+                let history = Some(&self.found.history);
+                let flow = home_of(&envelope, &self.store.catalog, &self.found.ties, history);
+                let mode = self.store.config.gate.mode;
+                let mut reasons = budgets(self.fleet, &spec.resources);
+                // What may not start now is not let go either.
+                reasons.extend(gates(self.fleet, mode, &resources, Some(flow.priority)));
+                reasons.extend(operations(self.fleet, &spec.handler, &spec.resources));
+                reasons
+            }
+            _ => Vec::new(),
+        }
     }
 
     /// Whether it waits for others to take its place.

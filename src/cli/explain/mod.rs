@@ -10,6 +10,7 @@ mod operation;
 mod queue;
 mod reason;
 mod resource;
+mod retries;
 mod schedules;
 mod slots;
 mod workers;

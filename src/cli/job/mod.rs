@@ -4,7 +4,7 @@ mod around;
 mod show;
 
 pub(super) use around::view_around;
-pub(super) use show::{view, view_text, when};
+pub(super) use show::{view, view_text, waits_since, when};
 
 use super::store::{OnQueue, Store};
 use super::who::who;

@@ -37,6 +37,10 @@ pub(in crate::cli) fn view(
     if let Some(at) = found.at_ms {
         view[at_name(&found.state)] = at.into();
     }
+    if let Some(since) = waits_since(found) {
+        view["waits_for"] = "the retry budget of what it touches".into();
+        view["was_due_at"] = since.into();
+    }
     if let Some(finished) = &found.finished {
         view["kind"] = finished.kind.as_str().into();
         view["priority"] = finished.priority.as_str().into();
@@ -89,6 +93,14 @@ pub(in crate::cli) fn view(
     view
 }
 
+/// When a retry was due that had to wait longer, ms: nothing but a retry budget puts it off. It was settled by the clock
+/// of a daemon, so that a second or two prove nothing.
+pub(in crate::cli) fn waits_since(found: &Found) -> Option<u64> {
+    const CLOCKS_MS: u64 = 2_000;
+    let due = found.history.retry_due()?;
+    (found.state == "delayed" && found.at_ms? > due + CLOCKS_MS).then_some(due)
+}
+
 /// What a job has to do with others.
 fn view_ties(view: &mut Value, envelope: &Envelope, ties: &str) {
     let tied = |letters: &[char]| ties.lines().find_map(|line| line.strip_prefix(letters));
@@ -125,7 +137,7 @@ fn at_name(state: &str) -> &'static str {
 
 /// A job for people, from its view.
 pub(in crate::cli) fn view_text(view: &Value) -> String {
-    const NAMES: [&str; 31] = [
+    const NAMES: [&str; 33] = [
         "id",
         "status",
         "kind",
@@ -138,6 +150,8 @@ pub(in crate::cli) fn view_text(view: &Value) -> String {
         "crashes",
         "snoozes",
         "due_at",
+        "was_due_at",
+        "waits_for",
         "expires_at",
         "ttl_ms",
         "died_at",

@@ -1,15 +1,17 @@
 #!lua flags=allow-oom
--- Moves due jobs from the delayed set to the tails of their flows, and puts flows in line again whose rate lets them start.
+-- Moves due jobs from the delayed set to the tails of their flows, or to a later time, and puts flows in line again whose
+-- rate lets them start.
 -- Who comes second changes nothing.
 -- KEYS: those of lib/ties.lua, workers, delayed, jobs, meta, quarantine, stats, tomb, archive, archived, resume, ids,
 --       ready x5, flow..., result list...
 -- ARGV: incarnation, quarantine max, quarantine bytes, history max, history bytes, items, flows,
 --       then for each: id, score as read, flow number, priority number; then the kind of each flow.
 --       Flow number 0: it is no job, or its time is none, and goes to quarantine; the next result list is its own
--- Out:  number moved; error LEASE if not registered
+--       Flow number -1: it is due at the time that stands for the priority, ms
+-- Out:  {number of each item that is not due at that score any more...}; error LEASE if not registered
 local workers, delayed, jobs, meta, quarantine, stats, tomb, archive, archived, resume, ids = unpack(KEYS, 10, 20)
 local FIRST_READY, FIRST_FLOW, HEAD, RESUMED = 21, 26, 7, 256
-local n, flows, lists, moved = tonumber(ARGV[6]), tonumber(ARGV[7]), 0, 0
+local n, flows, lists, gone = tonumber(ARGV[6]), tonumber(ARGV[7]), 0, {}
 if not redis.call('ZSCORE', workers, ARGV[1]) then return redis.error_reply('LEASE lost') end
 -- Redis does not roll back: a key of the wrong type must show before the first write.
 for _, key in ipairs({jobs, meta, stats}) do redis.call('HLEN', key) end
@@ -64,13 +66,16 @@ for i = 1, n do
     result = KEYS[FIRST_FLOW + flows + lists]
     lists = lists + 1
   end
-  if redis.call('ZSCORE', delayed, id) == score then
+  if redis.call('ZSCORE', delayed, id) ~= score then
+    gone[#gone + 1] = i
+  elseif f < 0 then
+    redis.call('ZADD', delayed, p, id)
+  else
     redis.call('ZREM', delayed, id)
     if f > 0 then
       local ready = ready_at(id, tonumber(score))
       redis.call('RPUSH', KEYS[FIRST_FLOW + f - 1], string.format('%013d:%s', ready, id))
       redis.call('ZADD', KEYS[FIRST_READY + p - 1], 'NX', ready, ARGV[HEAD + n * 4 + f])
-      moved = moved + 1
     else
       set_aside(id, score, result)
     end
@@ -84,4 +89,4 @@ for i = 1, #resumed, 2 do
   if class then redis.call('ZADD', KEYS[FIRST_READY + class - 1], 'LT', resumed[i + 1], member) end
   redis.call('ZREM', resume, resumed[i])
 end
-return moved
+return gone

@@ -1,6 +1,7 @@
 //! Planning a claim, making it, taking in what it brought.
 
 use super::Feeder;
+use crate::catalog::JobSpec;
 use crate::clock::{self, ServerClock};
 use crate::job::Priority;
 use crate::policy::gate::GateState;
@@ -140,9 +141,16 @@ impl Feeder {
             class_limit: (shared.gate)(&kind.spec, flow.priority, slots),
             flow_limit: usize::MAX,
             operations: shared.operations.limits(&kind.operations),
+            long: self.is_long(&kind.spec, flow.priority),
             ages: state < GateState::Overloaded,
         };
         shared.slots.has_room(&ask).then_some(ask)
+    }
+
+    /// Whether jobs leave the reserve of the critical ones alone: they may take long, for all that is known.
+    fn is_long(&self, spec: &JobSpec, class: Priority) -> bool {
+        let exempt = class == Priority::Critical || spec.is_never_shed();
+        !exempt && !self.context.telemetry(&spec.kind).lengths.usually_short()
     }
 
     /// The flows of a plan with what was reserved for each, and what else holds for their jobs.
@@ -210,12 +218,13 @@ impl Feeder {
             else {
                 continue;
             };
-            match self.open(&raw, flow, &ask.operations, claimed.now_ms) {
+            let holds = ask.holds();
+            match self.open(&raw, flow, &holds, claimed.now_ms) {
                 Ok(run) => runs.push(run),
                 Err(settlement) => {
                     let slots = &self.context.shared.slots;
                     let queue = &self.context.queue.name;
-                    slots.release(queue, &flow.kind, flow.priority, &ask.operations);
+                    slots.release(queue, &flow.kind, flow.priority, &holds);
                     self.settler.send(Ended::Unrun {
                         settlement: *settlement,
                         kind: Arc::clone(&flow.kind),

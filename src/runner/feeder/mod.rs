@@ -5,6 +5,7 @@ mod claim;
 mod open;
 mod wait;
 
+use super::budgets::Keeper;
 use super::context::QueueContext;
 use super::heads::Heads;
 use super::pipeline::Run;
@@ -197,11 +198,19 @@ impl Feeder {
             self.heads.poll(look.now_ms);
         }
         if !look.due.is_empty() || look.resumes {
-            let registry = self.context.shared.registry.load_full();
+            let shared = &self.context.shared;
+            let registry = shared.registry.load_full();
+            let mut holds = Keeper::new(shared, &registry);
             let promoted = self
                 .context
                 .queue
-                .promote(incarnation, &look.due, &registry.catalog)
+                .promote_but(
+                    incarnation,
+                    &look.due,
+                    &registry.catalog,
+                    look.now_ms,
+                    &mut holds,
+                )
                 .await?;
             for (flow, ready_ms) in &promoted {
                 self.heads.arrived(flow, *ready_ms);

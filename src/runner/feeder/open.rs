@@ -7,7 +7,7 @@ use crate::queue::settle::{Ending, Record};
 use crate::queue::{Delivery, Flow, Settlement};
 use crate::runner::inflight::SuspectTurn;
 use crate::runner::pipeline::Run;
-use crate::runner::slots::OperationLimits;
+use crate::runner::slots::Holds;
 use crate::runner::stop::Stop;
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,7 +25,7 @@ impl Feeder {
         &self,
         raw: &RawDelivery,
         flow: &Flow,
-        holds: &OperationLimits,
+        holds: &Holds,
         now_ms: u64,
     ) -> Result<Run, Box<Settlement>> {
         let token: Arc<str> = raw.token.as_str().into();
@@ -61,7 +61,7 @@ impl Feeder {
         &self,
         raw: &RawDelivery,
         flow: &Flow,
-        holds: &OperationLimits,
+        holds: &Holds,
         now_ms: u64,
         stop: &Stop,
     ) -> Result<(Run, Option<SuspectTurn>), Ending> {
@@ -97,6 +97,9 @@ impl Feeder {
                 counter: "put_off",
             })?)
         };
+        if delivery.job.attempt == 1 {
+            context.shared.budgets.fresh(&kind.budgets);
+        }
         let run = Run {
             delivery: Arc::new(delivery),
             kind: Arc::clone(kind),

@@ -2,8 +2,8 @@
 
 use super::limiting::{Limiting, Resumed};
 use super::{Inner, Operation, Operations};
+use crate::catalog::NEVER_SHED;
 use crate::config::{GateMode, LimiterConfig};
-use crate::handlers;
 use crate::policy::breaker::State;
 use crate::policy::limiter::{Change, Saved};
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use std::sync::atomic::Ordering;
 impl Operations {
     /// The limiter of a new operation, if it is to have one.
     pub(super) fn limiting(&self, handler: &str) -> Option<Limiting> {
-        let limited = handler != handlers::NEVER_SHED;
+        let limited = handler != NEVER_SHED;
         let slots = self.slots.total();
         let made = || Limiting::new(&self.limiter.read(), slots, self.epoch.now_ms());
         limited.then(made).flatten()

@@ -63,6 +63,7 @@ impl Bed {
             class_limit: usize::MAX,
             flow_limit: usize::MAX,
             operations: self.operations.limits(&self.http),
+            long: false,
             ages: true,
         }
     }
@@ -78,9 +79,8 @@ impl Bed {
 
     fn give_back(&self) {
         let ask = self.ask();
-        let operations = &ask.operations;
         self.slots
-            .release(&"q".into(), &ask.kind, ask.class, operations);
+            .release(&"q".into(), &ask.kind, ask.class, &ask.holds());
     }
 
     /// Runs jobs that end like this until none may be claimed, or `most`.

@@ -94,3 +94,8 @@ pub(super) struct State {
 pub(super) struct Reason {
     pub(super) reason: &'static str,
 }
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct Resource {
+    pub(super) resource: Arc<str>,
+}

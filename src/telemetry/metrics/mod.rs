@@ -15,7 +15,7 @@ pub use kind::KindMetrics;
 
 use histogram::{Bounds, DurationHistogram};
 use kind::KindFamilies;
-use labels::{Badness, Breaker, Class, Op, Operation, Queue, QueueState, Reason, State};
+use labels::{Badness, Breaker, Class, Op, Operation, Queue, QueueState, Reason, Resource, State};
 use prometheus_client::encoding::text;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -60,6 +60,7 @@ pub struct Metrics {
     operation_running: Family<Operation, Gauge>,
     operation_anchor: Family<Operation, FloatGauge>,
     health_badness: Family<Badness, FloatGauge>,
+    retries_held: Family<Resource, Counter>,
     gate_limit: Family<Class, FloatGauge>,
     redis_duration: Family<Op, DurationHistogram, fn() -> DurationHistogram>,
     pg_connections: Family<State, Gauge>,
@@ -129,6 +130,11 @@ impl Metrics {
                 r,
                 "health_badness",
                 "0 is healthy, 1 is as bad as it gets, NaN is not known",
+            ),
+            retries_held: add(
+                r,
+                "retries_held",
+                "Times a retry was told to wait for the budget of a resource",
             ),
             gate_limit: add(r, "gate_limit", "Share of slots a priority class may use"),
             redis_duration: add_as(
@@ -273,6 +279,14 @@ impl Metrics {
         self.health_badness
             .get_or_create(&labels)
             .set(badness.unwrap_or(f64::NAN));
+    }
+
+    /// A retry was told to wait for the budget of a resource.
+    pub fn retries_held(&self, resource: &Arc<str>) {
+        let resource = Arc::clone(resource);
+        self.retries_held
+            .get_or_create(&Resource { resource })
+            .inc();
     }
 
     /// The share of slots a priority class may use, 0 to 1.

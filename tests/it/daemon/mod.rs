@@ -17,5 +17,7 @@ pub mod process;
 mod progress;
 mod purge;
 mod reload;
+mod reserve;
+mod retries;
 mod upgrade;
 mod workflows;

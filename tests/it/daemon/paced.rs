@@ -16,6 +16,11 @@ const PATIENCE: Duration = Duration::from_secs(90);
 
 /// Settings with a probe that reads its number from a file, 0 to 100. Everything else that is measured holds nothing back.
 fn gated(more: &str, knob: &std::path::Path) -> String {
+    gated_on("other:knob", more, knob)
+}
+
+/// The same, where the number tells of some resource.
+fn gated_on(resource: &str, more: &str, knob: &std::path::Path) -> String {
     let knob = knob.display();
     format!(
         "[gate]\nsample = \"100ms\"\nhold = \"100ms\"\n\
@@ -24,7 +29,7 @@ fn gated(more: &str, knob: &std::path::Path) -> String {
          postgres_acquire = [\"20s\", \"30s\"]\npostgres_rtt = [\"20s\", \"30s\"]\npostgres_active = [90000.0, 100000.0]\n\
          postgres_waiting = [90000.0, 100000.0]\npostgres_sessions = [98.0, 100.0]\npostgres_wal = [90000.0, 100000.0]\n\
          postgres_slowdown = [900.0, 1000.0]\n\
-         [[probe]]\nname = \"knob\"\nresource = \"other:knob\"\nlo = 0.0\nhi = 100.0\nevery = \"1s\"\ntimeout = \"1s\"\n\
+         [[probe]]\nname = \"knob\"\nresource = \"{resource}\"\nlo = 0.0\nhi = 100.0\nevery = \"1s\"\ntimeout = \"1s\"\n\
          command = [\"/bin/sh\", \"-c\", \"echo >> {knob}.asked; cat {knob}\"]\n{more}"
     )
 }
@@ -35,14 +40,11 @@ fn asked(knob: &std::path::Path) -> usize {
     asked.map_or(0, |lines| lines.len())
 }
 
-async fn wait_for_state(daemon: &Process, state: &str) {
+async fn wait_for_state(daemon: &Process, resource: &str, state: &str) {
     wait_until(state, PATIENCE, || {
         let events = daemon.events("gate");
-        let of_knob = |event: &&Value| event["resource"] == "other:knob";
-        let last = events
-            .iter()
-            .rfind(of_knob)
-            .map(|event| event["to"].clone());
+        let ours = |event: &&Value| event["resource"] == resource;
+        let last = events.iter().rfind(ours).map(|event| event["to"].clone());
         std::future::ready(last == Some(json!(state)))
     })
     .await;
@@ -227,7 +229,7 @@ async fn waiting_lifts_no_job_over_urgent_ones_while_what_it_touches_is_overload
     let daemon = site.start("a");
     let queue = site.queue("default").await;
     for (state, order) in [("overloaded", "urgent\naged\n"), ("ok", "aged\nurgent\n")] {
-        wait_for_state(&daemon, state).await;
+        wait_for_state(&daemon, "other:knob", state).await;
         site.push(&[r#"{"kind":"app.hold"}"#.to_owned()]).await;
         wait_until("the slot is taken", DEADLINE, || async {
             queue.counts().await.unwrap().running == 1
@@ -256,4 +258,29 @@ async fn waiting_lifts_no_job_over_urgent_ones_while_what_it_touches_is_overload
         std::fs::remove_file(&log).unwrap();
         std::fs::write(&knob, "0").unwrap();
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn invalidations_run_whatever_fares_badly() {
+    let folder = tempfile::tempdir().unwrap();
+    let knob = folder.path().join("knob");
+    std::fs::write(&knob, "100").unwrap();
+    let shipped = concat!(env!("CARGO_MANIFEST_DIR"), "/jobs/cache.invalidate.toml");
+    let invalidate = std::fs::read_to_string(shipped)
+        .unwrap()
+        .replace("priority = \"high\"", "priority = \"bulk\"");
+    let other = "kind = \"app.other\"\nhandler = \"exec\"\npriority = \"high\"\n[exec]\ncommand = [\"/bin/true\"]\n";
+    let site = Site::new(&gated_on("redis:main", "", &knob), &[&invalidate, other]);
+    let daemon = site.start("a");
+    wait_for_state(&daemon, "redis:main", "critical").await;
+    site.push(&[
+        r#"{"kind":"app.other","id":"other"}"#.to_owned(),
+        r#"{"kind":"cache.invalidate","id":"forget","args":{"tags":["product:7"]}}"#.to_owned(),
+    ])
+    .await;
+    site.wait_for_stat("completed", 1, DEADLINE).await;
+    let queue = site.queue("default").await;
+    let state = async |id| queue.find(id).await.unwrap().unwrap().state;
+    assert_eq!(state("forget").await, "done");
+    assert_eq!(state("other").await, "pending");
 }

@@ -360,6 +360,16 @@ impl Model {
         }
     }
 
+    /// The same, but retries wait on.
+    pub fn promoted_but_retries(&mut self) {
+        for job in self.jobs.values_mut() {
+            if job.place == (Place::Delayed { due: true }) && job.attempts > 0 {
+                job.place = Place::Delayed { due: false };
+            }
+        }
+        self.promoted();
+    }
+
     /// What the cancel script answers.
     pub fn cancelled(&mut self, id: &str) -> &'static str {
         match self.jobs[id].place {

@@ -53,6 +53,8 @@ pub enum Op {
     /// A daemon hands back what it claimed without hearing of it.
     Sweep(u8),
     Promote(u8),
+    /// The same, where retries are told to wait for long.
+    PromoteBut(u8),
     /// The time of a delayed job comes.
     ComesDue(u8),
     /// The time for which an id is remembered is over.
@@ -181,6 +183,7 @@ fn op() -> impl Strategy<Value = Op> {
         3 => (who(), any::<u8>()).prop_map(|(who, pick)| Op::Tell { who, pick }),
         3 => who().prop_map(Op::Sweep),
         6 => who().prop_map(Op::Promote),
+        3 => who().prop_map(Op::PromoteBut),
         4 => any::<u8>().prop_map(Op::ComesDue),
         2 => any::<u8>().prop_map(Op::Forget),
         6 => any::<u8>().prop_map(Op::Cancel),

@@ -8,10 +8,29 @@ use super::op::{Bond, Case, DAEMONS, Entry, Form, Op, Rule};
 use super::schedules::Known;
 use super::snapshot::Snapshot;
 use crate::queue::rig::{Rig, envelope};
+use std::time::Duration;
 use tidegate::job::Priority;
 use tidegate::queue::claim::RawDelivery;
 use tidegate::queue::operate::{Enqueued, NewJob};
+use tidegate::queue::promote::Holds;
 use tidegate::queue::{Admission, Flow, FlowAllowance, Peeked, Terms, Verdict};
+
+/// Tells every retry to wait for an hour.
+struct HoldAll;
+
+impl Holds for HoldAll {
+    fn watches(&self, _: &str) -> bool {
+        true
+    }
+
+    fn wait(&mut self, _: &Flow) -> Option<Duration> {
+        Some(Duration::from_secs(3_600))
+    }
+
+    fn had_gone(&mut self, _: &Flow) {
+        panic!("none was let go");
+    }
+}
 
 #[derive(Default)]
 pub(super) struct Daemon {
@@ -107,6 +126,7 @@ impl<'a> World<'a> {
             Op::Tell { who: w, pick } => self.tell(who(w), *pick).await,
             Op::Sweep(w) => self.sweep(who(w)).await,
             Op::Promote(w) => self.promote(who(w)).await,
+            Op::PromoteBut(w) => self.promote_but(who(w)).await,
             Op::ComesDue(pick) => self.comes_due(*pick).await,
             Op::Forget(pick) => self.forget(*pick).await,
             Op::Cancel(pick) => self.cancel(*pick).await,
@@ -292,6 +312,17 @@ impl<'a> World<'a> {
             .await
             .unwrap();
         self.model.promoted();
+    }
+
+    async fn promote_but(&mut self, who: usize) {
+        let look = self.rig.queue.look().await.unwrap();
+        let by = &self.daemons[who].incarnation;
+        let (queue, catalog) = (&self.rig.queue, &self.rig.catalog);
+        queue
+            .promote_but(by, &look.due, catalog, look.now_ms, &mut HoldAll)
+            .await
+            .unwrap();
+        self.model.promoted_but_retries();
     }
 
     /// Lets the time pass until a job is due: its time is brought forward instead.
