@@ -15,5 +15,6 @@ pub mod process;
 mod progress;
 mod purge;
 mod reload;
+mod shared;
 mod upgrade;
 mod workflows;
