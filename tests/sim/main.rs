@@ -3,8 +3,8 @@
 //!
 //! `cargo test --test sim` runs a short form, the plants the constants were chosen on with one
 //! seed, and fails if something became worse. `make sim` runs the plants they were not chosen on
-//! (`--long`), prints the table, writes what happened second by second (`--csv DIR`), and ends
-//! with one line of JSON. `--tune` shows the other plants in full.
+//! (`--long`), prints the tables, writes what happened second by second (`--csv DIR`), and ends
+//! with one line of JSON. `--tune` shows the other plants in full, `--breakers` the breakers alone.
 
 #![allow(
     clippy::unwrap_used,
@@ -16,6 +16,7 @@
     missing_docs
 )]
 
+mod breaker;
 mod plant;
 mod policy;
 mod rivals;
@@ -50,9 +51,16 @@ fn main() -> ExitCode {
         }
         let rows = rows(&scenarios, &runs);
         print_table(&rows);
+        if has("--long") {
+            breaker::print();
+        }
         let (verdict, best) = score::verdict(&rows);
         println!("\nBest of the others: {}\n", best.name());
         println!("{}", serde_json::to_string(&verdict).unwrap());
+        return ExitCode::SUCCESS;
+    }
+    if has("--breakers") {
+        breaker::print();
         return ExitCode::SUCCESS;
     }
     let filters: Vec<_> = arguments.iter().filter(|a| !a.starts_with('-')).collect();
@@ -68,7 +76,8 @@ fn short() -> ExitCode {
     let runs = run_all(&scenarios, &SEEDS[..1]);
     let rows = rows(&scenarios, &runs);
     let (verdict, _) = score::verdict(&rows);
-    let worse = worse(&verdict);
+    let mut worse: Vec<String> = worse(&verdict).into_iter().map(str::to_owned).collect();
+    worse.extend(breaker::worse());
     if worse.is_empty() {
         println!("sim: ok {}", serde_json::to_string(&verdict).unwrap());
         return ExitCode::SUCCESS;

@@ -16,5 +16,6 @@ pub mod process;
 mod progress;
 mod purge;
 mod reload;
+mod shared;
 mod upgrade;
 mod workflows;
