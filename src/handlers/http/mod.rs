@@ -64,7 +64,9 @@ pub const KIND: HandlerKind = HandlerKind {
     check: |spec, config| Definition::read(spec, config).map(|_| ()),
     touches: |spec, config| {
         let read = Definition::read(spec, config);
-        read.map(|definition| definition.resource).into_iter().collect()
+        read.map(|definition| definition.resource)
+            .into_iter()
+            .collect()
     },
     build: |spec, deps| Http::build(spec, deps),
 };

@@ -19,6 +19,7 @@ fn bed() -> Bed {
     let settings = Settings {
         open: Duration::ZERO,
         open_max: Duration::ZERO,
+        ramp_step: Duration::ZERO,
         ..defaults.breaker
     };
     let slots = Arc::new(Slots::new(SLOTS));

@@ -181,11 +181,8 @@ async fn the_lease_of_a_killed_prober_ends_and_another_tries() {
     bed.opened().await;
     bed.make("hang");
     bed.remove("dead");
-    let trying = |bed: &Bed, name: &str| {
-        bed.log(name)
-            .last()
-            .is_some_and(|e| e["to"] == "half_open")
-    };
+    let trying =
+        |bed: &Bed, name: &str| bed.log(name).last().is_some_and(|e| e["to"] == "half_open");
     let calls = bed.calls();
     wait_until("one of them hangs in its trial", DEADLINE, || {
         let hangs = bed.calls() > calls && bed.daemons.iter().any(|d| trying(&bed, d.name));

@@ -123,7 +123,9 @@ impl Fleet {
         daemon.heard = self.now;
         daemon.record.clone_from(&self.record);
         let record = daemon.record.as_ref();
-        daemon.breaker.follow(self.now, record, &daemon.name, self.now);
+        daemon
+            .breaker
+            .follow(self.now, record, &daemon.name, self.now);
     }
 
     fn second(&mut self, shares: [f64; DAEMONS]) -> [(u32, u32); DAEMONS] {
@@ -158,9 +160,16 @@ pub fn one_sick(days: f64) -> Told {
 /// Seconds from the death of the dependency until all three are open.
 pub fn all_die() -> f64 {
     let mut fleet = Fleet::new();
-    (0..60).for_each(|_| drop(fleet.second([0.01; DAEMONS])));
+    for _ in 0..60 {
+        fleet.second([0.01; DAEMONS]);
+    }
     let mut seconds = 0;
-    while fleet.daemons.iter().any(|d| d.breaker.state(fleet.now) != State::Open) || fleet.record.is_none() {
+    while fleet
+        .daemons
+        .iter()
+        .any(|d| d.breaker.state(fleet.now) != State::Open)
+        || fleet.record.is_none()
+    {
         fleet.second([1.0; DAEMONS]);
         seconds += 1;
         assert!(seconds < 120, "never open");
@@ -172,9 +181,19 @@ pub fn print() {
     let told = one_sick(1.0);
     println!("\nA fleet of three daemons with {RATE} calls a second each, one day\n");
     println!("| | |\n|---|---:|");
-    println!("| one of them sick alone: openings of the fleet | {:.0} |", told.opened);
+    println!(
+        "| one of them sick alone: openings of the fleet | {:.0} |",
+        told.opened
+    );
     println!("| openings of the other two | {} |", told.opened_well);
     println!("| openings of the sick one | {} |", told.opened_sick);
-    println!("| calls it wasted, of {:.0} | {} |", DAY_S * RATE as f64, told.wasted);
-    println!("| all of them: seconds until the fleet is open | {:.0} |", all_die());
+    println!(
+        "| calls it wasted, of {:.0} | {} |",
+        DAY_S * RATE as f64,
+        told.wasted
+    );
+    println!(
+        "| all of them: seconds until the fleet is open | {:.0} |",
+        all_die()
+    );
 }

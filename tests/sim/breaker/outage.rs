@@ -31,12 +31,7 @@ pub enum Death {
 }
 
 impl Death {
-    pub const ALL: [Death; 4] = [
-        Death::Refuses,
-        Death::Fails,
-        Death::MostFail,
-        Death::Hangs,
-    ];
+    pub const ALL: [Death; 4] = [Death::Refuses, Death::Fails, Death::MostFail, Death::Hangs];
 
     pub fn name(self) -> &'static str {
         match self {
@@ -80,7 +75,10 @@ enum What {
     Arrives,
     /// A job that failed comes again.
     Again,
-    Ends { ticket: Ticket, call: Call },
+    Ends {
+        ticket: Ticket,
+        call: Call,
+    },
     Looks,
 }
 
@@ -161,7 +159,8 @@ impl World {
             self.waiting -= 1;
             self.running += 1;
             let (call, took) = self.call(now);
-            self.events.push(Event(now + took, What::Ends { ticket, call }));
+            self.events
+                .push(Event(now + took, What::Ends { ticket, call }));
         }
     }
 
@@ -188,7 +187,11 @@ impl World {
         let failed = (Call::Failed, well.1);
         if now >= BACK_AT {
             let bears = 2.0 + (SLOTS as f64 - 2.0) * ((now - BACK_AT) / SLOWLY_S);
-            return if self.running as f64 > bears { failed } else { well };
+            return if self.running as f64 > bears {
+                failed
+            } else {
+                well
+            };
         }
         if now < DIES_AT {
             return well;

@@ -8,9 +8,15 @@ const OPEN_S: f64 = 60.0;
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Phase {
     Closed,
-    Open { until: f64 },
+    Open {
+        until: f64,
+    },
     /// Trials begun, ended, and ended badly.
-    HalfOpen { begun: u32, ended: u32, bad: u32 },
+    HalfOpen {
+        begun: u32,
+        ended: u32,
+        bad: u32,
+    },
 }
 
 /// The part both have: states, and a generation so that results from before a change say nothing.
@@ -36,7 +42,9 @@ impl Gate {
     }
 
     fn open(&mut self, now: f64) -> bool {
-        self.enter(Phase::Open { until: now + OPEN_S });
+        self.enter(Phase::Open {
+            until: now + OPEN_S,
+        });
         true
     }
 
