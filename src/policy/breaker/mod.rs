@@ -225,7 +225,7 @@ impl Breaker {
 
     fn share(&self) -> Option<f64> {
         match self.phase {
-            Phase::Ramping(ramp) => self.config.ramp.get(ramp.step).copied(),
+            Phase::Ramping(ramp) => Some(ramp.share(&self.config)),
             Phase::Closed | Phase::Open { .. } | Phase::HalfOpen => None,
         }
     }
@@ -334,14 +334,24 @@ impl Breaker {
             return None;
         }
         match ramp.after(now_ms, was_good, &self.config) {
-            Some(ramp) => {
-                self.phase = Phase::Ramping(ramp);
+            Some(next) => {
+                self.go_on(ramp, next);
                 None
             }
             None => {
                 self.openings = 0;
                 Some(self.enter(now_ms, Phase::Closed, Reason::Recovered))
             }
+        }
+    }
+
+    /// Takes another place on the way back. One that was too much says nothing about a lower one, nor do the calls that it
+    /// let through.
+    fn go_on(&mut self, from: Ramp, to: Ramp) {
+        self.phase = Phase::Ramping(to);
+        if to.step < from.step {
+            self.epoch += 1;
+            self.evidence.clear();
         }
     }
 

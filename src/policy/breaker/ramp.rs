@@ -31,6 +31,11 @@ impl Ramp {
         }
     }
 
+    /// The share of the limit; the last step is the whole.
+    pub(super) fn share(self, config: &BreakerConfig) -> f64 {
+        config.ramp.get(self.step).copied().unwrap_or(1.0)
+    }
+
     /// After one more result; none at the end of the way.
     pub(super) fn after(self, now_ms: u64, was_good: bool, config: &BreakerConfig) -> Option<Self> {
         let (results, good) = (self.results + 1, self.good + u32::from(was_good));
@@ -56,7 +61,7 @@ impl Ramp {
                 ..self
             },
         };
-        (next.step < config.ramp.len()).then_some(Self {
+        (next.step <= config.ramp.len()).then_some(Self {
             results: 0,
             good: 0,
             ..next

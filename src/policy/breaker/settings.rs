@@ -34,7 +34,7 @@ pub struct BreakerConfig {
     pub jitter: f64,
     /// How long a trial may take before another one is let through beside it; twice as long before a third, and so on.
     pub trial_timeout: Duration,
-    /// Shares of the usual limit on the way back, rising; after the last comes the whole.
+    /// Shares of the usual limit on the way back, rising; the whole is the last step.
     pub ramp: Arc<[f64]>,
     /// A step of the ramp is judged after this many results.
     pub ramp_calls: u32,

@@ -332,7 +332,7 @@ fn recovery_climbs_step_by_step() {
     };
     assert!((6_000..=10_000).contains(&(now - 5_000)), "{now}");
     shares.dedup();
-    assert_eq!(shares, [0.01, 0.02, 0.04, 0.08, 0.25, 0.5]);
+    assert_eq!(shares, [0.01, 0.02, 0.04, 0.08, 0.25, 0.5, 1.0]);
     assert_eq!((closed.from, closed.to), (State::Ramping, State::Closed));
     assert_eq!(
         breaker.snapshot(now).openings,
@@ -383,7 +383,12 @@ fn a_ramp_is_given_up_if_most_calls_fail() {
         Some(0.02),
         "four of five: on"
     );
+    let late = breaker.admit(6_000).0;
     let reopened = (0..40).find_map(|_| call(&mut breaker, 6_000, FAILED));
+    let Verdict::Allow { epoch, .. } = late else {
+        unreachable!("it lets calls through")
+    };
+    assert_eq!(breaker.record(6_000, epoch, FAILED, MIDDLE), None);
     assert_eq!(
         reopened.map(|t| (t.from, t.to)),
         Some((State::Ramping, State::Open))

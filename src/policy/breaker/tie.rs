@@ -234,8 +234,8 @@ impl Breaker {
         self.openings = record.openings;
         match self.phase {
             Phase::Ramping(ramp) if ramp.step == step => None,
-            Phase::Ramping(_) => {
-                self.phase = Phase::Ramping(Ramp::at(step, now_ms));
+            Phase::Ramping(ramp) => {
+                self.go_on(ramp, Ramp::at(step, now_ms));
                 None
             }
             _ => {

@@ -18,7 +18,7 @@ const MEAN_S: f64 = 0.1;
 const REFUSED_S: f64 = 0.02;
 const TIMEOUT_S: f64 = 10.0;
 const AGAIN_S: f64 = 15.0;
-/// When it comes back it bears two calls at once, and all after this long; calls beyond that fail.
+/// When it comes back it bears two calls at once, and all after this long; it turns away those beyond.
 const SLOWLY_S: f64 = 60.0;
 
 /// How it is down.
@@ -105,6 +105,8 @@ struct World {
     events: BinaryHeap<Event>,
     waiting: usize,
     running: usize,
+    /// Of these, those that the dependency works on.
+    served: usize,
     looks_at: f64,
     outcome: Outage,
 }
@@ -117,6 +119,7 @@ fn run(death: Death, rate: f64, who: Who, seed: u64) -> Outage {
         events: BinaryHeap::from([Event(0.0, What::Arrives)]),
         waiting: 0,
         running: 0,
+        served: 0,
         looks_at: 0.0,
         outcome: Outage::default(),
     };
@@ -159,6 +162,7 @@ impl World {
             self.waiting -= 1;
             self.running += 1;
             let (call, took) = self.call(now);
+            self.served += usize::from(call == Call::Good);
             self.events
                 .push(Event(now + took, What::Ends { ticket, call }));
         }
@@ -166,6 +170,7 @@ impl World {
 
     fn end(&mut self, now: f64, ticket: Ticket, call: Call) {
         self.running -= 1;
+        self.served -= usize::from(call == Call::Good);
         if call != Call::Good {
             self.outcome.wasted += f64::from(now >= DIES_AT);
             self.events.push(Event(now + AGAIN_S, What::Again));
@@ -187,8 +192,8 @@ impl World {
         let failed = (Call::Failed, well.1);
         if now >= BACK_AT {
             let bears = 2.0 + (SLOTS as f64 - 2.0) * ((now - BACK_AT) / SLOWLY_S);
-            return if self.running as f64 > bears {
-                failed
+            return if self.served as f64 + 1.0 > bears {
+                (Call::Failed, REFUSED_S)
             } else {
                 well
             };

@@ -266,16 +266,18 @@ impl View<'_> {
         else {
             return None;
         };
-        if let Some(evidence) = self.fails_for_all(record.epoch) {
-            let opened = self.opened_again(record);
-            return Some(Record { evidence, ..opened });
-        }
         let results = self.pool.since(judged_ms);
         let lasted_ms = self.now_ms.saturating_sub(since_ms);
         let verdict = judge(results.calls, results.good(), lasted_ms, falls, self.config);
+        // What is too much for a step may be well at a lower one.
+        let is_lowered = verdict == Verdict::Down && step > 0;
+        if !is_lowered && let Some(evidence) = self.fails_for_all(since_ms) {
+            let opened = self.opened_again(record);
+            return Some(Record { evidence, ..opened });
+        }
         let decision = match verdict {
             Verdict::Open => return None,
-            Verdict::Up if step + 1 == self.config.ramp.len() => return Some(self.closed(record)),
+            Verdict::Up if step == self.config.ramp.len() => return Some(self.closed(record)),
             Verdict::Up => self.ramp(step + 1, falls),
             Verdict::Down => self.ramp(step.saturating_sub(1), falls.saturating_add(1)),
             // It is told only now and then that all goes on well.
