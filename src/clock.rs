@@ -50,6 +50,31 @@ pub fn rfc3339(unix_ms: u64) -> String {
         )
 }
 
+/// The time of a server, carried on by our own monotonic clock between its answers.
+#[derive(Debug, Clone, Copy)]
+pub struct ServerClock {
+    at_ms: u64,
+    read: Instant,
+}
+
+impl ServerClock {
+    /// It is that time now, in ms.
+    #[must_use]
+    pub fn at(ms: u64) -> Self {
+        Self {
+            at_ms: ms,
+            read: monotonic(),
+        }
+    }
+
+    /// What time it must be there, in ms.
+    #[must_use]
+    pub fn now_ms(&self) -> u64 {
+        let since = u64::try_from(since(self.read).as_millis()).unwrap_or(u64::MAX);
+        self.at_ms.saturating_add(since)
+    }
+}
+
 /// A fixed origin, so that policy gets monotonic time as plain milliseconds.
 #[derive(Debug, Clone, Copy)]
 pub struct Epoch(Instant);

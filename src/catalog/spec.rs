@@ -72,6 +72,8 @@ pub struct JobSpec {
     pub then: Option<ThenSpec>,
     /// When it runs by itself.
     pub schedule: Option<ScheduleSpec>,
+    /// Whether a job of it is enqueued before each known peak, once across all daemons.
+    pub before_peak: bool,
     /// Where it was read from.
     pub(super) path: PathBuf,
     /// The whole file: a handler's section is read from it with its line numbers.
@@ -182,6 +184,8 @@ pub(super) struct RawSpec {
     then: Option<toml::Table>,
     #[serde(default)]
     schedule: Option<RawSchedule>,
+    #[serde(default)]
+    before_peak: bool,
 }
 
 /// `[schedule]` as it stands in the file.
@@ -226,6 +230,11 @@ impl RawSpec {
                 "args.{name}: a scheduled job takes its args from their defaults, so none may be required"
             ));
         }
+        if let (true, Some((name, _))) = (self.before_peak, needed) {
+            problems.push(format!(
+                "before_peak: such a job takes its args from their defaults, and args.{name} is required"
+            ));
+        }
         let fairness = self.fairness.as_deref();
         let declared = (!self.typed || !self.args.is_empty()).then_some(&self.args);
         let partition = partition(&self.concurrency, self.rate.as_ref(), fairness, declared)
@@ -259,6 +268,7 @@ impl RawSpec {
             ttl: self.ttl,
             then: then.unwrap_or_default(),
             schedule,
+            before_peak: self.before_peak,
             path,
             text,
         })

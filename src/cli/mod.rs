@@ -15,6 +15,9 @@ mod dev;
 mod enqueue;
 mod error;
 mod explain;
+mod fleet;
+mod forecast;
+mod gate;
 mod group;
 mod help;
 mod job;
@@ -48,6 +51,7 @@ Examples:
   tidegate enqueue mail.send --args '{\"to\":7}' --wait
   tidegate queues
   tidegate explain default                            what holds work back
+  tidegate gate show                                  what the systems behind bear now
 
 Settings come from --config (a file or a folder), then from the environment: TIDEGATE_REDIS__URL sets [redis] url.
 Exit codes: 0 done, 1 failed, 2 wrong usage, 78 wrong configuration.";
@@ -112,6 +116,11 @@ enum Command {
     Cron(cron::Command),
     /// Say what holds a queue or a job back
     Explain(explain::Args),
+    /// Show the gate in all daemons; order it to take a resource, a breaker or a limit otherwise for a time
+    #[command(subcommand)]
+    Gate(gate::Command),
+    /// Show the load that is expected, how good such forecasts were, and what is done about it
+    Forecast(forecast::Args),
     /// Run the daemon with a private Redis and Postgres, alone or beside a command
     Dev(dev::Args),
     /// Measure what this machine does: enqueue, drain and pickup, with every guarantee on
@@ -143,6 +152,8 @@ impl Command {
             Self::Outbox(command) => outbox::run(command, global).await,
             Self::Cron(command) => cron::run(command, global).await,
             Self::Explain(args) => explain::run(args, global).await,
+            Self::Gate(command) => gate::run(command, global).await,
+            Self::Forecast(args) => forecast::run(args, global).await,
             Self::Dev(args) => dev::run(args, global).await,
             Self::Bench(args) => bench::run(args, global).await,
             Self::Completions(args) => Ok(completions::run(&args)),

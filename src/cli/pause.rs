@@ -76,7 +76,8 @@ impl What {
     }
 }
 
-fn reason(given: &str) -> Result<String, String> {
+/// Reads why something is done.
+pub(super) fn reason(given: &str) -> Result<String, String> {
     if given.len() > REASON_BYTES {
         return Err(format!("{} bytes; at most {REASON_BYTES}", given.len()));
     }

@@ -5,7 +5,9 @@
 
 mod breaker;
 pub mod duration;
+mod forecast;
 mod intake;
+mod limiter;
 mod limits;
 mod load;
 mod probes;
@@ -13,7 +15,9 @@ mod secret;
 mod validate;
 
 pub use breaker::{BreakerConfig, BreakerMode};
+pub use forecast::{ForecastConfig, ForecastMode};
 pub use intake::{BridgeConfig, BridgesConfig, OutboxConfig};
+pub use limiter::LimiterConfig;
 pub use limits::LimitsConfig;
 pub use load::{ConfigError, Sources, load};
 pub use probes::{ProbeConfig, ProbesConfig, Way, Worst};
@@ -55,6 +59,10 @@ pub struct Config {
     pub probe: Vec<ProbeConfig>,
     /// Circuit breakers.
     pub breaker: BreakerConfig,
+    /// Limits found by latency.
+    pub limiter: LimiterConfig,
+    /// What is done about load that is known to come.
+    pub forecast: ForecastConfig,
     /// Jobs that come by way of Postgres.
     pub outbox: OutboxConfig,
     /// What holds for all bridges.

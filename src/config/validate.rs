@@ -1,6 +1,6 @@
 //! The ranges of settings. One line per setting; all problems are told at once.
 
-use super::{BridgeConfig, Config, LimitsConfig, duration, probes};
+use super::{BridgeConfig, Config, LimitsConfig, duration, forecast, probes};
 use crate::job::id::{check_kind, check_queue};
 use std::collections::HashSet;
 use std::fmt::Display;
@@ -32,14 +32,19 @@ pub(super) fn problems(c: &Config) -> Vec<Problem> {
     found.gate(c);
     c.breaker.check(&mut found);
     found.limits(&c.gate.limits);
+    c.limiter.check(&mut found);
     for (key, reason) in probes::problems(c) {
         found.add(&key, reason);
+    }
+    for (key, reason) in forecast::problems(c) {
+        found.add(key, reason);
     }
     found.outside(c);
     found.intake(c);
     found.0
 }
 
+/// What was found so far.
 pub(super) struct Problems(Vec<Problem>);
 
 impl Problems {

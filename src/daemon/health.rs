@@ -3,6 +3,7 @@
 use super::{DaemonError, tell_gate};
 use crate::config::{Config, GateMode, LimitsConfig};
 use crate::db::{Database, Vitals};
+use crate::handlers::NEVER_SHED;
 use crate::health::{self, HealthView, Monitor, PostgresStats, Probe, QUEUE_REDIS, REDIS_SECTIONS};
 use crate::policy::gate::GateState;
 use crate::queue::board;
@@ -16,8 +17,6 @@ use tokio::sync::watch;
 
 /// The resource under which the one configured database is known.
 const PRIMARY: &str = "postgres:primary";
-/// Jobs of this handler are never held back: they are what keeps caches correct.
-pub const NEVER_SHED: &str = "cache.invalidate";
 /// How long a ping of Postgres may take; the probe itself gives up sooner.
 const PING_DEADLINE: Duration = Duration::from_secs(5);
 

@@ -5,17 +5,19 @@
 
 mod builder;
 mod error;
+mod forecast;
 mod health;
 pub mod intake;
 mod parts;
 pub mod probes;
+mod publish;
 mod reload;
 mod run;
 mod scope;
 
+pub use crate::handlers::NEVER_SHED;
 pub use builder::Builder;
 pub use error::DaemonError;
-pub use health::NEVER_SHED;
 pub use run::{Options, run, stop};
 pub use scope::{DEFAULT_QUEUE, queue_names};
 
@@ -26,18 +28,22 @@ use crate::client::Client;
 use crate::config::{Config, GateMode, Switch};
 use crate::db::Database;
 use crate::handlers::{Deps, HandlerKind, Handlers};
-use crate::health::HealthView;
 use crate::policy::breaker::BreakerConfig;
 use crate::policy::gate::Transition;
 use crate::queue::Queue;
 use crate::queue::connection::Connection;
 use crate::runner::slots::Slots;
 use crate::runner::{QueueContext, Registry, Runner, Shared};
-use crate::services::{auditor, bell, fleet, lag, publish, scheduler, server, upkeep};
+use crate::services::forecast::Told;
+use crate::services::orders::Obedience;
+use crate::services::page::{Identity, Teller, Turns};
+use crate::services::{
+    auditor, bell, fleet, lag, limiter, limiter_store, scheduler, server, upkeep,
+};
 use crate::telemetry::events;
 use crate::telemetry::{Alert, Alerts, Metrics, Successes};
 use arc_swap::ArcSwap;
-use parts::{connect, inspect, operations};
+use parts::{connect, inspect, obey, operations};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -69,7 +75,7 @@ struct Parts {
     shared: Shared,
     queues: Vec<Arc<QueueContext>>,
     conn: Connection,
-    view: watch::Receiver<Arc<HealthView>>,
+    teller: Arc<Teller>,
     stopping: AtomicBool,
 }
 
@@ -129,12 +135,20 @@ impl Daemon {
         let unsafe_settings = inspect(&conn, &alerts).await?;
         let deps = deps(&config, &conn)?;
         let metrics = Arc::new(Metrics::new());
+        let (heard, orders) = watch::channel(Arc::default());
         let (monitor, view) =
             health::monitor(&config, &conn, deps.database.as_ref(), alerts.clone())?;
+        let monitor = monitor.obeying(orders.clone());
         let slots = Arc::new(Slots::new(config.daemon.concurrency));
-        let operations = Arc::new(operations(&config, &slots, alerts.clone()));
+        let turns = Arc::new(Turns::default());
+        let operations = operations(&config, &slots, Arc::clone(&turns), alerts.clone());
+        let operations = Arc::new(operations);
         let registry = Registry::build(catalog, &handlers, &deps, &operations)
             .map_err(|problems| DaemonError::definitions(&problems))?;
+        let kept = Arc::clone(&operations);
+        let mut store = limiter_store::Store::new(conn.clone(), &config.redis.prefix, kept);
+        store.resume().await;
+        let obedience = obey(&config, &conn, heard, &operations).await;
         let shared = Shared {
             registry: Arc::new(ArcSwap::from_pointee(registry)),
             slots,
@@ -147,6 +161,17 @@ impl Daemon {
             suspect_turn: Arc::new(Semaphore::new(1)),
         };
         let queues = queues(&config, &conn, &shared);
+        let teller = Arc::new(Teller {
+            identity: Identity::new(),
+            view,
+            orders,
+            operations: Arc::clone(&shared.operations),
+            turns,
+            slots: Arc::clone(&shared.slots),
+            mode: config.gate.mode,
+            forecast: Told::default(),
+            queues: queues.iter().map(|c| Arc::clone(&c.queue.name)).collect(),
+        });
         let parts = Arc::new(Parts {
             handlers,
             code,
@@ -154,7 +179,7 @@ impl Daemon {
             deps,
             shared,
             queues: queues.clone(),
-            view,
+            teller,
             stopping: AtomicBool::new(false),
             config: ArcSwap::from_pointee(config),
         });
@@ -162,7 +187,8 @@ impl Daemon {
         let services = TaskTracker::new();
         let admin_address = start_admin(&parts, &services, &stop).await?;
         services.spawn(monitor.run(stop.clone()));
-        start_services(&parts, &conn, &services, &stop);
+        start_services(&parts, &conn, obedience, &services, &stop);
+        services.spawn(store.run(stop.clone()));
         services.spawn(server::run(
             conn.clone(),
             parts.shared.alerts.clone(),
@@ -330,23 +356,18 @@ async fn start_admin(
 fn start_services(
     parts: &Arc<Parts>,
     conn: &Connection,
+    obedience: Obedience,
     services: &TaskTracker,
     stop: &CancellationToken,
 ) {
     let config = parts.config.load_full();
-    services.spawn(publish::run(
-        publish::Board {
-            conn: conn.clone(),
-            prefix: config.redis.prefix.clone(),
-            interval: config.gate.sample,
-            view: parts.view.clone(),
-            operations: Arc::clone(&parts.shared.operations),
-            metrics: Arc::clone(&parts.shared.metrics),
-            database: parts.deps.database.clone(),
-            successes: Arc::clone(&parts.shared.successes),
-        },
+    publish::start(parts, conn, obedience, services, stop);
+    services.spawn(limiter::run(
+        Arc::clone(&parts.shared.operations),
+        parts.teller.view.clone(),
         stop.clone(),
     ));
+    forecast::start(parts, conn, services, stop);
     intake::start(parts, conn, services, stop);
     if config.breaker.fleet == Switch::On {
         let operations = Arc::clone(&parts.shared.operations);

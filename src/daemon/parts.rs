@@ -4,16 +4,22 @@ use super::{DaemonError, Parts};
 use crate::admin::{QueueReadiness, Readiness};
 use crate::clock::{self, Epoch};
 use crate::config::Config;
+use crate::policy::breaker::Mode;
+use crate::policy::gate::Orders;
 use crate::queue::board;
 use crate::queue::connection::{self, Connection};
-use crate::runner::operations::Operations;
+use crate::queue::orders::OrderBook;
+use crate::runner::operations::{Operations, Settings};
 use crate::runner::slots::Slots;
-use crate::services::{lag, publish, stuck};
+use crate::services::orders::Obedience;
+use crate::services::page::Turns;
+use crate::services::{lag, stuck};
 use crate::telemetry::Alerts;
 use crate::telemetry::events::{self, BreakerChange};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use tokio::sync::watch;
 
 impl Parts {
     pub(super) fn is_live(&self) -> Result<(), String> {
@@ -46,7 +52,7 @@ impl Parts {
     }
 
     pub(super) fn health_json(&self) -> serde_json::Value {
-        publish::json(&self.view.borrow(), &self.shared.operations)
+        self.teller.health()
     }
 }
 
@@ -77,13 +83,40 @@ pub(super) async fn inspect(
     Ok(settings.map(|(setting, _)| *setting).collect())
 }
 
-pub(super) fn operations(config: &Config, slots: &Arc<Slots>, alerts: Alerts) -> Operations {
+/// What operators ordered holds from the first job on.
+pub(super) async fn obey(
+    config: &Config,
+    conn: &Connection,
+    heard: watch::Sender<Arc<Orders>>,
+    operations: &Arc<Operations>,
+) -> Obedience {
+    let usual = Mode::from(config.breaker.mode);
+    let mut obedience = Obedience::new(heard, operations, usual);
+    match OrderBook::new(conn, &config.redis.prefix).read().await {
+        Ok((given, now_ms)) => obedience.obey(given, now_ms),
+        Err(e) => tracing::warn!(error = %e, "orders to the gate not read"),
+    }
+    obedience
+}
+
+pub(super) fn operations(
+    config: &Config,
+    slots: &Arc<Slots>,
+    turns: Arc<Turns>,
+    alerts: Alerts,
+) -> Operations {
+    let pool = usize::try_from(config.database.max_connections).unwrap_or(usize::MAX);
     Operations::new(
-        config.breaker.clone(),
+        Settings {
+            breaker: config.breaker.clone(),
+            limiter: config.limiter.clone(),
+            pool,
+        },
         Epoch::start(),
         Arc::clone(slots),
         move |operation, change| {
             let reason = change.reason.to_string();
+            turns.note(&operation.handler, &operation.resource, &reason);
             let alert = events::breaker(BreakerChange {
                 handler: &operation.handler,
                 resource: &operation.resource,

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// Sections that are read once, at the start; of `daemon` all but the concurrency.
-const AT_START: [&str; 19] = [
+const AT_START: [&str; 20] = [
     "redis",
     "database",
     "daemon",
@@ -21,6 +21,7 @@ const AT_START: [&str; 19] = [
     "probes",
     "probe",
     "breaker",
+    "forecast",
     "admin",
     "log",
     "alerts",
@@ -48,6 +49,7 @@ pub(super) fn apply(parts: &Parts, config: Config, catalog: Catalog) -> Result<(
     let kinds = registry.catalog.len();
     parts.shared.registry.store(Arc::new(registry));
     parts.shared.slots.set_total(config.daemon.concurrency);
+    parts.shared.operations.configure(&config.limiter);
     let waiting = changed_at_start(&parts.config.load(), &config);
     parts.config.store(Arc::new(config));
     for context in &parts.queues {

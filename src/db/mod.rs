@@ -148,6 +148,25 @@ impl Database {
         Ok(clock::monotonic() - start)
     }
 
+    /// Opens connections until the pool has `connections`, as far as it may, and says how many it has then. For a moment
+    /// it holds those that nobody uses.
+    ///
+    /// # Errors
+    /// One could not be had within `database.acquire_timeout`.
+    pub async fn open_ahead(&self, connections: u32) -> Result<u32, DbError> {
+        let wanted = connections.min(self.max_connections);
+        let mut held = Vec::new();
+        // No more rounds than connections: others may open some, or use those that come.
+        for _ in 0..wanted {
+            if self.pool.size() >= wanted {
+                break;
+            }
+            held.push(self.acquire().await?);
+        }
+        drop(held);
+        Ok(self.pool.size())
+    }
+
     /// One round trip to the server, without the wait for a connection.
     ///
     /// # Errors

@@ -87,6 +87,15 @@ impl Context {
     }
 }
 
+/// Jobs of this handler are never held back for the sake of speed: they are what keeps caches correct.
+pub const NEVER_SHED: &str = "cache.invalidate";
+
+/// Whether the jobs of a handler share the pool of `[database]`, so that more of them than it has connections only wait.
+#[must_use]
+pub fn uses_pool(handler: &str) -> bool {
+    handler.starts_with("db.") || handler == "cache.warm"
+}
+
 /// One way of handling jobs, as the list of them knows it.
 #[derive(Clone, Copy)]
 pub struct HandlerKind {

@@ -6,16 +6,19 @@ use super::HealthView;
 use crate::job::Priority;
 use crate::policy::gate::{GateMode, GateState, class_limit};
 
+/// Stands for a signal where an operator's order makes the state what it is.
+const ORDERED: &str = "order";
+
 /// Why a class may not use all slots, for `explain`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Reason {
     /// The resource that fares worst.
     pub resource: String,
-    /// Its worst signal.
+    /// Its worst signal; `order` if an operator ordered the state.
     pub signal: &'static str,
     /// The signal's last value, in the unit its name ends in; none if it could not be measured.
     pub value: Option<f64>,
-    /// The value that brings the state about. A state outlasts its cause, so `value` may be better again.
+    /// The value that brings the state about. A state outlasts its cause, so `value` may be better again. 0 for an order.
     pub limit: f64,
     /// The state of the resource.
     pub state: GateState,
@@ -41,6 +44,15 @@ pub fn slots_for<R: AsRef<str>>(
 
 fn reason<R: AsRef<str>>(view: &HealthView, resources: &[R]) -> Option<Reason> {
     let (resource, view) = view.worst_for(resources)?;
+    if view.is_ordered() {
+        return Some(Reason {
+            resource: resource.to_owned(),
+            signal: ORDERED,
+            value: None,
+            limit: 0.0,
+            state: view.state,
+        });
+    }
     let signal = view.worst_signal()?;
     Some(Reason {
         resource: resource.to_owned(),

@@ -11,10 +11,10 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use super::probe::{Probe, Reading};
-use super::{HealthView, History};
+use super::{HealthView, History, ResourceView};
 use crate::clock;
 use crate::config::GateConfig;
-use crate::policy::gate::{ResourceGauge, Signal, Timing, Transition};
+use crate::policy::gate::{Orders, ResourceGauge, Signal, Target, Timing, Transition};
 
 /// So many samples may be lost before a signal is missing. Our choice.
 const LOST_SAMPLES: u64 = 3;
@@ -34,6 +34,8 @@ pub struct Monitor {
     origin: Instant,
     published: watch::Sender<Arc<HealthView>>,
     on_change: OnChange,
+    /// What operators ordered, as far as it holds now.
+    orders: watch::Receiver<Arc<Orders>>,
 }
 
 impl Monitor {
@@ -55,9 +57,19 @@ impl Monitor {
             origin: clock::monotonic(),
             published,
             on_change: Box::new(on_change),
+            orders: watch::channel(Arc::default()).1,
         };
         monitor.publish();
         (monitor, view)
+    }
+
+    /// The same, publishing the states that operators ordered in place of the measured ones. What is measured goes on
+    /// being judged beneath them.
+    #[must_use]
+    pub fn obeying(mut self, orders: watch::Receiver<Arc<Orders>>) -> Self {
+        self.orders = orders;
+        self.publish();
+        self
     }
 
     /// Samples until `stop` is cancelled. Should it ever end otherwise, the last view must not be trusted.
@@ -72,6 +84,7 @@ impl Monitor {
                     self.take(&probe, &readings);
                     self.idle.push(probe);
                 }
+                Ok(()) = self.orders.changed() => self.publish(),
                 _ = interval.tick() => {
                     self.judge_all();
                     let now = clock::monotonic();
@@ -118,9 +131,12 @@ impl Monitor {
         let now_ms = self.now_ms();
         let views = self.gauges.iter();
         let resources = views.map(|(resource, gauge)| (resource.clone(), gauge.snapshot(now_ms)));
+        let mut resources: BTreeMap<String, ResourceView> = resources.collect();
+        let at_ms = clock::unix_ms();
+        obey(&self.orders.borrow(), &mut resources, at_ms);
         self.published.send_replace(Arc::new(HealthView {
-            at_ms: clock::unix_ms(),
-            resources: resources.collect(),
+            at_ms,
+            resources,
             histories: Arc::clone(&self.histories),
         }));
     }
@@ -128,6 +144,18 @@ impl Monitor {
     /// Milliseconds since this monitor was made.
     fn now_ms(&self) -> u64 {
         millis(clock::monotonic().duration_since(self.origin))
+    }
+}
+
+/// Puts ordered states in the place of measured ones; a resource that nobody probes can have one too.
+fn obey(orders: &Orders, resources: &mut BTreeMap<String, ResourceView>, now_ms: u64) {
+    for order in orders.iter() {
+        let Target::Resource(name) = &order.target else {
+            continue;
+        };
+        if let Some(forced) = order.applied(resources.get(name), now_ms) {
+            resources.insert(name.clone(), forced);
+        }
     }
 }
 

@@ -49,7 +49,8 @@ impl HealthView {
     ///
     /// `pressure` is a badness, 0 to 1; the outermost `state` and `pressure` are those of the worst resource. `value`,
     /// `lo` and `hi` of a signal are in the unit its name ends in; `value` is null if it could not be measured. `hour` is
-    /// the worst moment of the last hour.
+    /// the worst moment of the last hour. `hold_left_ms` is there while the state is about to be left, `forced` while an
+    /// operator's order is about the state.
     pub fn to_json(&self) -> Value {
         let (state, pressure) = self
             .worst()
@@ -102,14 +103,21 @@ fn resource_json(view: &ResourceView, history: Option<&History>) -> Value {
         })
     });
     let signals: Vec<Value> = view.signals.iter().map(signal_json).collect();
-    json!({
+    let mut json = json!({
         "state": view.state,
         "state_age_ms": view.state_age_ms,
         "pressure": rounded(view.badness),
         "worst": view.worst_signal().map(signal_json),
         "hour": peak,
         "signals": signals,
-    })
+    });
+    if let Some(left) = view.hold_left_ms {
+        json["hold_left_ms"] = left.into();
+    }
+    if let Some(forced) = &view.forced {
+        json["forced"] = json!(forced);
+    }
+    json
 }
 
 fn signal_json(signal: &SignalView) -> Value {
@@ -153,6 +161,8 @@ pub(super) mod tests {
                 badness,
                 worst: Some(signal.name),
                 signals: vec![signal],
+                hold_left_ms: None,
+                forced: None,
             };
             (name.to_owned(), view)
         };

@@ -5,7 +5,7 @@
 //! reads a clock, waits, or knows a store or the runtime.
 //!
 //! Two kinds of time occur, both `u64` milliseconds: *unix* time where a decision is about dates or
-//! about times written by others ([`schedule`], [`ticks`], [`aging`]), and *monotonic* time since any fixed
+//! about times written by others ([`schedule`], [`ticks`], [`aging`], [`forecast`]), and *monotonic* time since any fixed
 //! origin where it is about elapsed time ([`breaker`], [`budget`], [`gate`], [`limiter`],
 //! [`slowdown`]).
 
@@ -15,6 +15,7 @@ pub mod breaker;
 pub mod budget;
 mod cron_fields;
 mod cron_words;
+pub mod forecast;
 pub mod gate;
 pub mod limiter;
 pub mod retry;

@@ -79,6 +79,14 @@ pub enum Unfit {
     Rejected(Reject),
 }
 
+impl Delivery {
+    /// How long it was due before it was claimed.
+    #[must_use]
+    pub const fn waited(&self) -> Duration {
+        Duration::from_millis(self.claimed_ms.saturating_sub(self.ready_ms))
+    }
+}
+
 impl RawDelivery {
     /// What others are told if it ends before it starts.
     #[must_use]

@@ -110,12 +110,22 @@ pub fn any_last_tick(record: &str) -> Option<u64> {
 /// The id of the job of a tick: the same for everybody, so that no tick makes two jobs.
 #[must_use]
 pub fn tick_id(name: &str, tick_ms: u64) -> String {
+    timed_id("cron", name, tick_ms)
+}
+
+/// The id of the job of a kind that prepares for a known peak: the same for all daemons.
+#[must_use]
+pub fn peak_id(kind: &str, peak_ms: u64) -> String {
+    timed_id("peak", kind, peak_ms)
+}
+
+fn timed_id(what: &str, name: &str, at_ms: u64) -> String {
     let dashed = name.replace('.', "-");
     if dashed.len() <= NAME_IN_ID {
-        return format!("cron-{dashed}-{tick_ms}");
+        return format!("{what}-{dashed}-{at_ms}");
     }
     let hash = hex::encode(&Sha256::digest(name)[..8]);
-    format!("cron-{}-{hash}-{tick_ms}", &dashed[..NAME_BEGINNING])
+    format!("{what}-{}-{hash}-{at_ms}", &dashed[..NAME_BEGINNING])
 }
 
 /// The envelope of a job that a schedule asks for: at a tick, or because an operator wants it now.

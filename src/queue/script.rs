@@ -46,6 +46,7 @@ scripts! {
     SETTLE = "settle" + "sizes" + "quarantine" + "archive" + "ends" + "groups" + "ties" + "slots" + "back",
     UNPARK = "unpark" + "slots",
     CONTROL = "control",
+    ORDER = "order",
     PROGRESS = "progress",
     HEARTBEAT = "heartbeat",
     FENCE = "fence",
@@ -75,6 +76,8 @@ scripts! {
     DISCARD = "discard" + "sizes" + "quarantine",
     TICK = "tick",
     RESUME = "resume",
+    LOAD = "load",
+    PEAK = "peak",
     SHELVE = "shelve" + "sizes" + "tomb" + "groups" + "ties",
 }
 

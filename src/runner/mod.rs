@@ -11,6 +11,7 @@ mod heads;
 pub mod inflight;
 mod keeper;
 pub mod lease;
+pub mod load;
 pub mod operations;
 pub mod pipeline;
 mod progress;

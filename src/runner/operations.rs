@@ -1,32 +1,62 @@
-//! The operations of this daemon: what a handler kind does to a resource, each with its breaker. Kept over reloads.
+//! The operations of this daemon: what a handler kind does to a resource, each with its breaker and its limiter. Kept
+//! over reloads.
 //!
-//! Owns: which operations there are, how many calls of each may run by what its breaker says, and who hears of changes.
-//! The slots themselves are counted in [`super::slots`]. Must not know where evidence of others or orders come from:
-//! whoever has them changes a breaker by [`Operations::adjust`].
+//! Owns: which operations there are, how many calls of each may run by what breaker, limiter and pool say, and who hears
+//! of changes. The slots themselves are counted in [`super::slots`]. Must not know where evidence of others or orders
+//! come from: whoever has them changes a breaker by [`Operations::adjust`].
 
 mod fleet;
+mod limit;
+mod limiters;
+mod limiting;
 mod passage;
 
+pub use limit::LimiterSnapshot;
+pub use limiting::Resumed;
 pub use passage::Passage;
 
-use super::slots::{OperationLimit, OperationLimits, Slots};
+use super::slots::{OperationLimits, Slots};
 use crate::clock::Epoch;
-use crate::config::{BreakerConfig as Settings, BreakerMode};
+use crate::config::{BreakerConfig as BreakerSettings, BreakerMode, LimiterConfig};
+use crate::handlers;
 use crate::policy::breaker::{
     Breaker, BreakerConfig, Mode, Outlook, Permit, Snapshot, State, Transition, Verdict,
 };
-use parking_lot::Mutex;
+use crate::policy::limiter::Ended;
+use limiting::Limiting;
+use parking_lot::{Mutex, RwLock};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+use tokio::sync::Notify;
+
+/// What the resources that are a Postgres server begin with.
+const POSTGRES: &str = "postgres:";
+
+/// What operations go by.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// `[breaker]`
+    pub breaker: BreakerSettings,
+    /// `[limiter]`
+    pub limiter: LimiterConfig,
+    /// How many connections there are for handlers that share the pool of Postgres.
+    pub pool: usize,
+}
 
 /// All operations, by handler and resource.
 pub struct Operations {
-    settings: Settings,
+    breaker: BreakerSettings,
+    limiter: RwLock<LimiterConfig>,
+    pool: usize,
     epoch: Epoch,
     slots: Arc<Slots>,
     known: Mutex<Known>,
     tell: Tell,
+    /// Whether a call was let through since the last look at all of them.
+    used: AtomicBool,
+    begins: Notify,
 }
 
 /// By handler and resource.
@@ -48,6 +78,11 @@ pub struct Operation {
 
 struct Inner {
     breaker: Breaker,
+    limiting: Option<Limiting>,
+    /// The connections its calls share, if they share any.
+    pool: Option<usize>,
+    /// The limit that an operator ordered in place of the limiter's.
+    ordered: Option<usize>,
     /// Calls that were let through and have not ended.
     running: usize,
     /// How often the breaker opened.
@@ -56,6 +91,8 @@ struct Inner {
     outlasted: usize,
     /// The limit there was when it opened, which the way back is a share of.
     limit_before: usize,
+    /// Its limit by the last look, to see when it rises.
+    seen: usize,
 }
 
 /// A call that was let through, as its operation knows it.
@@ -74,19 +111,20 @@ impl Operations {
         tell: impl Fn(&Operation, &Transition) + Send + Sync + 'static,
     ) -> Self {
         Self {
-            settings,
+            breaker: settings.breaker,
+            limiter: RwLock::new(settings.limiter),
+            pool: settings.pool,
             epoch,
             slots,
             known: Mutex::default(),
             tell: Box::new(tell),
+            used: AtomicBool::new(false),
+            begins: Notify::new(),
         }
     }
 
-    /// The operations of a handler that touches `resources`, made on first use; none if nothing limits them.
+    /// The operations of a handler that touches `resources`, made on first use.
     pub fn of(&self, handler: &Arc<str>, resources: &[Arc<str>]) -> Vec<Arc<Operation>> {
-        if self.settings.mode == BreakerMode::Off {
-            return Vec::new();
-        }
         let mut known = self.known.lock();
         let get = |resource: &Arc<str>| {
             let index = known.len();
@@ -97,19 +135,29 @@ impl Operations {
         resources.iter().map(get).collect()
     }
 
+    fn pool_of(&self, handler: &str, resource: &str) -> Option<usize> {
+        let shares = resource.starts_with(POSTGRES) && handlers::uses_pool(handler);
+        shares.then_some(self.pool)
+    }
+
     fn made(&self, handler: &Arc<str>, resource: &Arc<str>, index: usize) -> Operation {
-        let mut breaker = Breaker::new(BreakerConfig::from(&self.settings));
-        breaker.set_mode(self.epoch.now_ms(), Mode::from(self.settings.mode));
+        let (now, slots) = (self.epoch.now_ms(), self.slots.total());
+        let mut breaker = Breaker::new(BreakerConfig::from(&self.breaker));
+        breaker.set_mode(now, Mode::from(self.breaker.mode));
         Operation {
             handler: Arc::clone(handler),
             resource: Arc::clone(resource),
             index,
             inner: Mutex::new(Inner {
                 breaker,
+                limiting: self.limiting(handler),
+                pool: self.pool_of(handler, resource),
+                ordered: None,
                 running: 0,
                 openings: 0,
                 outlasted: 0,
-                limit_before: self.slots.total(),
+                limit_before: slots,
+                seen: slots,
             }),
         }
     }
@@ -142,7 +190,7 @@ impl Operations {
                 if limit.calls == 0 {
                     inner.breaker.want(now);
                 }
-                limit.of(operation.index)
+                limit.of(operation)
             })
             .collect()
     }
@@ -167,6 +215,9 @@ impl Operations {
             self.report(operation, change);
             passage.add(operation, admitted?);
         }
+        if !self.used.swap(true, Ordering::AcqRel) {
+            self.begins.notify_one();
+        }
         Some(passage)
     }
 
@@ -180,9 +231,9 @@ impl Operations {
         let now = self.epoch.now_ms();
         let transition = {
             let mut inner = operation.inner.lock();
-            let before = inner.share(self.slots.total());
+            let before = inner.limit_when_well(self.slots.total());
             let transition = change(&mut inner.breaker, now);
-            inner.note(transition, before);
+            inner.note(now, transition, before);
             transition
         };
         self.report(operation, transition);
@@ -199,9 +250,18 @@ impl Operations {
         self.adjust(operation, |breaker, now| breaker.set_mode(now, mode));
     }
 
-    /// Every breaker as it stands, for reports.
+    /// Sets how many calls run at once in place of what the limiter finds, which goes on looking; none gives it back.
+    pub fn set_limit(&self, operation: &Operation, limit: Option<usize>) {
+        operation.inner.lock().ordered = limit;
+        self.slots.wake();
+    }
+
+    /// Every breaker as it stands, for reports; none if there are to be none.
     #[must_use]
     pub fn snapshots(&self) -> Vec<(Arc<str>, Arc<str>, Snapshot)> {
+        if self.breaker.mode == BreakerMode::Off {
+            return Vec::new();
+        }
         let now = self.epoch.now_ms();
         let snapshot = |operation: Arc<Operation>| {
             let breaker = operation.inner.lock().breaker.snapshot(now);
@@ -218,48 +278,7 @@ impl Operations {
     }
 }
 
-/// How many calls may run, by what an operation knows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Limit {
-    calls: usize,
-    /// Whether the breaker lets any number through, so that a critical call may go one beyond.
-    floor: bool,
-}
-
-impl Limit {
-    const fn of(self, operation: usize) -> OperationLimit {
-        OperationLimit {
-            operation,
-            limit: self.calls,
-            floor: self.floor,
-        }
-    }
-}
-
 impl Inner {
-    fn limit(&self, now_ms: u64, slots: usize) -> Limit {
-        let (calls, floor) = match self.breaker.peek(now_ms) {
-            Outlook::Allow { limit: None } => (slots, true),
-            // What hung when it opened may hang on. The way back is for calls that were let through since.
-            Outlook::Allow { limit: Some(share) } => (
-                self.outlasted + share_of(self.limit_before.min(slots), share),
-                true,
-            ),
-            // Slots taken for a claim whose jobs did not come here yet are none that run: there is one trial.
-            Outlook::Trial => (self.running + 1, false),
-            Outlook::Refuse { .. } => (0, false),
-        };
-        Limit { calls, floor }
-    }
-
-    /// The limit that a way back is a share of, should the breaker open now.
-    fn share(&self, slots: usize) -> usize {
-        match self.breaker.state(0) {
-            State::Closed => slots,
-            State::Open | State::HalfOpen | State::Ramping => self.limit_before,
-        }
-    }
-
     fn admit(&mut self, now_ms: u64) -> (Option<Admitted>, Option<Transition>) {
         let (verdict, change) = self.breaker.admit(now_ms);
         let (epoch, permit) = match verdict {
@@ -268,6 +287,9 @@ impl Inner {
             Verdict::Refuse { .. } => return (None, change),
         };
         self.running += 1;
+        if let Some(limiting) = &mut self.limiting {
+            limiting.started(now_ms);
+        }
         let admitted = Admitted {
             epoch,
             permit,
@@ -276,32 +298,30 @@ impl Inner {
         (Some(admitted), change)
     }
 
-    /// A call that was let through is over.
-    fn left(&mut self, call: &Admitted) {
+    /// A call that was let through is over. One from before an opening says nothing of how things are now.
+    fn left(&mut self, now_ms: u64, call: &Admitted, took: Duration, ended: Ended) {
         self.running = self.running.saturating_sub(1);
-        if call.openings != self.openings {
+        let outlasted = call.openings != self.openings;
+        if outlasted {
             self.outlasted = self.outlasted.saturating_sub(1);
+        }
+        if let Some(limiting) = &mut self.limiting {
+            let ended = if outlasted { Ended::Void } else { ended };
+            limiting.finished(now_ms, took, ended);
         }
     }
 
     /// Takes note of what the breaker did; `before` is the limit there was.
-    fn note(&mut self, change: Option<Transition>, before: usize) {
+    fn note(&mut self, now_ms: u64, change: Option<Transition>, before: usize) {
         if change.is_some_and(|change| change.to == State::Open) {
             self.openings += 1;
             self.outlasted = self.running;
             self.limit_before = before;
+            if let Some(limiting) = &mut self.limiting {
+                limiting.opened(now_ms, self.running);
+            }
         }
     }
-}
-
-/// At least one call.
-#[allow(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    clippy::cast_precision_loss
-)] // a share of a count
-fn share_of(limit: usize, share: f64) -> usize {
-    ((limit as f64 * share) as usize).max(1)
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! The flat pipeline around a handler, as tower layers: settle → deadline and operations → panic → handler.
 
+use super::load::LATE;
 use super::operations::Passage;
 use super::registry::Kind;
 use super::settler::{Begun, SettlerHandle};
@@ -135,7 +136,9 @@ where
             let rested = || told.rested(&job);
             let ended = within(inner, &stop, timeout, rested).await;
             if let (Some(passage), Some(started), Ok(outcome)) = (passage, started, &ended) {
-                passage.record(outcome, clock::since(started), timeout);
+                // What it rested for the gate's sake is not the resource's time.
+                let took = clock::since(started).saturating_sub(told.rested(&job));
+                passage.record(outcome, took, timeout);
             }
             ended
         })
@@ -257,6 +260,10 @@ where
                 Err(e) => Outcome::failed(message_of(&e)),
             };
             let job = &begun.delivery.job;
+            let waited = begun.delivery.waited();
+            if waited >= LATE {
+                to.slots.note_late(job.priority, waited, begun.ran_for());
+            }
             to.slots
                 .release(&job.queue, &job.kind, job.priority, &holds);
             to.settler.send(begun.ended(outcome));

@@ -54,6 +54,12 @@ impl Begun {
         }
     }
 
+    /// How long it has run by now.
+    #[must_use]
+    pub fn ran_for(&self) -> Duration {
+        clock::since(self.started)
+    }
+
     /// The run ended with this outcome, now.
     #[must_use]
     pub fn ended(self, outcome: Outcome) -> Ended {

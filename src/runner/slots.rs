@@ -2,12 +2,15 @@
 //!
 //! Slots are taken before a claim and what the claim did not use is given back, so that no limit is ever passed.
 
+use super::load::{Meter, Taken};
+use crate::clock;
 use crate::job::Priority;
 use parking_lot::Mutex;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 use tokio::sync::Notify;
 
 /// The slots of this daemon, shared by its queues.
@@ -15,6 +18,8 @@ use tokio::sync::Notify;
 pub struct Slots {
     total: AtomicUsize,
     used: Mutex<Used>,
+    /// Locked after `used` where both are.
+    load: Mutex<Meter>,
     /// One for each queue that waits for slots.
     waiters: Mutex<Vec<Arc<Notify>>>,
 }
@@ -101,6 +106,7 @@ impl Slots {
         Self {
             total: AtomicUsize::new(total),
             used: Mutex::default(),
+            load: Mutex::new(Meter::new(clock::monotonic())),
             waiters: Mutex::default(),
         }
     }
@@ -127,6 +133,20 @@ impl Slots {
     #[must_use]
     pub fn busy_in(&self, queue: &str) -> usize {
         self.used.lock().queues.get(queue).copied().unwrap_or(0)
+    }
+
+    /// How many jobs of each class run, the highest class first.
+    #[must_use]
+    pub fn busy_classes(&self) -> [usize; 5] {
+        self.used.lock().classes
+    }
+
+    /// How many jobs of each kind run, of those of which some do.
+    #[must_use]
+    pub fn busy_kinds(&self) -> BTreeMap<Arc<str>, usize> {
+        let used = self.used.lock();
+        let busy = used.kinds.iter().filter(|(_, n)| **n > 0);
+        busy.map(|(kind, n)| (Arc::clone(kind), *n)).collect()
     }
 
     /// A signal that fires whenever slots come free.
@@ -194,6 +214,9 @@ impl Slots {
                 returned |= unused > 0;
             }
             used.sub_queue(queue, reserved.limit.saturating_sub(brought));
+            if brought > 0 {
+                self.note_begun(&used, asks, taken);
+            }
         }
         // Allowances may add up to more than the limit: another queue may have found its class or kind full meanwhile.
         if returned {
@@ -211,12 +234,46 @@ impl Slots {
     ) {
         {
             let mut used = self.used.lock();
+            self.note_ended(&used, class);
             used.sub_kind(kind, 1);
             used.sub_class(class, 1);
             used.sub_operations(operations, class, 1);
             used.sub_queue(queue, 1);
         }
         self.wake();
+    }
+
+    /// What was worked since the last call; for one who asks.
+    #[must_use]
+    pub fn take_load(&self) -> Taken {
+        self.load.lock().take(clock::monotonic())
+    }
+
+    /// A job ends that had been due for `waited` when it began, and ran for `took`.
+    pub fn note_late(&self, class: Priority, waited: Duration, took: Duration) {
+        let now = clock::monotonic();
+        self.load.lock().late(class, waited, took, now);
+    }
+
+    fn note_begun(&self, used: &Used, asks: &[Ask], taken: &[usize]) {
+        let now = clock::monotonic();
+        let mut load = self.load.lock();
+        for (ask, taken) in asks.iter().zip(taken) {
+            load.begin(ask.class, *taken, now);
+        }
+        if used.total >= self.total() {
+            load.full(now);
+        }
+    }
+
+    fn note_ended(&self, used: &Used, class: Priority) {
+        let now = clock::monotonic();
+        let mut load = self.load.lock();
+        load.end(class, now);
+        // Until now they were.
+        if used.total >= self.total() {
+            load.full(now);
+        }
     }
 
     /// Tells everyone who waits for slots to look again: some came free, or a limit rose.

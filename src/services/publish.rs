@@ -1,5 +1,9 @@
-//! Tells the world how things stand: the health key in Redis, gauges, summaries of the log.
+//! Tells the world how things stand: this daemon's page and health in Redis, gauges, summaries of the log. And hears,
+//! on the same way, what operators ordered.
 
+use super::merge;
+use super::orders::Obedience;
+use super::page::Teller;
 use crate::clock;
 use crate::db::Database;
 use crate::health::{HealthView, STEP_MS};
@@ -7,33 +11,38 @@ use crate::job::Priority;
 use crate::policy::gate::share;
 use crate::queue::board;
 use crate::queue::connection::Connection;
-use crate::runner::operations::Operations;
+use crate::queue::orders::OrderBook;
+use crate::queue::pages::Desk;
 use crate::telemetry::{Metrics, Successes};
-use serde_json::{Value, json};
+use serde_json::Value;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-/// The health key outlives this many intervals, and at least [`LEAST_TTL`].
+/// What is published outlives this many intervals, and at least [`LEAST_TTL`].
 const TTL_INTERVALS: u32 = 10;
 const LEAST_TTL: Duration = Duration::from_secs(10);
+
+/// How long taking the page away may take.
+const LEAVE_DEADLINE: Duration = Duration::from_secs(1);
 
 /// How often the last hour is published.
 const HISTORY_INTERVAL: Duration = Duration::from_millis(STEP_MS);
 
 /// What is published, and where.
 pub struct Board {
-    /// The server of the health key.
+    /// What this daemon tells of itself.
+    pub teller: Arc<Teller>,
+    /// Where it does so.
+    pub desk: Desk,
+    /// What it heard is to be done.
+    pub obedience: Obedience,
+    /// The server of the keys.
     pub conn: Connection,
-    /// First part of its name.
+    /// First part of their names.
     pub prefix: String,
     /// How often.
     pub interval: Duration,
-    /// Health as the monitor sees it.
-    pub view: watch::Receiver<Arc<HealthView>>,
-    /// The operations with their breakers.
-    pub operations: Arc<Operations>,
     /// The gauges.
     pub metrics: Arc<Metrics>,
     /// The pool whose use is shown.
@@ -42,34 +51,74 @@ pub struct Board {
     pub successes: Arc<Successes>,
 }
 
-/// Publishes at every interval.
-pub async fn run(board: Board, stop: CancellationToken) {
+/// How long a page, and health, is kept after it was published.
+#[must_use]
+pub fn ttl(interval: Duration) -> Duration {
+    (interval * TTL_INTERVALS).max(LEAST_TTL)
+}
+
+/// Publishes at every interval, and obeys what it hears; at the end takes the page away.
+pub async fn run(mut board: Board, stop: CancellationToken) {
     let mut interval = tokio::time::interval(board.interval);
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let ttl = (board.interval * TTL_INTERVALS).max(LEAST_TTL);
-    let key = board::health_key(&board.prefix);
+    let mut others = Vec::new();
+    // Whether to publish for all is known only after the first answer.
+    board.publish(&mut others).await;
     let mut history_told: Option<Instant> = None;
     loop {
         tokio::select! {
-            () = stop.cancelled() => return,
+            () = stop.cancelled() => break,
             _ = interval.tick() => {}
         }
         board.successes.tick(clock::unix_ms());
-        let view = Arc::clone(&board.view.borrow());
+        let view = Arc::clone(&board.teller.view.borrow());
         board.gauge(&view);
-        let text = json(&view, &board.operations).to_string();
-        if let Err(e) = board::publish(&board.conn, &key, &text, ttl).await {
-            tracing::debug!(error = %e, "health not published");
-        }
+        board.publish(&mut others).await;
         let due = history_told.is_none_or(|at| clock::since(at) >= HISTORY_INTERVAL);
         if due && !view.histories.is_empty() {
             history_told = Some(clock::monotonic());
             board.tell_history(&view).await;
         }
     }
+    let left = tokio::time::timeout(LEAVE_DEADLINE, board.desk.leave()).await;
+    if !matches!(left, Ok(Ok(()))) {
+        tracing::debug!("the page of this daemon is left to expire");
+    }
 }
 
 impl Board {
+    /// One round trip: the page, and health for all if that is on us, made with what the `others` told last.
+    async fn publish(&mut self, others: &mut Vec<Value>) {
+        let health = self.teller.health();
+        let for_all = self.desk.leads().then(|| merge::merged(&health, others));
+        let for_all = for_all.map(|health| health.to_string());
+        let page = self.teller.page(health).to_string();
+        match self.desk.publish(&page, for_all.as_deref()).await {
+            Ok(heard) => {
+                self.obedience.obey(heard.orders, heard.now_ms);
+                let pages = heard.others.iter();
+                *others = pages.filter_map(|p| serde_json::from_str(p).ok()).collect();
+                if heard.ended && self.desk.leads() {
+                    self.tidy().await;
+                }
+            }
+            Err(e) => {
+                tracing::debug!(error = %e, "health not published");
+                if let Some(now_ms) = self.desk.now_ms() {
+                    self.obedience.carry_on(now_ms);
+                }
+            }
+        }
+    }
+
+    /// Puts the ends of orders on record.
+    async fn tidy(&self) {
+        let book = OrderBook::new(&self.conn, &self.prefix);
+        if let Err(e) = book.tidy().await {
+            tracing::debug!(error = %e, "the ends of orders not put on record");
+        }
+    }
+
     async fn tell_history(&self, view: &HealthView) {
         let key = board::history_key(&self.prefix);
         let text = view.history_json().to_string();
@@ -92,9 +141,18 @@ impl Board {
         for class in Priority::ALL {
             self.metrics.gate_limit(class.as_str(), share(class, state));
         }
-        for (handler, resource, snapshot) in self.operations.snapshots() {
+        for (handler, resource, snapshot) in self.teller.operations.snapshots() {
             let state = snapshot.state.as_str();
             self.metrics.breaker_state(&handler, &resource, state);
+        }
+        for of in self.teller.operations.limiters() {
+            let anchor = of
+                .limiter
+                .anchor_ms
+                .map(|ms| Duration::from_secs_f64(ms / 1_000.0));
+            let running = of.limiter.inflight;
+            self.metrics
+                .operation(&of.handler, &of.resource, of.limit, running, anchor);
         }
         if let Some(database) = &self.database {
             let pool = database.gauges();
@@ -102,16 +160,4 @@ impl Board {
             self.metrics.pg_pool(pool.idle.into(), busy.into());
         }
     }
-}
-
-/// Version 1 of what apps read: health with the breakers.
-#[must_use]
-pub fn json(view: &HealthView, operations: &Operations) -> Value {
-    let mut health = view.to_json();
-    let each = operations.snapshots().into_iter().map(|(handler, resource, snapshot)| {
-        json!({"handler": handler, "resource": resource, "breaker": snapshot})
-    });
-    health["breakers"] = each.collect();
-    health["published_at"] = clock::unix_ms().into();
-    health
 }

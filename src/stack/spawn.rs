@@ -21,6 +21,9 @@ use super::{StackError, error::on_file, program};
 /// Closes the gap in which the parent may have died before the signal was armed: then the parent is another one.
 const GUARD: &str = r#"[ "$PPID" = "$1" ] || exit 1; shift; exec "$@""#;
 
+/// The same for a server. To it, a limit on the size of its files is an error, as a full disk is, and not its end.
+const SERVER_GUARD: &str = r#"[ "$PPID" = "$1" ] || exit 1; shift; trap '' XFSZ; exec "$@""#;
+
 /// The unprivileged user a program runs as.
 #[derive(Debug, Clone)]
 pub(super) struct User {
@@ -76,7 +79,7 @@ pub(super) fn spawn(launch: &Launch<'_>) -> Result<Child, StackError> {
             "--",
             "sh",
             "-c",
-            GUARD,
+            SERVER_GUARD,
             "sh",
         ])
         .arg(std::process::id().to_string())

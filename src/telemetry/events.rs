@@ -13,12 +13,16 @@ macro_rules! alerting {
     }};
 }
 
+mod forecast;
 mod intake;
 mod job;
+mod orders;
 mod system;
 
+pub use forecast::*;
 pub use intake::*;
 pub use job::*;
+pub use orders::*;
 pub use system::*;
 
 use std::time::Duration;

@@ -1,6 +1,6 @@
 //! The database module on a real Postgres: schema, reads, probes.
 
-use crate::support::fresh_database;
+use crate::support::{DEADLINE, fresh_database, wait_until};
 use serde_json::{Value, json};
 use std::time::Duration;
 use tidegate::config::{DatabaseConfig, Secret, Sources, load};
@@ -198,4 +198,20 @@ async fn who_is_not_let_in_learns_it_without_the_password() {
             .unwrap()
             .connect
     );
+}
+
+#[tokio::test]
+async fn connections_are_opened_ahead_as_far_as_the_pool_goes() {
+    let url = fresh_database();
+    let mut few = config(&url);
+    few.max_connections = 5;
+    let database = Database::open(&few).unwrap();
+    assert_eq!(database.gauges().size, 0);
+    assert_eq!(database.open_ahead(3).await.unwrap(), 3);
+    wait_until("they are free", DEADLINE, || async {
+        database.gauges().idle == 3
+    })
+    .await;
+    assert_eq!(database.open_ahead(2).await.unwrap(), 3, "it closes none");
+    assert_eq!(database.open_ahead(50).await.unwrap(), 5);
 }

@@ -13,6 +13,7 @@ mod dev;
 mod embed;
 mod exec;
 mod failures;
+mod gate;
 mod handler;
 mod health;
 mod http;

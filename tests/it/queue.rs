@@ -9,6 +9,7 @@ mod hostile;
 mod kept;
 mod lease;
 mod limits;
+mod load_history;
 pub mod model;
 mod operators;
 mod order;

@@ -184,10 +184,10 @@ pub fn worse() -> Vec<String> {
         }
     }
     for (death, noticed_s, wasted_most) in [
-        (Death::Refuses, 4.0, 25.0),
-        (Death::Fails, 12.0, 45.0),
-        (Death::MostFail, 60.0, 220.0),
-        (Death::Hangs, 25.0, 60.0),
+        (Death::Refuses, 4.5, 60.0),
+        (Death::Fails, 12.0, 60.0),
+        (Death::MostFail, 30.0, 200.0),
+        (Death::Hangs, 25.0, 90.0),
     ] {
         let Outage {
             noticed,
@@ -202,8 +202,8 @@ pub fn worse() -> Vec<String> {
             noticed_s,
         );
         bound(format!("{name}: calls wasted"), wasted, wasted_most);
-        bound(format!("{name}: relapses"), relapses, 1.0);
-        bound(format!("{name}: well again"), well, 420.0);
+        bound(format!("{name}: relapses"), relapses, 0.5);
+        bound(format!("{name}: well again"), well, 120.0);
     }
     let sick = fleet::one_sick(0.05);
     bound(

@@ -1,176 +1,177 @@
-//! Health as the daemons published it, read as reasons.
+//! The gate's share of the slots, by the health of resources, read as reasons.
 
+use super::super::fleet::Fleet;
 use super::super::output::age;
-use super::Reason;
+use super::lift;
+use super::reason::{Binds, Reason, for_so_long};
+use crate::clock::rfc3339;
 use crate::config::GateMode;
 use crate::health::{MEMORY, QUEUE_REDIS};
 use crate::job::Priority;
 use crate::policy::gate::{GateState, share};
-use serde_json::{Value, json};
-use std::sync::Arc;
+use serde_json::{Map, Value, json};
 
-/// What was published; none if no daemon did so lately.
-pub(super) struct Health {
-    json: Option<Value>,
+/// Resources that jobs of `class` (of any, if none is given) which declare `resources` go by: those under pressure, and
+/// those with room.
+pub(super) fn gates(
+    fleet: &Fleet,
     mode: GateMode,
+    resources: &[&str],
+    class: Option<Priority>,
+) -> Vec<Reason> {
+    if mode == GateMode::Off {
+        return Vec::new();
+    }
+    let gating = [QUEUE_REDIS, MEMORY]
+        .into_iter()
+        .chain(resources.iter().copied());
+    gating
+        .filter_map(|name| gate(fleet, mode, name, class))
+        .collect()
 }
 
-impl Health {
-    /// Reads the published text.
-    pub(super) fn read(text: Option<&str>, mode: GateMode) -> Self {
-        let json = text.and_then(|text| serde_json::from_str(text).ok());
-        Self { json, mode }
-    }
-
-    /// What was published, as it is.
-    pub(super) const fn published(&self) -> &Option<Value> {
-        &self.json
-    }
-
-    /// Resources under pressure that hold back jobs of `class` (of any, if none is given) which declare `resources`.
-    pub(super) fn gates(&self, resources: &[&str], class: Option<Priority>) -> Vec<Reason> {
-        if self.mode == GateMode::Off {
-            return Vec::new();
+fn gate(fleet: &Fleet, mode: GateMode, name: &str, class: Option<Priority>) -> Option<Reason> {
+    let resource = fleet.resource(name)?;
+    let state = lift::state_of(resource);
+    let shares = shares(state, class);
+    let held: Vec<(Priority, f64)> = shares.iter().copied().filter(|(_, s)| *s < 1.0).collect();
+    let binds = match (held.is_empty(), mode, class) {
+        (true, _, _) | (_, GateMode::Shadow, _) => Binds::Not,
+        (false, _, Some(_)) if held.iter().all(|(_, share)| *share == 0.0) => Binds::Stops,
+        _ => Binds::Slows,
+    };
+    // Where all is well: what would hold back first.
+    let bound = state.max(GateState::Elevated);
+    let worst = &resource["worst"];
+    let lo = worst["lo"].as_f64().unwrap_or(0.0);
+    let limit = lo + bound.entered_at() * (worst["hi"].as_f64().unwrap_or(lo) - lo);
+    let cause = cause(resource, worst, bound, limit);
+    let kept = match held.is_empty() {
+        true => "all slots".to_owned(),
+        false => {
+            let each = held.iter();
+            let each = each.map(|(class, share)| format!("{class} keeps {:.0}%", share * 100.0));
+            format!("of the slots {}", each.collect::<Vec<_>>().join(", "))
         }
-        let gating = [QUEUE_REDIS, MEMORY]
-            .into_iter()
-            .chain(resources.iter().copied());
-        gating.filter_map(|name| self.gate(name, class)).collect()
-    }
-
-    fn gate(&self, name: &str, class: Option<Priority>) -> Option<Reason> {
-        let resource = self.json.as_ref()?.get("resources")?.get(name)?;
-        let state: GateState = serde_json::from_value(resource["state"].clone()).ok()?;
-        let shares = shares(state, class);
-        if shares.is_empty() {
-            return None;
-        }
-        let worst = &resource["worst"];
-        let lo = worst["lo"].as_f64().unwrap_or(0.0);
-        let limit = lo + state.entered_at() * (worst["hi"].as_f64().unwrap_or(lo) - lo);
-        let value = match &worst["value"] {
-            Value::Null => "not measured".to_owned(),
-            value => value.to_string(),
-        };
-        let kept: Vec<String> = shares
-            .iter()
-            .map(|(class, share)| format!("{class} keeps {:.0}%", share * 100.0))
-            .collect();
-        let signal = worst["name"].as_str().unwrap_or("-");
-        let shadow = match self.mode {
-            GateMode::Shadow => " (shadow: nothing is really held back)",
-            _ => "",
-        };
-        Some(Reason {
-            code: "gate",
-            message: format!(
-                "{name} is {state}: {signal} is {value}, {state} from {limit:.3}; of the slots {}{shadow}",
-                kept.join(", ")
-            ),
-            details: json!({
-                "resource": name,
-                "state": state,
-                "signal": worst["name"],
-                "value": worst["value"],
-                "limit": limit,
-            }),
-        })
-    }
-
-    /// Breakers of a handler on its resources that do not let everything through.
-    pub(super) fn breakers(&self, handler: &str, resources: &[Arc<str>]) -> Vec<Reason> {
-        let all = self
-            .json
-            .as_ref()
-            .and_then(|json| json["breakers"].as_array());
-        let ours =
-            |b: &&Value| b["handler"] == handler && resources.iter().any(|r| b["resource"] == **r);
-        all.into_iter()
-            .flatten()
-            .filter(ours)
-            .filter_map(breaker)
-            .collect()
-    }
+    };
+    let shadow = match mode {
+        GateMode::Shadow if !held.is_empty() => " (shadow: nothing is really held back)",
+        _ => "",
+    };
+    let lifts = lift::lifts(resource);
+    let lifted = lifts
+        .first()
+        .map_or_else(String::new, |lift| format!("; {lift}"));
+    let since = for_so_long(resource["state_age_ms"].as_u64());
+    let each = shares
+        .iter()
+        .map(|(class, share)| (class.to_string(), (*share).into()));
+    let message = format!("{name} is {state}{since}: {cause}; {kept}{shadow}{lifted}");
+    let details = json!({
+        "resource": name,
+        "state": state,
+        "since_ms": resource["state_age_ms"],
+        "pressure": resource["pressure"],
+        "signal": worst["name"],
+        "value": worst["value"],
+        "limit": limit,
+        "age_ms": worst["age_ms"],
+        "shares": each.collect::<Map<String, Value>>(),
+        "forced": resource["forced"],
+        "instance": resource["instance"],
+        "lifted_by": lifts,
+    });
+    Some(Reason::new("gate", binds, message, details))
 }
 
-fn breaker(entry: &Value) -> Option<Reason> {
-    let breaker = &entry["breaker"];
-    let state = breaker["state"]
-        .as_str()
-        .filter(|state| *state != "closed")?;
-    let handler = entry["handler"].as_str().unwrap_or("-");
-    let resource = entry["resource"].as_str().unwrap_or("-");
-    let next = breaker["retry_in_ms"]
-        .as_u64()
-        .map_or_else(String::new, |ms| format!(", next trial in {}", age(ms)));
-    Some(Reason {
-        code: "breaker",
-        message: format!("the breaker of {handler} on {resource} is {state}{next}"),
-        details: json!({"handler": handler, "resource": resource, "breaker": breaker}),
-    })
+/// Why a resource is in its state: an operator's order, or its worst signal.
+fn cause(resource: &Value, worst: &Value, bound: GateState, limit: f64) -> String {
+    let forced = &resource["forced"];
+    if let Some(order) = forced["order"].as_str()
+        && forced["measured"] != resource["state"]
+    {
+        return ordered(
+            order,
+            forced["by"].as_str().unwrap_or("-"),
+            forced["until"].as_u64().unwrap_or_default(),
+            forced["why"].as_str().unwrap_or_default(),
+        );
+    }
+    let value = match &worst["value"] {
+        Value::Null => "not measured".to_owned(),
+        value => value.to_string(),
+    };
+    let signal = worst["name"].as_str().unwrap_or("-");
+    let sampled = worst["age_ms"].as_u64();
+    let sampled = sampled.map_or_else(String::new, |ms| format!(" {} ago", age(ms)));
+    format!("{signal} is {value}{sampled}, {bound} from {limit:.3}")
 }
 
-/// The classes that a state leaves less than all slots, with what it leaves them.
+/// Who ordered what, until when and why.
+pub(super) fn ordered(order: &str, by: &str, until: u64, why: &str) -> String {
+    let why = match why {
+        "" => String::new(),
+        why => format!(": {why}"),
+    };
+    format!("{by} ordered {order} until {}{why}", rfc3339(until))
+}
+
+/// What a state leaves to each class asked about.
 fn shares(state: GateState, only: Option<Priority>) -> Vec<(Priority, f64)> {
     let classes = Priority::ALL.into_iter();
     let asked = classes.filter(|class| only.is_none_or(|o| o == *class));
-    asked
-        .map(|class| (class, share(class, state)))
-        .filter(|(_, share)| *share < 1.0)
-        .collect()
+    asked.map(|class| (class, share(class, state))).collect()
 }
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
 
-    const PUBLISHED: &str = r#"{"v":1,"state":"overloaded","pressure":0.75,"resources":{
-        "redis:main":{"state":"ok","pressure":0.1,"worst":null},
-        "postgres:primary":{"state":"overloaded","pressure":0.75,
-            "worst":{"name":"acquire_ms","value":190.5,"lo":10.0,"hi":250.0}}},
-        "breakers":[
-            {"handler":"http","resource":"http:app","breaker":{"state":"open","retry_in_ms":4200}},
-            {"handler":"exec","resource":"http:app","breaker":{"state":"closed"}}]}"#;
+    fn fleet() -> Fleet {
+        Fleet::of(
+            json!({"v":1,"state":"overloaded","pressure":0.75,"resources":{
+            "redis:main":{"state":"ok","pressure":0.1,"worst":null},
+            "postgres:primary":{"state":"overloaded","pressure":0.75,"state_age_ms":125_000,
+                "worst":{"name":"acquire_ms","value":190.5,"lo":10.0,"hi":250.0,"age_ms":300},
+                "signals":[{"name":"acquire_ms","value":190.5,"lo":10.0,"hi":250.0,"pressure":0.75,
+                    "worst_state":"critical","missing":false,"age_ms":300}]}}}),
+        )
+    }
 
     #[test]
-    fn a_gate_names_signal_value_and_limit() {
-        let health = Health::read(Some(PUBLISHED), GateMode::On);
-        let found = health.gates(&["postgres:primary"], Some(Priority::Bulk));
-        assert_eq!(found.len(), 1);
-        let message = &found[0].message;
-        assert!(message.contains("acquire_ms is 190.5"), "{message}");
-        assert!(message.contains("bulk keeps 0%"), "{message}");
+    fn a_gate_names_signal_value_limit_age_and_what_lifts_it() {
+        let one = ["postgres:primary"];
+        let found = gates(&fleet(), GateMode::On, &one, Some(Priority::Bulk));
+        let [redis, postgres] = &found[..] else {
+            unreachable!("{found:?}")
+        };
+        assert_eq!((redis.binds, postgres.binds), (Binds::Not, Binds::Stops));
         assert_eq!(
-            found[0].details["limit"],
-            10.0 + GateState::Overloaded.entered_at() * 240.0
+            postgres.message,
+            "postgres:primary is overloaded for 2m 5s: acquire_ms is 190.5 300ms ago, overloaded from 202.000; \
+             of the slots bulk keeps 0%; overloaded is left after acquire_ms has stayed below 154.000"
         );
-        assert!(
-            health
-                .gates(&["postgres:primary"], Some(Priority::Critical))
-                .is_empty()
-        );
-        assert!(health.gates(&[], None).is_empty());
+        assert_eq!(postgres.details["limit"], 202.0);
+        assert_eq!(postgres.details["shares"], json!({"bulk": 0.0}));
+        let critical = gates(&fleet(), GateMode::On, &one, Some(Priority::Critical));
+        assert!(critical.iter().all(|gate| gate.binds == Binds::Not));
+        let any = gates(&fleet(), GateMode::On, &one, None);
+        assert_eq!(any[1].binds, Binds::Slows);
+        let shadow = gates(&fleet(), GateMode::Shadow, &one, Some(Priority::Bulk));
+        assert!(shadow[1].binds == Binds::Not && shadow[1].message.contains("shadow"));
+        assert!(gates(&fleet(), GateMode::Off, &one, None).is_empty());
+        assert!(gates(&Fleet::default(), GateMode::On, &one, None).is_empty());
     }
 
     #[test]
-    fn only_breakers_that_hold_back_are_told() {
-        let health = Health::read(Some(PUBLISHED), GateMode::On);
-        let resources: Vec<Arc<str>> = vec!["http:app".into()];
-        let found = health.breakers("http", &resources);
-        assert_eq!(found.len(), 1);
-        assert!(
-            found[0].message.ends_with("is open, next trial in 4s"),
-            "{}",
-            found[0].message
+    fn an_order_is_named_with_who_gave_it_and_why() {
+        let fleet = Fleet::of(
+            json!({"resources": {"db:x": {"state": "critical", "worst": null, "forced":
+            {"order": "at-least critical", "measured": "ok", "until": 0, "by": "me@here", "why": "moving"}}}}),
         );
-        assert!(health.breakers("exec", &resources).is_empty());
-        assert!(health.breakers("http", &[]).is_empty());
-    }
-
-    #[test]
-    fn what_is_not_json_is_no_health() {
-        let health = Health::read(Some("{"), GateMode::On);
-        assert!(health.published().is_none() && health.gates(&["x:y"], None).is_empty());
+        let found = gates(&fleet, GateMode::On, &["db:x"], Some(Priority::Low));
+        let wanted = "db:x is critical: me@here ordered at-least critical until 1970-01-01T00:00:00.000Z: moving; \
+                      of the slots low keeps 0%";
+        assert!(found[0].message.starts_with(wanted), "{}", found[0].message);
     }
 }

@@ -1,22 +1,27 @@
 //! Why one job does not run.
 
+use super::super::fleet::Fleet;
 use super::super::job::{view, view_around, view_text, when};
 use super::super::store::Store;
 use super::super::{CliError, Report};
-use super::gate::Health;
-use super::{Reason, Workers, bullets, limits, slots, whereabouts};
+use super::gate::gates;
+use super::operation::operations;
+use super::reason::{Binds, Reason, Reasons};
+use super::workers::Workers;
+use super::{limits, slots};
+use crate::catalog::JobSpec;
 use crate::daemon::NEVER_SHED;
 use crate::job::{Envelope, Priority};
-use crate::queue::Queue;
 use crate::queue::home::home_of;
 use crate::queue::inspect::{Counts, Found};
+use crate::queue::{Flow, Queue};
 use serde_json::json;
 
 /// Explains the job `id`.
 ///
 /// # Errors
 /// There is no such job, or Redis failed.
-pub(super) async fn explain(store: &Store, id: &str, health: &Health) -> Result<Report, CliError> {
+pub(super) async fn explain(store: &Store, id: &str, fleet: &Fleet) -> Result<Report, CliError> {
     let (queue, found) = match store.find(id).await {
         Err(CliError::NotFound(message)) => {
             let hints = whereabouts(store).await?;
@@ -32,27 +37,28 @@ pub(super) async fn explain(store: &Store, id: &str, health: &Health) -> Result<
         counts: queue.counts().await?,
         workers: Workers::of(&queue, store).await?,
         store,
+        fleet,
         queue,
         found,
     };
     let reasons = match scene.found.state.as_str() {
-        "pending" => scene.pending(id, health).await?,
+        "pending" => scene.pending(id).await?,
         "delayed" => scene.delayed(),
         "running" => scene.running(),
         _ => scene.over(),
     };
+    let reasons: Reasons = reasons.into_iter().collect();
     let mut text = view_text(&view);
-    text.push_str(&bullets(
-        &reasons,
-        "nothing holds it back: it should start at once",
-    ));
-    let reasons: Vec<_> = reasons.iter().map(Reason::to_json).collect();
-    Ok(Report::new(json!({"job": view, "reasons": reasons}), text))
+    text.push_str(&reasons.text("nothing holds it back: it should start at once"));
+    let mut json = json!({"job": view});
+    reasons.write(&mut json);
+    Ok(Report::new(json, text))
 }
 
 /// A job and what is around it.
 struct Scene<'a> {
     store: &'a Store,
+    fleet: &'a Fleet,
     queue: Queue,
     found: Found,
     counts: Counts,
@@ -60,52 +66,53 @@ struct Scene<'a> {
 }
 
 impl Scene<'_> {
-    async fn pending(&self, id: &str, health: &Health) -> Result<Vec<Reason>, CliError> {
+    async fn pending(&self, id: &str) -> Result<Vec<Reason>, CliError> {
+        let (store, counts) = (self.store, &self.counts);
         let mut reasons: Vec<Reason> = self.workers.missing(&self.queue.name).into_iter().collect();
         let envelope = Envelope::parse(&self.found.raw).unwrap_or_default();
         let history = Some(&self.found.history);
-        let flow = home_of(&envelope, &self.store.catalog, &self.found.ties, history);
-        let control = &self.counts.control;
-        reasons.extend(limits::pauses(
-            control,
-            Some(&envelope.kind),
-            self.counts.now_ms,
-        ));
-        match self.store.catalog.get(&envelope.kind) {
-            None => reasons.push(Reason::new(
+        let flow = home_of(&envelope, &store.catalog, &self.found.ties, history);
+        let kind = Some(&*envelope.kind);
+        reasons.extend(limits::pauses(&counts.control, kind, counts.now_ms));
+        match store.catalog.get(&envelope.kind) {
+            None => reasons.push(Reason::stop(
                 "unknown_kind",
                 format!(
                     "{} is not defined here; a daemon needs its definition",
                     envelope.kind
                 ),
             )),
-            Some(spec) => {
-                let resources: Vec<&str> = spec.resources.iter().map(|r| &**r).collect();
-                if spec.handler != NEVER_SHED {
-                    reasons.extend(health.gates(&resources, Some(flow.priority)));
-                }
-                reasons.extend(health.breakers(&spec.handler, &spec.resources));
-                let control = &self.counts.control;
-                let found = limits::of_flow(&self.queue, &flow, spec, control).await?;
-                reasons.extend(found);
-            }
+            Some(spec) => reasons.extend(self.of_kind(spec, &flow).await?),
         }
-        reasons.extend(slots(
-            self.store,
-            &self.queue.name,
-            &self.counts,
+        let (queue, fleet) = (&self.queue, self.fleet);
+        reasons.extend(slots::slots(
+            store,
+            &queue.name,
+            counts,
             &self.workers,
+            fleet,
         ));
-        let fair = self
-            .store
-            .catalog
-            .get(&envelope.kind)
-            .is_some_and(|s| s.fair);
-        if fair && let Some(before) = self.queue.place_in_line(&flow).await?.filter(|n| *n > 0) {
+        let fair = store.catalog.get(&envelope.kind).is_some_and(|s| s.fair);
+        if fair && let Some(before) = queue.place_in_line(&flow).await?.filter(|n| *n > 0) {
             reasons.push(limits::turn(&flow, before));
         }
-        let ahead = self.queue.ahead_of(&flow, id).await?;
-        reasons.extend(before(ahead, flow.priority, &self.counts));
+        let ahead = queue.ahead_of(&flow, id).await?;
+        reasons.extend(before(ahead, flow.priority, counts));
+        Ok(reasons)
+    }
+
+    /// What its definition binds it to: health, breakers and limiters of its resources, limits of its kind.
+    async fn of_kind(&self, spec: &JobSpec, flow: &Flow) -> Result<Vec<Reason>, CliError> {
+        let mut reasons = Vec::new();
+        if spec.handler != NEVER_SHED {
+            let resources: Vec<&str> = spec.resources.iter().map(|r| &**r).collect();
+            let mode = self.store.config.gate.mode;
+            reasons.extend(gates(self.fleet, mode, &resources, Some(flow.priority)));
+        }
+        reasons.extend(operations(self.fleet, &spec.handler, &spec.resources));
+        let control = &self.counts.control;
+        reasons.extend(limits::of_flow(&self.queue, flow, spec, control).await?);
+        reasons.extend(limits::per_daemon(spec, control, self.fleet));
         Ok(reasons)
     }
 
@@ -120,11 +127,9 @@ impl Scene<'_> {
             (0, n) => format!("it asked to be put off ({n} times), until"),
             (n, _) => format!("attempt {n} failed; the next one is due"),
         };
-        let delayed = Reason {
-            code: "delayed",
-            message: format!("{why} {due}"),
-            details: json!({"due_at": self.found.at_ms, "debounced": debounced}),
-        };
+        let details = json!({"due_at": self.found.at_ms, "debounced": debounced});
+        let message = format!("{why} {due}");
+        let delayed = Reason::new("delayed", Binds::Stops, message, details);
         let missing = self.workers.missing(&self.queue.name);
         [delayed].into_iter().chain(missing).collect()
     }
@@ -143,10 +148,8 @@ impl Scene<'_> {
         let token = self.found.token.as_deref().unwrap_or_default();
         let worker = token.split(':').next().unwrap_or_default();
         if self.workers.alive.iter().any(|alive| alive == worker) {
-            return vec![Reason::new(
-                "running",
-                format!("it runs in daemon {worker}"),
-            )];
+            let message = format!("it runs in daemon {worker}");
+            return vec![Reason::stop("running", message)];
         }
         let last = self.workers.beats.workers.iter().find(|(w, _)| w == worker);
         let silence = match last {
@@ -159,7 +162,7 @@ impl Scene<'_> {
         let message = format!(
             "it was taken by daemon {worker}, which is gone ({silence}); another daemon will return it to the queue"
         );
-        vec![Reason::new("orphaned", message)]
+        vec![Reason::stop("orphaned", message)]
     }
 
     fn over(&self) -> Vec<Reason> {
@@ -174,7 +177,7 @@ impl Scene<'_> {
             "cancelled" => ("cancelled", "it was cancelled".to_owned()),
             _ => ("done", "it is done".to_owned()),
         };
-        vec![Reason::new(code, message)]
+        vec![Reason::stop(code, message)]
     }
 }
 
@@ -188,9 +191,27 @@ fn before(ahead: Option<usize>, class: Priority, counts: &Counts) -> Option<Reas
         Some(n) => n.to_string(),
         None => "more than 100000, or an unknown number,".to_owned(),
     };
-    Some(Reason {
-        code: "ahead",
-        message: format!("{own} before it in its flow, {higher} in higher classes"),
-        details: json!({"in_flow": ahead, "in_higher_classes": higher}),
-    })
+    let message = format!("{own} before it in its flow, {higher} in higher classes");
+    let details = json!({"in_flow": ahead, "in_higher_classes": higher});
+    Some(Reason::new("ahead", Binds::Waits, message, details))
+}
+
+/// Where a job that is not known may still be: what waits for admission, and what was refused it.
+async fn whereabouts(store: &Store) -> Result<String, CliError> {
+    let mut hints = Vec::new();
+    for queue in store.queues() {
+        let counts = queue.counts().await?;
+        if counts.inbox + counts.quarantine == 0 {
+            continue;
+        }
+        let workers = Workers::of(&queue, store).await?;
+        hints.push(format!(
+            "{} has {} in its inbox, {} in quarantine, daemons: {}",
+            queue.name,
+            counts.inbox,
+            counts.quarantine,
+            workers.alive.len()
+        ));
+    }
+    Ok(hints.join("; "))
 }

@@ -1,8 +1,9 @@
 //! Pauses, and limits across the fleet, read as reasons.
 
 use super::super::CliError;
+use super::super::fleet::Fleet;
 use super::super::job::when;
-use super::Reason;
+use super::reason::{Binds, Reason};
 use crate::catalog::JobSpec;
 use crate::queue::control::Pause;
 use crate::queue::inspect::Counts;
@@ -17,15 +18,16 @@ pub(super) fn pauses(control: &Control, kind: Option<&str>, now_ms: u64) -> Vec<
             "" => String::new(),
             text => format!(": {text}"),
         };
-        Reason {
+        Reason::new(
             code,
-            message: format!(
+            Binds::Stops,
+            format!(
                 "{what} was paused by {} {}{why}",
                 pause.by,
                 when(pause.at, now_ms)
             ),
-            details: json!({"by": pause.by, "at": pause.at, "reason": pause.reason}),
-        }
+            json!({"by": pause.by, "at": pause.at, "reason": pause.reason}),
+        )
     };
     let queue = control.paused.iter();
     let mut reasons: Vec<Reason> = queue.map(|p| reason("paused", "the queue", p)).collect();
@@ -39,17 +41,17 @@ pub(super) fn pauses(control: &Control, kind: Option<&str>, now_ms: u64) -> Vec<
 
 /// That jobs of a queue wait for limits of their keys.
 pub(super) fn parked(counts: &Counts) -> Option<Reason> {
-    (counts.parked > 0).then(|| Reason {
-        code: "parked",
-        message: format!(
+    (counts.parked > 0).then(|| {
+        let message = format!(
             "{} jobs wait for a slot or the rate of their key; `tidegate explain <job>` names it",
             counts.parked
-        ),
-        details: json!({"parked": counts.parked}),
+        );
+        let details = json!({"parked": counts.parked});
+        Reason::new("parked", Binds::Slows, message, details)
     })
 }
 
-/// Limits of a kind that hold back the jobs of a flow now, with what is in use of each.
+/// Limits of a kind across all daemons as they concern the jobs of a flow, with what is in use of each.
 ///
 /// # Errors
 /// Redis failed.
@@ -61,97 +63,123 @@ pub(super) async fn of_flow(
 ) -> Result<Vec<Reason>, CliError> {
     let mut reasons = of_gates(queue, Terms::of(flow, spec, control).gates()).await?;
     // A flow that waits for a slot or the rate of its key is not looked at meanwhile.
-    let parked = !reasons.is_empty() && queue.place_in_line(flow).await?.is_none();
-    for reason in &mut reasons {
+    let full = reasons.iter().any(|reason| reason.binds != Binds::Not);
+    let parked = full && queue.place_in_line(flow).await?.is_none();
+    for reason in reasons.iter_mut().filter(|r| r.binds != Binds::Not) {
         reason.details["parked"] = parked.into();
-    }
-    if let Some(limit) = control.limits_of(spec).per_daemon {
-        reasons.push(Reason {
-            code: "kind_limit",
-            message: format!("at most {limit} of {} run at once in one daemon", spec.kind),
-            details: json!({"limit": limit}),
-        });
     }
     Ok(reasons)
 }
 
-/// Limits of whole kinds that let nobody start now.
+/// Limits of a whole kind across all daemons, with what is in use of each.
 ///
 /// # Errors
 /// Redis failed.
-pub(super) async fn of_kinds<'s>(
+pub(super) async fn of_kind(
     queue: &Queue,
-    specs: impl Iterator<Item = &'s JobSpec>,
+    spec: &JobSpec,
     control: &Control,
 ) -> Result<Vec<Reason>, CliError> {
-    let mut reasons = Vec::new();
-    for spec in specs {
-        let any = Flow {
-            priority: spec.priority,
-            kind: spec.kind.clone(),
-            key: None,
-        };
-        let terms = Terms::of(&any, spec, control);
-        let wide: Vec<Gate> = terms
-            .gates()
-            .iter()
-            .filter(|g| g.is_wide())
-            .cloned()
-            .collect();
-        reasons.extend(of_gates(queue, &wide).await?);
-    }
-    Ok(reasons)
+    let any = Flow {
+        priority: spec.priority,
+        kind: spec.kind.clone(),
+        key: None,
+    };
+    let terms = Terms::of(&any, spec, control);
+    let wide = terms.gates().iter().filter(|gate| gate.is_wide());
+    let wide: Vec<Gate> = wide.cloned().collect();
+    of_gates(queue, &wide).await
+}
+
+/// How many of a kind each daemon may run, and how many it does.
+pub(super) fn per_daemon(spec: &JobSpec, control: &Control, fleet: &Fleet) -> Option<Reason> {
+    let limit = control.limits_of(spec).per_daemon? as u64;
+    let kind = &*spec.kind;
+    let used: Vec<u64> = fleet
+        .pages
+        .iter()
+        .map(|page| page["kinds"][kind].as_u64().unwrap_or_default())
+        .collect();
+    let full = !used.is_empty() && used.iter().all(|n| *n >= limit);
+    let message = format!(
+        "at most {limit} of {kind} run at once in one daemon; now {}",
+        match used.is_empty() {
+            true => "nobody tells".to_owned(),
+            false => used
+                .iter()
+                .map(u64::to_string)
+                .collect::<Vec<_>>()
+                .join(", "),
+        }
+    );
+    let binds = if full { Binds::Stops } else { Binds::Not };
+    let details = json!({"kind": kind, "limit": limit, "used": used});
+    Some(Reason::new("kind_limit", binds, message, details))
 }
 
 /// That others of its class have their turn before a flow.
 pub(super) fn turn(flow: &Flow, before: u64) -> Reason {
     let key = flow.key.as_deref().unwrap_or_default();
-    Reason {
-        code: "turn",
-        message: format!(
+    Reason::new(
+        "turn",
+        Binds::Waits,
+        format!(
             "keys take turns: {before} flows of its class are served before that of {} with the key {key:?}",
             flow.kind
         ),
-        details: json!({"flows_before": before, "key": key}),
-    }
+        json!({"flows_before": before, "key": key}),
+    )
 }
 
 async fn of_gates(queue: &Queue, gates: &[Gate]) -> Result<Vec<Reason>, CliError> {
     let mut reasons = Vec::new();
     for gate in gates {
-        match gate {
-            Gate::Slots { name, limit } => {
-                let holders = queue.holders(name).await?;
-                if holders >= *limit as u64 {
-                    let some = queue.some_holders(name).await?;
-                    reasons.push(Reason {
-                        code: "slots_full",
-                        message: format!(
-                            "{holders} of {limit} slots of {name} are held, across all daemons; by {}",
-                            some.join(", ")
-                        ),
-                        details: json!({"slots": name, "holders": holders, "limit": limit, "held_by": some}),
-                    });
-                }
-            }
+        reasons.push(match gate {
+            Gate::Slots { name, limit } => held(queue, name, *limit as u64).await?,
             Gate::Rate {
                 name,
                 every_ms,
                 burst,
             } => {
                 let (now_ms, next_ms) = queue.rate_allows(name, *every_ms, *burst).await?;
-                if next_ms > now_ms {
-                    reasons.push(Reason {
-                        code: "rate",
-                        message: format!(
-                            "the rate of {name} allows the next start {}",
-                            when(next_ms, now_ms)
-                        ),
-                        details: json!({"rate": name, "next_at": next_ms}),
-                    });
-                }
+                rate(name, *every_ms, *burst, now_ms, next_ms)
             }
-        }
+        });
     }
     Ok(reasons)
+}
+
+/// Slots that jobs of all daemons hold.
+async fn held(queue: &Queue, name: &str, limit: u64) -> Result<Reason, CliError> {
+    let holders = queue.holders(name).await?;
+    let message = format!("{holders} of {limit} slots of {name} are held, across all daemons");
+    let details = json!({"slots": name, "holders": holders, "limit": limit});
+    if holders < limit {
+        return Ok(Reason::new("kind_slots", Binds::Not, message, details));
+    }
+    let some = queue.some_holders(name).await?;
+    let message = format!("{message}; by {}", some.join(", "));
+    let mut full = Reason::new("slots_full", Binds::Stops, message, details);
+    full.details["held_by"] = some.into();
+    Ok(full)
+}
+
+fn rate(name: &str, every_ms: f64, burst: usize, now_ms: u64, next_ms: u64) -> Reason {
+    let details = json!({"rate": name, "every_ms": every_ms, "burst": burst, "next_at": next_ms});
+    let (binds, message) = match next_ms > now_ms {
+        true => (
+            Binds::Stops,
+            format!(
+                "the rate of {name} allows the next start {}",
+                when(next_ms, now_ms)
+            ),
+        ),
+        false => (
+            Binds::Not,
+            format!(
+                "the rate of {name} allows a start every {every_ms:.0} ms, {burst} at once; one now"
+            ),
+        ),
+    };
+    Reason::new("rate", binds, message, details)
 }

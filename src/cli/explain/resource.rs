@@ -1,12 +1,14 @@
 //! How a resource fares: its state, every signal with its limits, what would lift it, and its last hour.
 
+use super::super::fleet::Fleet;
 use super::super::output::{age, table};
 use super::super::store::Store;
 use super::super::{CliError, Report};
-use super::gate::Health;
-use crate::policy::gate::GateState;
+use super::lift::{self, lifts, state_of};
+use crate::job::Priority;
+use crate::policy::gate::share;
 use crate::queue::board;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 /// Entries of the history that one column of the picture stands for: a minute.
 const PER_COLUMN: usize = 6;
@@ -14,25 +16,17 @@ const PER_COLUMN: usize = 6;
 const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 
 /// Whether `target` is a resource: one that is probed, or a name that no queue or job can have.
-pub(super) fn is_one(target: &str, health: &Health) -> bool {
-    target.contains(':') || of(health, target).is_some()
-}
-
-fn of<'a>(health: &'a Health, name: &str) -> Option<&'a Value> {
-    health.published().as_ref()?.get("resources")?.get(name)
+pub(super) fn is_one(target: &str, fleet: &Fleet) -> bool {
+    target.contains(':') || fleet.resource(target).is_some()
 }
 
 /// Explains one resource.
 ///
 /// # Errors
 /// No daemon told of health lately, none probes this resource, or Redis failed.
-pub(super) async fn explain(
-    store: &Store,
-    name: &str,
-    health: &Health,
-) -> Result<Report, CliError> {
-    let Some(resource) = of(health, name) else {
-        return Err(CliError::NotFound(unknown(health, name)));
+pub(super) async fn explain(store: &Store, name: &str, fleet: &Fleet) -> Result<Report, CliError> {
+    let Some(resource) = fleet.resource(name) else {
+        return Err(CliError::NotFound(unknown(fleet, name)));
     };
     let key = board::history_key(&store.config.redis.prefix);
     let published = board::read(&store.conn, &key).await?;
@@ -45,28 +39,49 @@ pub(super) async fn explain(
         text.push_str(&format!("  - {lift}\n"));
     }
     text.push_str(&hour(resource, &history));
+    text.push_str(&operations_text(fleet, name));
     let mut json = resource.clone();
+    json["shares"] = Value::Object(shares(resource));
+    json["operations"] = of_operations(fleet, name).cloned().collect();
+    json["order"] = serde_json::json!(fleet.orders.of_resource(name));
     json["resource"] = name.into();
     json["lifted_by"] = lifts.into();
     json["history"] = history;
     Ok(Report::new(json, text))
 }
 
-fn unknown(health: &Health, name: &str) -> String {
-    let Some(published) = health.published() else {
+fn unknown(fleet: &Fleet, name: &str) -> String {
+    if fleet.health.is_none() {
         return format!("no daemon told of health lately, so nothing is known of {name}");
-    };
-    let probed = published["resources"].as_object();
-    let names: Vec<&str> = probed
-        .into_iter()
-        .flatten()
-        .map(|(name, _)| name.as_str())
-        .collect();
+    }
+    let names: Vec<&str> = fleet.resources().map(|(name, _)| name).collect();
     format!("{name} is not probed; probed are: {}", names.join(", "))
 }
 
-fn state_of(resource: &Value) -> GateState {
-    serde_json::from_value(resource["state"].clone()).unwrap_or_default()
+/// What its state leaves to each class.
+fn shares(resource: &Value) -> Map<String, Value> {
+    let state = state_of(resource);
+    let each = Priority::ALL.into_iter();
+    each.map(|class| (class.to_string(), share(class, state).into()))
+        .collect()
+}
+
+/// The breakers on it.
+fn of_operations<'a>(fleet: &'a Fleet, name: &str) -> impl Iterator<Item = &'a Value> {
+    fleet
+        .each("breakers")
+        .filter(move |entry| entry["resource"] == name)
+}
+
+fn operations_text(fleet: &Fleet, name: &str) -> String {
+    let each = of_operations(fleet, name).map(|entry| {
+        let handler = entry["handler"].as_str().unwrap_or("-");
+        let state = entry["breaker"]["state"].as_str().unwrap_or("-");
+        format!(
+            "  - the breaker of {handler} on it is {state}: `tidegate explain {handler}@{name}`\n"
+        )
+    });
+    each.collect()
 }
 
 fn headline(name: &str, resource: &Value) -> String {
@@ -77,10 +92,6 @@ fn headline(name: &str, resource: &Value) -> String {
         state_of(resource),
         resource["pressure"]
     )
-}
-
-fn each(resource: &Value) -> impl Iterator<Item = &Value> {
-    resource["signals"].as_array().into_iter().flatten()
 }
 
 fn signals(resource: &Value) -> String {
@@ -101,47 +112,11 @@ fn signals(resource: &Value) -> String {
             format!("{sampled} ago"),
         ]
     };
-    let rows: Vec<Vec<String>> = each(resource).map(row).collect();
+    let rows: Vec<Vec<String>> = lift::signals(resource).map(row).collect();
     let head = [
         "signal", "value", "from", "to", "pressure", "at worst", "sampled",
     ];
     table(&head, &rows)
-}
-
-/// What has to come about before the state can be left, signal by signal.
-fn lifts(resource: &Value) -> Vec<String> {
-    let state = state_of(resource);
-    if state == GateState::Ok {
-        return Vec::new();
-    }
-    let keeps = |signal: &&Value| {
-        let cap: GateState =
-            serde_json::from_value(signal["worst_state"].clone()).unwrap_or_default();
-        let bad = signal["pressure"]
-            .as_f64()
-            .is_some_and(|p| p > state.left_at());
-        signal["missing"] == true || cap >= state && bad
-    };
-    let lift = |signal: &Value| {
-        let name = signal["name"].as_str().unwrap_or("-");
-        if signal["missing"] == true {
-            return format!("{state} is left after {name} is measured again");
-        }
-        let [lo, hi] = ["lo", "hi"].map(|limit| signal[limit].as_f64().unwrap_or_default());
-        let exit = lo + state.left_at() * (hi - lo);
-        if lo == hi {
-            return format!("{state} is left after {name} has ended");
-        }
-        let side = if lo < hi { "below" } else { "above" };
-        format!("{state} is left after {name} has stayed {side} {exit:.3}")
-    };
-    let found: Vec<String> = each(resource).filter(keeps).map(lift).collect();
-    match found.is_empty() {
-        true => vec![format!(
-            "{state} is left once its hold is over: nothing keeps it up any more"
-        )],
-        false => found,
-    }
 }
 
 fn hour(resource: &Value, history: &Value) -> String {
@@ -181,7 +156,6 @@ fn picture(percents: &[u64]) -> String {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::config::GateMode;
     use serde_json::json;
 
     fn signal(name: &str, pressure: f64, cap: &str, missing: bool) -> Value {
@@ -200,24 +174,6 @@ mod tests {
                 signal("calm", 0.1, "critical", false),
             ],
         })
-    }
-
-    #[test]
-    fn what_keeps_a_state_up_is_named_with_its_exit() {
-        assert_eq!(
-            lifts(&resource()),
-            ["overloaded is left after rtt_ms has stayed below 17.000"]
-        );
-        let mut lost = resource();
-        lost["signals"][2]["missing"] = true.into();
-        let found = lifts(&lost);
-        assert_eq!(found.len(), 2);
-        assert!(found[1].contains("calm is measured again"), "{found:?}");
-        let mut calm = resource();
-        calm["signals"][0]["pressure"] = 0.2.into();
-        assert!(lifts(&calm)[0].contains("once its hold is over"));
-        calm["state"] = "ok".into();
-        assert!(lifts(&calm).is_empty());
     }
 
     #[test]
@@ -240,11 +196,10 @@ mod tests {
 
     #[test]
     fn a_name_with_a_colon_is_a_resource_whether_it_is_probed_or_not() {
-        let published = r#"{"resources":{"host":{"state":"ok"}}}"#;
-        let health = Health::read(Some(published), GateMode::On);
-        assert!(is_one("host", &health) && is_one("redis:other", &health));
-        assert!(!is_one("mail-7", &health));
-        let message = unknown(&health, "redis:other");
+        let fleet = Fleet::of(json!({"resources": {"host": {"state": "ok"}}}));
+        assert!(is_one("host", &fleet) && is_one("redis:other", &fleet));
+        assert!(!is_one("mail-7", &fleet));
+        let message = unknown(&fleet, "redis:other");
         assert!(message.contains("redis:other is not probed") && message.contains("host"));
     }
 }

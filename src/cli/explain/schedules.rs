@@ -3,7 +3,7 @@
 use super::super::CliError;
 use super::super::output::age;
 use super::super::store::Store;
-use super::Reason;
+use super::reason::{Binds, Reason};
 use crate::catalog::schedules::of_queue;
 use crate::queue::Queue;
 use serde_json::json;
@@ -16,13 +16,12 @@ pub(super) async fn reasons(queue: &Queue, store: &Store) -> Result<Vec<Reason>,
     let mut reasons: Vec<Reason> = Vec::new();
     for (name, since) in paused {
         let ago = age(stored.glance.now_ms.saturating_sub(*since));
-        reasons.push(Reason {
-            code: "schedule_paused",
-            message: format!(
-                "the schedule {name} is paused for {ago}: `tidegate cron resume {name}`"
-            ),
-            details: json!({"schedule": name, "paused_at": since}),
-        });
+        reasons.push(Reason::new(
+            "schedule_paused",
+            Binds::Waits,
+            format!("the schedule {name} is paused for {ago}: `tidegate cron resume {name}`"),
+            json!({"schedule": name, "paused_at": since}),
+        ));
     }
     // Without definitions nobody knows which kinds there are.
     let added = if store.defined {
@@ -31,14 +30,15 @@ pub(super) async fn reasons(queue: &Queue, store: &Store) -> Result<Vec<Reason>,
         &[]
     };
     for unserved in of_queue(&store.catalog, &queue.name, added).1 {
-        reasons.push(Reason {
-            code: "schedule_unserved",
-            message: format!(
+        reasons.push(Reason::new(
+            "schedule_unserved",
+            Binds::Waits,
+            format!(
                 "the schedule {} makes no jobs: {}",
                 unserved.name, unserved.reason
             ),
-            details: json!({"schedule": unserved.name}),
-        });
+            json!({"schedule": unserved.name}),
+        ));
     }
     Ok(reasons)
 }

@@ -4,8 +4,8 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::GateState;
 use super::signal::{Signal, Track};
+use super::{Forced, GateState};
 
 /// The times a gauge goes by, in milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -132,15 +132,19 @@ impl ResourceGauge {
             return None;
         }
         let since = *self.low_since_ms.get_or_insert(now_ms);
-        let hold_ms = match self.by_load {
-            true => self.timing.hold_ms,
-            false => self.failure_hold_ms,
-        };
-        if now_ms.saturating_sub(since) < hold_ms {
+        if now_ms.saturating_sub(since) < self.hold_ms() {
             return None;
         }
         self.improved_ms = Some(now_ms);
         Some(self.enter(now_ms, self.state.better()))
+    }
+
+    /// How long the badness must have been low before the state is left.
+    fn hold_ms(&self) -> u64 {
+        match self.by_load {
+            true => self.timing.hold_ms,
+            false => self.failure_hold_ms,
+        }
     }
 
     /// A failure that comes and goes is held longer each time, so that the gate does not flap with it.
@@ -196,6 +200,11 @@ impl ResourceGauge {
             badness: self.badness(now_ms),
             worst: self.worst(now_ms).map(|track| track.signal.name),
             signals: self.tracks.iter().map(signal).collect(),
+            hold_left_ms: self.low_since_ms.map(|since| {
+                let held_ms = now_ms.saturating_sub(since);
+                self.hold_ms().saturating_sub(held_ms)
+            }),
+            forced: None,
         }
     }
 
@@ -276,7 +285,7 @@ impl ResourceGauge {
 /// A resource at one moment, for `/health` and `explain`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct GaugeSnapshot {
-    /// The state as of the last tick.
+    /// The state as of the last tick, or as ordered.
     pub state: GateState,
     /// Milliseconds since it was entered.
     pub state_age_ms: u64,
@@ -286,9 +295,19 @@ pub struct GaugeSnapshot {
     pub worst: Option<&'static str>,
     /// All signals.
     pub signals: Vec<SignalSnapshot>,
+    /// While the badness is low enough to leave the state: milliseconds until it is left, if nothing gets worse.
+    pub hold_left_ms: Option<u64>,
+    /// The order of an operator that makes the state what it is; none if it is as measured.
+    pub forced: Option<Forced>,
 }
 
 impl GaugeSnapshot {
+    /// Whether the state is another one than measured, by an operator's order.
+    pub fn is_ordered(&self) -> bool {
+        let forced = self.forced.as_ref();
+        forced.is_some_and(|forced| forced.measured != Some(self.state))
+    }
+
     /// The worst signal itself.
     pub fn worst_signal(&self) -> Option<&SignalSnapshot> {
         let worst = self.worst?;

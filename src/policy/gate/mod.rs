@@ -10,6 +10,7 @@
 
 mod advice;
 mod gauge;
+mod orders;
 mod share;
 mod signal;
 
@@ -20,6 +21,7 @@ use serde::{Deserialize, Serialize};
 pub use crate::config::GateMode;
 pub use advice::Advice;
 pub use gauge::{GaugeSnapshot, ResourceGauge, SignalSnapshot, Timing, Transition};
+pub use orders::{Aspect, Forced, LARGEST_LIMIT, LONGEST_ORDER, Order, Orders, Target, Will};
 pub use share::{class_limit, share};
 pub use signal::Signal;
 

@@ -4,6 +4,9 @@ use super::GateState;
 
 /// Smoothing when it gets worse: half of the difference per sample, so trouble shows within seconds.
 const ATTACK: f64 = 0.5;
+/// The same for a failure, which is no matter of degree: each one in a row is a state worse, so that after three of them,
+/// four seconds at most with the defaults, only `critical` goes on. Our choice.
+const FAILURE_ATTACK: f64 = 0.65;
 /// Smoothing when it gets better: slowly, so that a lull in a storm opens nothing.
 const RELEASE: f64 = 0.05;
 
@@ -88,10 +91,10 @@ impl Track {
         self.value = value.filter(|value| value.is_finite());
         let Some(value) = self.value else { return };
         let badness = self.signal.badness(value);
-        let weight = if badness > self.smoothed {
-            ATTACK
-        } else {
-            RELEASE
+        let weight = match badness > self.smoothed {
+            true if self.signal.is_switch() => FAILURE_ATTACK,
+            true => ATTACK,
+            false => RELEASE,
         };
         self.smoothed += weight * (badness - self.smoothed);
         self.sampled_ms = now_ms;

@@ -1,7 +1,7 @@
 //! Taking new jobs in.
 
 use super::Feeder;
-use crate::clock;
+use crate::clock::{self, ServerClock};
 use crate::job::JobId;
 use crate::queue::admit::{PEEK_ENTRIES, judge};
 use crate::queue::{Admission, Peeked, QueueError, Verdict};
@@ -17,7 +17,7 @@ impl Feeder {
         incarnation: &Arc<str>,
         peeked: Peeked,
     ) -> Result<(), QueueError> {
-        self.redis_clock.set(peeked.now_ms);
+        self.redis_clock = ServerClock::at(peeked.now_ms);
         let registry = self.context.shared.registry.load_full();
         let verdicts: Vec<Verdict> = peeked
             .entries

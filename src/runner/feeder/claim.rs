@@ -1,7 +1,7 @@
 //! Planning a claim, making it, taking in what it brought.
 
 use super::Feeder;
-use crate::clock;
+use crate::clock::{self, ServerClock};
 use crate::job::Priority;
 use crate::policy::gate::GateState;
 use crate::queue::claim::{RawDelivery, Stand};
@@ -182,7 +182,7 @@ impl Feeder {
         asks: &[Ask],
         claimed: Claimed,
     ) -> bool {
-        self.redis_clock.set(claimed.now_ms);
+        self.redis_clock = ServerClock::at(claimed.now_ms);
         // What was closed just now may have kept others out of the plan.
         let closed = !claimed.shut.is_empty() || claimed.heads.contains(&Stand::Parked);
         let others = allowed.len() >= CLAIM_FLOWS || self.heads.is_cut();

@@ -11,7 +11,7 @@ use super::pipeline::Run;
 use super::report;
 use super::settler::SettlerHandle;
 use super::stop::StopReason;
-use crate::clock;
+use crate::clock::{self, ServerClock};
 use crate::config::RedisConfig;
 use crate::queue::wake::Waker;
 use crate::queue::{Control, Flow, Peeked, QueueError};
@@ -58,30 +58,10 @@ pub struct Feeder {
     /// Entries that the inbox had ever lost, as last seen.
     taken: u64,
     next_due_ms: Option<u64>,
-    redis_clock: RedisClock,
+    redis_clock: ServerClock,
     next_look: Instant,
     /// When more may be read behind the first flows of a class.
     next_poll: Instant,
-}
-
-/// Redis time, carried on by our own monotonic clock between answers.
-struct RedisClock {
-    at_ms: u64,
-    read: Instant,
-}
-
-impl RedisClock {
-    fn now_ms(&self) -> u64 {
-        let since = u64::try_from(clock::since(self.read).as_millis()).unwrap_or(u64::MAX);
-        self.at_ms.saturating_add(since)
-    }
-
-    fn set(&mut self, at_ms: u64) {
-        *self = Self {
-            at_ms,
-            read: clock::monotonic(),
-        };
-    }
 }
 
 impl Feeder {
@@ -112,10 +92,7 @@ impl Feeder {
             claim_number: 0,
             taken: 0,
             next_due_ms: None,
-            redis_clock: RedisClock {
-                at_ms: clock::unix_ms(),
-                read: now,
-            },
+            redis_clock: ServerClock::at(clock::unix_ms()),
             next_look: now,
             next_poll: now,
         }
@@ -204,7 +181,7 @@ impl Feeder {
     async fn look(&mut self, incarnation: &str) -> Result<(), QueueError> {
         let look = self.context.queue.look().await?;
         let now = clock::monotonic();
-        self.redis_clock.set(look.now_ms);
+        self.redis_clock = ServerClock::at(look.now_ms);
         self.next_look = now + self.context.poll;
         self.stop_cancelled(&look.cancels, look.many_cancels)
             .await?;

@@ -28,9 +28,12 @@ impl Operations {
         let now = self.epoch.now_ms();
         let (transition, is_other) = {
             let mut inner = operation.inner.lock();
-            let (share, before) = (inner.share(self.slots.total()), inner.breaker.peek(now));
+            let (share, before) = (
+                inner.limit_when_well(self.slots.total()),
+                inner.breaker.peek(now),
+            );
             let transition = inner.breaker.follow(now, record, me, fleet_now_ms);
-            inner.note(transition, share);
+            inner.note(now, transition, share);
             (transition, before != inner.breaker.peek(now))
         };
         self.report(operation, transition);

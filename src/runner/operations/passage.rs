@@ -3,6 +3,7 @@
 use super::{Admitted, Operation, Operations};
 use crate::job::{Failure, Outcome};
 use crate::policy::breaker::CallResult;
+use crate::policy::limiter::Ended;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,7 +30,7 @@ impl Passage {
     pub fn record(mut self, outcome: &Outcome, took: Duration, timeout: Duration) {
         let operations = &self.operations;
         let hung = took >= timeout && matches!(outcome, Outcome::Failed(_));
-        let slow = took >= operations.settings.slow_call.max(timeout / 2);
+        let slow = took >= operations.breaker.slow_call.max(timeout / 2);
         for (operation, call) in self.calls.drain(..) {
             let result = match judge(outcome, &operation.resource, slow) {
                 CallResult::NotDependency if hung => CallResult::Success { slow: true },
@@ -38,12 +39,13 @@ impl Passage {
             let change = {
                 let now = operations.epoch.now_ms();
                 let mut inner = operation.inner.lock();
-                inner.left(&call);
-                let before = inner.share(operations.slots.total());
+                let ended = ended(outcome, &operation.resource);
+                inner.left(now, &call, took, ended);
+                let before = inner.limit_when_well(operations.slots.total());
                 let change = inner
                     .breaker
                     .record(now, call.epoch, result, rand::random());
-                inner.note(change, before);
+                inner.note(now, change, before);
                 change
             };
             operations.report(&operation, change);
@@ -55,8 +57,9 @@ impl Drop for Passage {
     /// A call that was dropped proves nothing: its permits go back.
     fn drop(&mut self) {
         for (operation, call) in self.calls.drain(..) {
+            let now = self.operations.epoch.now_ms();
             let mut inner = operation.inner.lock();
-            inner.left(&call);
+            inner.left(now, &call, Duration::ZERO, Ended::Void);
             if let Some(permit) = call.permit {
                 inner.breaker.release(permit);
             }
@@ -75,5 +78,20 @@ fn judge(outcome: &Outcome, resource: &str, slow: bool) -> CallResult {
             CallResult::DependencyFailure { connect: b.connect }
         }
         _ => CallResult::NotDependency,
+    }
+}
+
+/// What it says about the speed of one dependency.
+fn ended(outcome: &Outcome, resource: &str) -> Ended {
+    match outcome {
+        Outcome::Done(_) => Ended::Done,
+        Outcome::Failed(failure) | Outcome::Fatal(failure) => match &failure.blame {
+            Some(blame) if blame.resource != resource => Ended::Void,
+            _ => Ended::Failed,
+        },
+        Outcome::Snooze { .. }
+        | Outcome::Interrupted { .. }
+        | Outcome::Yielded { .. }
+        | Outcome::Cancelled => Ended::Void,
     }
 }

@@ -1,5 +1,7 @@
+#![allow(clippy::unwrap_used)]
+
 use super::*;
-use crate::config::{Sources, load};
+use crate::config::{self, GateMode, Sources};
 use crate::job::{Failure, Outcome, Priority};
 use crate::runner::slots::Ask;
 
@@ -15,12 +17,19 @@ struct Bed {
 
 /// One operation, whose breaker tries again as soon as it is open.
 fn bed() -> Bed {
-    let defaults = load(&Sources::default()).expect("the defaults are valid");
+    bed_with(GateMode::Off)
+}
+
+fn bed_with(mode: GateMode) -> Bed {
+    let mut config = config::load(&Sources::default()).unwrap();
+    config.breaker.open = Duration::ZERO;
+    config.breaker.open_max = Duration::ZERO;
+    config.breaker.ramp_step = Duration::ZERO;
+    config.limiter.mode = mode;
     let settings = Settings {
-        open: Duration::ZERO,
-        open_max: Duration::ZERO,
-        ramp_step: Duration::ZERO,
-        ..defaults.breaker
+        breaker: config.breaker,
+        limiter: config.limiter,
+        pool: 3,
     };
     let slots = Arc::new(Slots::new(SLOTS));
     let told: Arc<Mutex<Vec<State>>> = Arc::default();
@@ -146,4 +155,83 @@ fn orders_change_a_breaker_are_told_and_wake_who_waits() {
     bed.operations.set_mode(&operation, Mode::On);
     assert_eq!(bed.operations.limits(&bed.http)[0].limit, SLOTS);
     assert_eq!(*bed.told.lock(), [State::Open, State::Closed]);
+}
+
+#[test]
+fn a_limiter_acts_on_all_but_invalidations_and_a_pool_has_its_connections() {
+    let bed = bed_with(GateMode::On);
+    let initial = bed.operations.limits(&bed.http)[0].limit;
+    assert!(initial < SLOTS, "nothing is known yet: {initial}");
+    let of = |handler: &str, resource: &str| {
+        let made = bed.operations.of(&handler.into(), &[resource.into()]);
+        bed.operations.limits(&made)[0].limit
+    };
+    assert_eq!(of("cache.invalidate", "redis:cache"), SLOTS);
+    assert_eq!(of("db.purge", "postgres:primary"), 3);
+    assert_eq!(
+        of("exec", "postgres:primary"),
+        initial,
+        "has its own connections"
+    );
+    let shown = bed.operations.limiters();
+    let shown: Vec<_> = shown
+        .iter()
+        .map(|l| serde_json::to_value(l).unwrap())
+        .collect();
+    assert_eq!(shown.len(), 3, "invalidations have none");
+    assert_eq!(
+        (&shown[0]["handler"], &shown[0]["by"]),
+        (&"db.purge".into(), &"pool".into())
+    );
+    assert_eq!(
+        (&shown[2]["handler"], &shown[2]["by"]),
+        (&"http".into(), &"limiter".into())
+    );
+    assert_eq!(shown[2]["limiter"]["limit"], initial);
+}
+
+#[test]
+fn a_reload_turns_limiters_on_and_off() {
+    let bed = bed_with(GateMode::Shadow);
+    let limit = || bed.operations.limits(&bed.http)[0].limit;
+    assert_eq!((limit(), bed.operations.limiters().len()), (SLOTS, 1));
+    let mut settings = config::load(&Sources::default()).unwrap().limiter;
+    bed.operations.configure(&settings);
+    assert_eq!(limit(), settings.initial);
+    settings.mode = GateMode::Off;
+    bed.operations.configure(&settings);
+    assert_eq!((limit(), bed.operations.limiters().len()), (SLOTS, 0));
+}
+
+#[tokio::test]
+async fn it_rests_while_nothing_runs_and_tells_when_a_trial_may_go() {
+    let bed = bed();
+    let deadline = Duration::from_secs(5);
+    let idle = tokio::time::timeout(Duration::ZERO, bed.operations.in_use());
+    assert!(idle.await.is_err(), "nothing to judge");
+    bed.run(4, &refused());
+    let used = tokio::time::timeout(deadline, bed.operations.in_use());
+    used.await.expect("calls were let through");
+    let operation = bed.operations.get("http", "http:a").unwrap();
+    bed.operations
+        .force_open(&operation, Duration::from_millis(50));
+    bed.operations.tick(|_| true);
+    let waiter = bed.slots.waiter();
+    let trial = async {
+        while bed.ask().operations[0].limit == 0 {
+            bed.operations.in_use().await;
+            bed.operations.tick(|_| true);
+            tokio::task::yield_now().await;
+        }
+        bed.operations.tick(|_| true);
+        waiter.notified().await;
+    };
+    let woken = tokio::time::timeout(deadline, trial).await;
+    woken.expect("who waits is woken when the cool-down is over");
+    bed.operations.tick(|_| true);
+    let idle = tokio::time::timeout(Duration::ZERO, bed.operations.in_use());
+    assert!(
+        idle.await.is_err(),
+        "nobody came: it rests until somebody does"
+    );
 }

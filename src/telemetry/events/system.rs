@@ -4,7 +4,7 @@ use super::whole_ms;
 use crate::telemetry::alerts::{Alert, AlertName};
 use crate::telemetry::clip;
 use std::time::Duration;
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 /// This daemon was given up for dead: its work of this queue is stopped, and belongs to others.
 pub fn lease_lost(queue: &str, incarnation: &str, running: usize) {
@@ -78,6 +78,51 @@ pub fn breaker(change: BreakerChange<'_>) -> Option<Alert> {
         &subject,
         &format!("{from} to {to}: {reason}"),
     ))
+}
+
+/// What a limiter did.
+#[derive(Debug, Clone, Copy)]
+pub struct LimiterChange<'a> {
+    /// The handler of the operation.
+    pub handler: &'a str,
+    /// Its resource.
+    pub resource: &'a str,
+    /// The limit there was.
+    pub from: usize,
+    /// The limit there is.
+    pub to: usize,
+    /// Why.
+    pub reason: &'a str,
+    /// The wait each job seems to have had within the resource, milliseconds, if it was that.
+    pub wait_ms: Option<f64>,
+    /// Whether it is in force, or only what would be done.
+    pub shadow: bool,
+    /// Whether it holds jobs back; that a limit rises, or is low for a moment to measure, is for who looks closely.
+    pub holds_back: bool,
+}
+
+/// A limiter changed the limit of an operation.
+pub fn limiter(change: LimiterChange<'_>) {
+    macro_rules! tell {
+        ($level:ident) => {
+            $level!(
+                event = "limiter",
+                handler = change.handler,
+                resource = change.resource,
+                from = change.from,
+                to = change.to,
+                reason = change.reason,
+                wait_ms = change.wait_ms,
+                shadow = change.shadow,
+                "limiter"
+            )
+        };
+    }
+    if change.holds_back {
+        tell!(info);
+    } else {
+        tell!(debug);
+    }
 }
 
 /// The breakers of this daemon decide by themselves while Redis can't be reached, or together with others again.

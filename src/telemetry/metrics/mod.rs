@@ -3,17 +3,19 @@
 //! Owns every metric's name, labels and unit, and the registry; there is no global state. Must not know who measures.
 //! Counters and histograms of jobs are fed through a [`KindMetrics`] handle, resolved once per queue and kind.
 
+mod forecast;
 mod histogram;
 mod intake;
 mod kind;
 mod labels;
 
+pub use forecast::ForecastMetrics;
 pub use intake::IntakeMetrics;
 pub use kind::KindMetrics;
 
 use histogram::{Bounds, DurationHistogram};
 use kind::KindFamilies;
-use labels::{Badness, Breaker, Class, Op, Queue, QueueState, Reason, State};
+use labels::{Badness, Breaker, Class, Op, Operation, Queue, QueueState, Reason, State};
 use prometheus_client::encoding::text;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -42,6 +44,7 @@ pub struct Metrics {
     registry: Registry,
     kinds: KindFamilies,
     intake: IntakeMetrics,
+    forecast: ForecastMetrics,
     stale_acks: Family<Op, Counter>,
     queue_depth: Family<QueueState, Gauge>,
     queue_oldest_age: Family<Queue, FloatGauge>,
@@ -53,6 +56,9 @@ pub struct Metrics {
     workers_busy: Family<Queue, Gauge>,
     workers_capacity: Family<Queue, Gauge>,
     breaker_state: Family<Breaker, Gauge>,
+    operation_limit: Family<Operation, Gauge>,
+    operation_running: Family<Operation, Gauge>,
+    operation_anchor: Family<Operation, FloatGauge>,
     health_badness: Family<Badness, FloatGauge>,
     gate_limit: Family<Class, FloatGauge>,
     redis_duration: Family<Op, DurationHistogram, fn() -> DurationHistogram>,
@@ -75,10 +81,12 @@ impl Metrics {
         let mut registry = Registry::with_prefix("tidegate");
         let kinds = KindFamilies::register(&mut registry);
         let intake = IntakeMetrics::register(&mut registry);
+        let forecast = ForecastMetrics::register(&mut registry);
         let r = &mut registry;
         Self {
             kinds,
             intake,
+            forecast,
             stale_acks: add(r, "stale_acks", "Settlements that came too late"),
             queue_depth: add(r, "queue_depth", "Jobs of a queue by state"),
             queue_oldest_age: add(
@@ -102,6 +110,21 @@ impl Metrics {
             workers_busy: add(r, "workers_busy", "Jobs running now"),
             workers_capacity: add(r, "workers_capacity", "Jobs that may run at once"),
             breaker_state: add(r, "breaker_state", "1 for the state a breaker is in"),
+            operation_limit: add(
+                r,
+                "operation_limit",
+                "Jobs of a handler that may run at once on a dependency",
+            ),
+            operation_running: add(
+                r,
+                "operation_running",
+                "Jobs of a handler that run on a dependency",
+            ),
+            operation_anchor: add(
+                r,
+                "operation_anchor_seconds",
+                "What such a job takes when nothing is in its way, NaN is not known",
+            ),
             health_badness: add(
                 r,
                 "health_badness",
@@ -133,6 +156,12 @@ impl Metrics {
     #[must_use]
     pub const fn intake(&self) -> &IntakeMetrics {
         &self.intake
+    }
+
+    /// What is measured of the forecast.
+    #[must_use]
+    pub const fn forecast(&self) -> &ForecastMetrics {
+        &self.forecast
     }
 
     /// `n` settlements of this operation came too late.
@@ -213,6 +242,26 @@ impl Metrics {
                 .get_or_create(&labels)
                 .set(i64::from(state == now_in));
         }
+    }
+
+    /// How many jobs of a handler may run on a dependency at once, how many do, and what one takes undisturbed.
+    pub fn operation(
+        &self,
+        handler: &Arc<str>,
+        dependency: &Arc<str>,
+        limit: usize,
+        running: usize,
+        anchor: Option<Duration>,
+    ) {
+        let labels = Operation {
+            handler: Arc::clone(handler),
+            dependency: Arc::clone(dependency),
+        };
+        let [limit, running] = [limit, running].map(|n| signed(n as u64));
+        self.operation_limit.get_or_create(&labels).set(limit);
+        self.operation_running.get_or_create(&labels).set(running);
+        let seconds = anchor.map_or(f64::NAN, |anchor| anchor.as_secs_f64());
+        self.operation_anchor.get_or_create(&labels).set(seconds);
     }
 
     /// How bad a signal of a resource is, 0 to 1; none if it is missing.

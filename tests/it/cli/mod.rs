@@ -4,6 +4,8 @@ mod around;
 mod bulk;
 mod check;
 mod cron;
+mod explain;
+mod gate;
 mod jobs;
 mod kept;
 mod steer;

@@ -73,6 +73,14 @@ fn worsens_within_seconds() {
 }
 
 #[test]
+fn each_failure_in_a_row_is_a_state_worse() {
+    // Smoothed badness 0.65, 0.88, 0.96.
+    let entered = Rig::new(&[DOWN]).run(4, &[(DOWN.name, Some(1.0))]);
+    use GateState::{Critical, Elevated, Overloaded};
+    assert_eq!(entered, [(1, Elevated), (2, Overloaded), (3, Critical)]);
+}
+
+#[test]
 fn a_spike_of_one_sample_does_not_go_past_elevated() {
     let mut rig = Rig::new(&[RTT]);
     let transition = rig.second(&[(NAME, Some(1e6))]).expect("0.5 is elevated");

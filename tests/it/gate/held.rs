@@ -1,6 +1,6 @@
 //! What a sick dependency does to the daemon: jobs are held back, not burned, and come when it is well again.
 
-use super::process::Site;
+use crate::daemon::process::Site;
 use crate::support::{DEADLINE, wait_until};
 use axum::Router;
 use axum::http::StatusCode;

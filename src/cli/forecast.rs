@@ -1,0 +1,229 @@
+//! `tidegate forecast`: the load that is expected from the history in Redis, how good such forecasts were, and what a
+//! daemon does about it.
+
+use super::output::{age, table};
+use super::setup::Global;
+use super::store::connect;
+use super::{CliError, Report};
+use crate::config::{Config, ForecastMode, duration};
+use crate::policy::forecast::{
+    Cycle, DAY, History, Outlook, Rules, SLOT_MS, View, slot_at, slot_start_ms, slots_for,
+};
+use crate::queue::board;
+use crate::queue::load_history::{DAYS, LoadHistory};
+use crate::services::forecast::outlook_json;
+use chrono::{DateTime, SecondsFormat};
+use serde_json::{Value, json};
+
+const EXAMPLES: &str = "\
+Examples:
+  tidegate forecast
+  tidegate forecast --json | jq '.classes.all.week.error'     0 is perfect; as last week is error_last_week
+  tidegate forecast --json | jq '.ahead.all[:12]'             the next hour, five minutes each
+
+A load is told as the number of jobs that run at once on average. `up to` is not exceeded in four of five slots of five
+minutes; `above` is how often it was, and should be about 20%. `error` is that of the forecasts of the last week, beside
+what `as before` (the last five minutes) and `as last week` would have been. Times are UTC.";
+
+/// Half hours of the coming day, each a sign of this row.
+const STEPS: u64 = 48;
+const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
+
+/// Flags of `tidegate forecast`: the global ones are all there are.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {}
+
+/// Reads the history and forecasts from it, as every daemon does.
+///
+/// # Errors
+/// Configuration, or Redis.
+pub async fn run(_: Args, global: &Global) -> Result<Report, CliError> {
+    let config = global.load_config()?;
+    let conn = connect(&config).await?;
+    let stored = LoadHistory::new(conn.clone(), &config.redis.prefix);
+    let now_ms = stored.now_ms().await?;
+    let now = slot_at(now_ms);
+    let today = now / DAY;
+    let mut history = History::default();
+    for (slot, load) in stored.read(today.saturating_sub(DAYS - 1)..=today).await? {
+        history.set(slot, &load);
+    }
+    let lead = config.forecast.lead.as_millis() as u64;
+    let outlook = Outlook::of(&history, &Rules::default(), now, lead.div_ceil(SLOT_MS));
+    let published = board::read(&conn, &board::health_key(&config.redis.prefix)).await?;
+    let daemon = published
+        .and_then(|text| serde_json::from_str::<Value>(&text).ok())
+        .map(|health| health["forecast"].clone())
+        .filter(|told| !told.is_null());
+    let json = view(&config, &outlook, daemon.as_ref());
+    let text = text(&config, &outlook, daemon.as_ref(), now_ms);
+    Ok(Report::new(json, text))
+}
+
+fn view(config: &Config, outlook: &Outlook, daemon: Option<&Value>) -> Value {
+    let mut json = outlook_json(outlook, outlook.now);
+    let ahead = outlook.views.iter().map(|view| {
+        let slots = (outlook.now..).zip(&view.demand.ahead);
+        let slots = slots.map(|(slot, predicted)| {
+            json!({
+                "slot": slot_start_ms(slot),
+                "expected": predicted.map(|p| p.expected),
+                "upper": predicted.and_then(|p| p.upper),
+            })
+        });
+        (name(view).to_owned(), slots.collect::<Value>())
+    });
+    json["ahead"] = Value::Object(ahead.collect());
+    json["mode"] = json!(config.forecast.mode);
+    json["wanted_slots"] = outlook.wanted(outlook.now).map(slots_for).into();
+    json["daemon"] = daemon.cloned().unwrap_or_default();
+    json
+}
+
+fn name(view: &View) -> &'static str {
+    view.class.map_or("all", |class| class.as_str())
+}
+
+fn text(config: &Config, outlook: &Outlook, daemon: Option<&Value>, now_ms: u64) -> String {
+    let headings = [
+        "class",
+        "last 5m",
+        "now",
+        "up to",
+        "jobs",
+        "the next 24 hours, half hours",
+        "error",
+        "as before",
+        "as last week",
+        "above",
+    ];
+    let rows: Vec<Vec<String>> = outlook.views.iter().map(|v| row(v, outlook.now)).collect();
+    let mut text = table(&headings, &rows);
+    text.push('\n');
+    for line in [
+        history_line(outlook, now_ms),
+        peak_line(outlook),
+        slots_line(config, outlook, daemon),
+    ] {
+        text.push_str(&line);
+        text.push('\n');
+    }
+    text
+}
+
+fn row(view: &View, now: u64) -> Vec<String> {
+    let number = |n: Option<f64>| n.map_or_else(|| "-".to_owned(), |n| format!("{n:.1}"));
+    let percent =
+        |n: Option<f64>| n.map_or_else(|| "-".to_owned(), |n| format!("{:.0}%", n * 100.0));
+    let predicted = view.demand.at(now);
+    let week = &view.demand.week;
+    vec![
+        name(view).to_owned(),
+        number(view.actual),
+        number(predicted.map(|p| p.expected)),
+        number(predicted.and_then(|p| p.upper)),
+        view.jobs
+            .map_or_else(|| "-".to_owned(), |n| format!("{n:.0}")),
+        spark(view),
+        percent(week.error),
+        percent(week.error_last_slot),
+        percent(week.error_last_week),
+        percent(week.exceeded),
+    ]
+}
+
+/// A day as a row of bars, each the most of its half hour; a dot where nothing is known.
+fn spark(view: &View) -> String {
+    let ahead = &view.demand.ahead;
+    let step = (DAY / STEPS) as usize;
+    let each = ahead.chunks(step).take(STEPS as usize).map(|slots| {
+        let known = slots.iter().flatten().map(|p| p.expected);
+        known.max_by(f64::total_cmp)
+    });
+    let each: Vec<Option<f64>> = each.collect();
+    let top = each.iter().flatten().copied().fold(0.0, f64::max);
+    let bar = |n: f64| {
+        if top <= 0.0 {
+            return BARS[0];
+        }
+        let eighth = (n / top * BARS.len() as f64) as usize;
+        BARS[eighth.min(BARS.len() - 1)]
+    };
+    each.into_iter().map(|n| n.map_or('·', bar)).collect()
+}
+
+fn history_line(outlook: &Outlook, now_ms: u64) -> String {
+    let Some(began) = outlook.began else {
+        return "no history yet: daemons record it unless [forecast] mode is off".to_owned();
+    };
+    let known = age(now_ms.saturating_sub(slot_start_ms(began)));
+    let all = outlook.views.first().map(|all| &all.demand);
+    match all.and_then(|all| all.cycle.map(|cycle| (cycle, all.level))) {
+        None => format!("{known} of history: too little to forecast from, which takes three days"),
+        Some((cycle, level)) => {
+            let cycle = match cycle {
+                Cycle::Day => "each day like the days before, until there are two weeks",
+                Cycle::Week => "each weekday like the last four",
+            };
+            format!("{known} of history: {cycle}; the last half hour was {level:.2} times that")
+        }
+    }
+}
+
+fn peak_line(outlook: &Outlook) -> String {
+    let Some(peak) = outlook.peaks.first() else {
+        return "no peak is known in the next 24 hours".to_owned();
+    };
+    format!(
+        "the next known peak: {} to {}, up to {:.1} jobs at once",
+        time(slot_start_ms(peak.start)),
+        time(slot_start_ms(peak.end)),
+        peak.top
+    )
+}
+
+fn time(ms: u64) -> String {
+    let at = i64::try_from(ms)
+        .ok()
+        .and_then(DateTime::from_timestamp_millis);
+    at.map_or_else(String::new, |at| {
+        at.to_rfc3339_opts(SecondsFormat::Secs, true)
+    })
+}
+
+fn slots_line(config: &Config, outlook: &Outlook, daemon: Option<&Value>) -> String {
+    let lead = duration::format(config.forecast.lead);
+    let wanted = match outlook.wanted(outlook.now) {
+        Some(load) => format!("the next {lead} want {} slots in all", slots_for(load)),
+        None => "no number of slots follows from it yet".to_owned(),
+    };
+    let Some(daemon) = daemon else {
+        let mode = match config.forecast.mode {
+            ForecastMode::On => "on",
+            ForecastMode::Shadow => "shadow",
+            ForecastMode::Off => "off",
+        };
+        return format!("{wanted}; no daemon tells of one (here, [forecast] mode is {mode})");
+    };
+    let slots = &daemon["slots"];
+    let count = |name: &str| slots[name].as_u64().unwrap_or(0);
+    let has = if daemon["mode"] == "on" {
+        "has"
+    } else {
+        "would have (mode shadow)"
+    };
+    let mut line = format!(
+        "{wanted}; the daemon that told last, of {}, {has} {} (configured {}, at most {})",
+        daemon["daemons"].as_u64().unwrap_or(1),
+        count("now"),
+        count("base"),
+        count("max")
+    );
+    if let Some(unwell) = slots["unwell"].as_str() {
+        line.push_str(&format!("; it raises none: {unwell} is not well"));
+    } else if let Some(why) = slots["last"]["why"].as_str() {
+        line.push_str(&format!("; last change: {why}"));
+    }
+    line
+}

@@ -1,0 +1,130 @@
+//! What is done once before a known peak: connections are opened, and jobs that asked for it are enqueued.
+
+use super::Forecaster;
+use crate::catalog::JobSpec;
+use crate::clock;
+use crate::policy::forecast::{Peak, slot_at, slot_start_ms};
+use crate::queue::operate::Enqueued;
+use crate::queue::schedules::peak_id;
+use crate::runner::QueueContext;
+use crate::telemetry::events::{self, WarmUp};
+use serde_json::json;
+use std::sync::Arc;
+
+/// Peaks that begin within an hour of each other are the same one.
+const SAME: u64 = 12;
+/// How long it waits after something failed.
+const RETRY_MS: u64 = 15_000;
+/// A job that prepares for a peak and has not begun after this is of no use any more.
+const WARM_TTL_MS: u64 = 3_600_000;
+
+/// What was prepared for.
+#[derive(Debug, Default)]
+pub(super) struct Prepared {
+    /// The first slot of the last peak.
+    peak: Option<u64>,
+    not_before_ms: u64,
+}
+
+impl Prepared {
+    fn is_due(&self, peak: &Peak, now_ms: u64) -> bool {
+        let same = |last: u64| last.abs_diff(peak.start) <= SAME;
+        now_ms >= self.not_before_ms && !self.peak.is_some_and(same)
+    }
+}
+
+impl Forecaster {
+    /// Prepares for a peak that is near, once, and only while all is well.
+    pub(super) async fn prepare(&mut self, now_ms: u64) {
+        let peak = self
+            .outlook
+            .as_ref()
+            .and_then(|o| o.near_peak(slot_at(now_ms)));
+        let Some(peak) = peak.filter(|p| self.prepared.is_due(p, now_ms)) else {
+            return;
+        };
+        if self.unwell().is_some() {
+            return;
+        }
+        match self.prepare_for(&peak, now_ms).await {
+            Ok(()) => self.prepared.peak = Some(peak.start),
+            Err(e) => {
+                events::forecast_failed("before a known peak", &e);
+                self.prepared.not_before_ms = now_ms + RETRY_MS;
+            }
+        }
+    }
+
+    async fn prepare_for(&self, peak: &Peak, now_ms: u64) -> Result<(), String> {
+        let mut start = peak.start;
+        if self.acts() {
+            let agreed = self.desk.history.agree_on_peak(start).await;
+            start = agreed.map_err(|e| e.to_string())?;
+        }
+        let peak_ms = slot_start_ms(start);
+        self.warm(peak_ms).await?;
+        self.open_connections(peak_ms, now_ms).await
+    }
+
+    /// Opens as many connections as slots will want one.
+    async fn open_connections(&self, peak_ms: u64, now_ms: u64) -> Result<(), String> {
+        let Some(database) = &self.desk.database else {
+            return Ok(());
+        };
+        let pool = database.gauges();
+        let most = self.wanted(now_ms).unwrap_or(0).min(self.stance.slots());
+        let wanted = u32::try_from(most).unwrap_or(u32::MAX).min(pool.max);
+        if wanted <= pool.size {
+            return Ok(());
+        }
+        let open = if self.acts() {
+            let open = database.open_ahead(wanted).await;
+            open.map_err(|e| format!("opening connections: {e}"))?
+        } else {
+            wanted
+        };
+        events::forecast_pool(open, peak_ms, !self.acts());
+        Ok(())
+    }
+
+    /// Enqueues a job of each kind that is to run before a peak. The id is the same for all daemons, so there is one.
+    async fn warm(&self, peak_ms: u64) -> Result<(), String> {
+        let registry = self.desk.shared.registry.load_full();
+        for context in &self.desk.queues {
+            let its = |spec: &&Arc<JobSpec>| spec.before_peak && spec.queue == context.queue.name;
+            for spec in registry.catalog.iter().filter(its) {
+                self.warm_by(context, spec, peak_ms).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn warm_by(
+        &self,
+        context: &QueueContext,
+        spec: &JobSpec,
+        peak_ms: u64,
+    ) -> Result<(), String> {
+        let id = peak_id(&spec.kind, peak_ms);
+        let mut created = false;
+        if self.acts() {
+            let envelope = json!({
+                "kind": spec.kind, "id": id, "queue": spec.queue, "enqueued_at": clock::unix_ms(),
+                "ttl_ms": WARM_TTL_MS, "meta": {"before_peak": clock::rfc3339(peak_ms)},
+            });
+            let envelope = envelope.to_string().into_bytes();
+            let answer = context.queue.enqueue(&[(&id, envelope)]).await;
+            let answer = answer.map_err(|e| format!("enqueueing {}: {e}", spec.kind))?;
+            created = answer.first().is_some_and(|a| *a == Enqueued::Created);
+        }
+        events::forecast_warm(WarmUp {
+            kind: &spec.kind,
+            queue: &spec.queue,
+            job_id: &id,
+            peak_ms,
+            created,
+            shadow: !self.acts(),
+        });
+        Ok(())
+    }
+}

@@ -1,0 +1,141 @@
+//! `explain`: every limit with its numbers, what binds most first.
+
+use super::gate::{QUICK, all_show};
+use super::{at, json_at};
+use crate::daemon::process::Site;
+use crate::support::{DEADLINE, wait_until};
+use serde_json::{Value, json};
+
+/// A kind with every limit a definition can have, whose jobs wait until a file is there.
+fn held(site: &std::path::Path) -> String {
+    format!(
+        "kind = \"app.held\"\nhandler = \"exec\"\nresources = [\"other:thing\"]\n[concurrency]\nlimit = 1\nper_daemon = 1\n[rate]\nlimit = 100\nper = \"1m\"\n[exec]\ncommand = [\"/bin/sh\", \"-c\", \"until [ -e {} ]; do sleep 0.02; done\"]",
+        site.join("go").display()
+    )
+}
+
+fn one<'a>(answer: &'a Value, list: &str, code: &str) -> &'a Value {
+    let mut all = answer[list].as_array().unwrap().iter();
+    let found = all.find(|reason| reason["code"] == code);
+    found.unwrap_or_else(|| panic!("no {code} among {list} of {answer}"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_limit_is_told_with_its_numbers_and_what_binds_comes_first() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = format!("{QUICK}concurrency = 4\n");
+    let site = Site::new(&settings, &[&held(dir.path())]);
+    let _daemon = site.start("a");
+    site.push(&["x", "y"].map(|id| format!(r#"{{"kind":"app.held","id":"{id}"}}"#)))
+        .await;
+    all_show(&site, "one runs, and Redis is measured", 1, |page| {
+        let measured = &page["resources"]["redis:main"]["worst"]["value"];
+        page["kinds"]["app.held"] == 1 && measured.is_number()
+    })
+    .await;
+    let waits = ["x", "y"]
+        .into_iter()
+        .find(|id| json_at(&site, &["job", "show", id]).ok()["state"] == "pending");
+    let why = json_at(&site, &["explain", waits.unwrap()]).ok();
+    let full = one(&why, "reasons", "slots_full");
+    assert_eq!((&full["holders"], &full["limit"]), (&json!(1), &json!(1)));
+    let own = one(&why, "reasons", "kind_limit");
+    assert_eq!((&own["used"], &own["limit"]), (&json!([1]), &json!(1)));
+    let binds: Vec<&Value> = why["reasons"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|r| &r["binds"])
+        .collect();
+    assert_eq!(binds, ["stops", "stops"], "{why}");
+
+    let slots = one(&why, "limits", "slots");
+    assert_eq!((&slots["used"], &slots["limit"]), (&json!(1), &json!(4)));
+    let rate = one(&why, "limits", "rate");
+    assert_eq!(
+        (&rate["every_ms"], &rate["burst"]),
+        (&json!(600.0), &json!(100))
+    );
+    let redis = one(&why, "limits", "gate");
+    assert_eq!(redis["resource"], "redis:main");
+    for number in ["value", "limit", "age_ms", "since_ms"] {
+        assert!(redis[number].is_number(), "{number} of {redis}");
+    }
+    let breaker = one(&why, "limits", "breaker");
+    assert_eq!(breaker["breaker"]["state"], "closed");
+    let text = at(&site, &["explain", waits.unwrap()]).out;
+    let (before, after) = text.split_once("limits with room:").unwrap();
+    assert!(before.contains("1 of 1 slots of app.held"), "{text}");
+    assert!(after.contains("1 of 4 slots of the daemons"), "{text}");
+
+    let queue = &json_at(&site, &["explain", "default"]).ok()["queues"][0];
+    let kind = &queue["kinds"][0];
+    assert_eq!(
+        (&kind["kind"], &kind["held_by"]),
+        (&json!("app.held"), &json!("slots_full"))
+    );
+    one(queue, "limits", "slots");
+
+    json_at(
+        &site,
+        &[
+            "gate",
+            "force",
+            "exec@other:thing",
+            "open",
+            "--why",
+            "enough",
+        ],
+    )
+    .ok();
+    all_show(&site, "it is open", 1, |page| {
+        page["breakers"][0]["breaker"]["state"] == "open"
+    })
+    .await;
+    let operation = json_at(&site, &["explain", "exec@other:thing"]).ok();
+    let breaker = one(&operation, "reasons", "breaker");
+    assert_eq!(
+        (&operation["kinds"], &breaker["because"]),
+        (&json!(["app.held"]), &json!("forced open"))
+    );
+    for number in [&breaker["since"], &breaker["breaker"]["retry_in_ms"]] {
+        assert!(number.is_u64(), "{breaker}");
+    }
+    assert!(
+        breaker["order"].as_str().unwrap().ends_with(": enough"),
+        "{breaker}"
+    );
+    json_at(&site, &["gate", "force", "exec@other:thing", "limit=3"]).ok();
+    json_at(
+        &site,
+        &["gate", "force", "exec@other:thing", "metrics-only"],
+    )
+    .ok();
+    all_show(&site, "three may run by order", 1, |page| {
+        let limiter = &page["limiters"][0];
+        limiter["limit"] == 3 && limiter["by"] == "order"
+    })
+    .await;
+    let operation = json_at(&site, &["explain", "exec@other:thing"]).ok();
+    let limiter = one(&operation, "limits", "limiter");
+    assert_eq!(
+        (&limiter["used"], &limiter["limit"], &limiter["by"]),
+        (&json!(1), &json!(3), &json!("order"))
+    );
+    let none = at(&site, &["explain", "http@other:thing"]);
+    assert_eq!(
+        (none.code, none.err.contains("gate show")),
+        (1, true),
+        "{none:?}"
+    );
+
+    std::fs::write(dir.path().join("go"), "").unwrap();
+    json_at(&site, &["gate", "release", "--all"]).ok();
+    site.wait_for_stat("completed", 2, DEADLINE).await;
+    wait_until("nothing binds any more", DEADLINE, || {
+        let queue = json_at(&site, &["explain", "default"]).ok();
+        let reasons = queue["queues"][0]["reasons"].as_array().unwrap().len();
+        std::future::ready(reasons == 0)
+    })
+    .await;
+}
