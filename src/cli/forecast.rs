@@ -11,7 +11,7 @@ use crate::policy::forecast::{
 };
 use crate::queue::board;
 use crate::queue::load_history::{DAYS, LoadHistory};
-use crate::services::forecast::outlook_json;
+use crate::services::forecast::{outlook_json, rounded};
 use chrono::{DateTime, SecondsFormat};
 use serde_json::{Value, json};
 
@@ -68,8 +68,8 @@ fn view(config: &Config, outlook: &Outlook, daemon: Option<&Value>) -> Value {
         let slots = slots.map(|(slot, predicted)| {
             json!({
                 "slot": slot_start_ms(slot),
-                "expected": predicted.map(|p| p.expected),
-                "upper": predicted.and_then(|p| p.upper),
+                "expected": predicted.map(|p| rounded(p.expected)),
+                "upper": predicted.and_then(|p| p.upper).map(rounded),
             })
         });
         (name(view).to_owned(), slots.collect::<Value>())
@@ -129,7 +129,8 @@ fn row(view: &View, now: u64) -> Vec<String> {
         percent(week.error),
         percent(week.error_last_slot),
         percent(week.error_last_week),
-        percent(week.exceeded),
+        // Without load there is nothing to exceed.
+        percent(week.error.and(week.exceeded)),
     ]
 }
 
@@ -222,6 +223,9 @@ fn slots_line(config: &Config, outlook: &Outlook, daemon: Option<&Value>) -> Str
     );
     if let Some(unwell) = slots["unwell"].as_str() {
         line.push_str(&format!("; it raises none: {unwell} is not well"));
+    }
+    if let Some(trouble) = daemon["trouble"].as_str() {
+        line.push_str(&format!("; its history can't be reached: {trouble}"));
     } else if let Some(why) = slots["last"]["why"].as_str() {
         line.push_str(&format!("; last change: {why}"));
     }

@@ -499,4 +499,20 @@ mod tests {
             .await
             .expect("woken");
     }
+
+    #[test]
+    fn what_was_reserved_but_not_claimed_is_no_load() {
+        let slots = Slots::new(4);
+        let queue: Arc<str> = "q".into();
+        let asks = [ask("a", FREE, FREE)];
+        let class = asks[0].class.index();
+        let reserved = slots.reserve(&queue, 4, 4, &asks);
+        slots.settle_claim(&queue, &reserved, &asks, &[3]);
+        assert_eq!(slots.take_load().done[class].jobs, 3);
+        for _ in 0..3 {
+            slots.release(&queue, &asks[0].kind, asks[0].class, &[]);
+        }
+        let _ = slots.take_load();
+        assert_eq!(slots.take_load().done[class], Default::default());
+    }
 }

@@ -126,6 +126,11 @@ fn problems_name_file_line_and_field() {
             &["schedule.timezone", "Mars/Base"],
         ),
         (
+            with("default = 1, ", "required = true, ")
+                .replace("timeout =", "before_peak = true\ntimeout ="),
+            &["before_peak", "args.n is required"],
+        ),
+        (
             with("default = 1, ", "required = true, "),
             &["args.n", "required"],
         ),

@@ -8,7 +8,7 @@ mod ledger;
 mod prepare;
 mod told;
 
-pub use told::{Told, outlook_json};
+pub use told::{Told, outlook_json, rounded};
 
 use crate::clock::ServerClock;
 use crate::config::{Config, ForecastMode};
@@ -99,7 +99,13 @@ struct Forecaster {
     /// The last raise or return, and when it was.
     last: Option<(Why, u64)>,
     prepared: prepare::Prepared,
+    /// Why the history can't be written, or read, since the last time it could.
+    trouble: [Option<String>; 2],
 }
+
+/// Which of the two has trouble.
+const WRITING: usize = 0;
+const READING: usize = 1;
 
 impl Forecaster {
     fn new(desk: Desk) -> Self {
@@ -120,6 +126,7 @@ impl Forecaster {
             stance: Stance::default(),
             last: None,
             prepared: prepare::Prepared::default(),
+            trouble: [const { None }; 2],
             desk,
         }
     }
@@ -140,27 +147,33 @@ impl Forecaster {
         self.ledger
             .note(&self.desk.shared.slots.take_load(), now_ms);
         if now_ms >= self.write_at {
-            match self.write().await {
-                Ok(()) => self.write_at = self.next_write(now_ms),
-                Err(e) => {
-                    tracing::debug!(error = %e, "load not recorded; trying again");
-                    self.write_at = now_ms + RETRY_MS;
-                }
-            }
+            let written = self.write().await;
+            self.write_at = match written {
+                Ok(()) => self.next_write(now_ms),
+                Err(_) => now_ms + RETRY_MS,
+            };
+            self.went(WRITING, written);
         }
         if self.is_read_due(now_ms) {
-            match self.look(now_ms).await {
-                Ok(()) => {}
-                Err(e) => {
-                    tracing::debug!(error = %e, "load not read; trying again");
-                    self.read_at = now_ms + RETRY_MS;
-                }
+            let read = self.look(now_ms).await;
+            if read.is_err() {
+                self.read_at = now_ms + RETRY_MS;
             }
+            self.went(READING, read);
         }
         let now_ms = self.clock.map_or(now_ms, |clock| clock.now_ms());
         self.take_stance(now_ms);
         self.prepare(now_ms).await;
         self.tell(now_ms);
+    }
+
+    /// Keeps why something could not be done until it can: it is tried again, and told once.
+    fn went(&mut self, what: usize, result: Result<(), QueueError>) {
+        let trouble = result.err().map(|e| e.to_string());
+        if let (None, Some(error)) = (&self.trouble[what], &trouble) {
+            events::forecast_blind(["record", "read"][what], error);
+        }
+        self.trouble[what] = trouble;
     }
 
     fn next_write(&self, now_ms: u64) -> u64 {

@@ -15,21 +15,29 @@ use std::sync::Arc;
 const SAME: u64 = 12;
 /// How long it waits after something failed.
 const RETRY_MS: u64 = 15_000;
+/// How often the pool is looked at until the peak is over: connections that nobody uses are closed after a while.
+const LOOK_MS: u64 = 60_000;
 /// A job that prepares for a peak and has not begun after this is of no use any more.
 const WARM_TTL_MS: u64 = 3_600_000;
 
 /// What was prepared for.
 #[derive(Debug, Default)]
 pub(super) struct Prepared {
-    /// The first slot of the last peak.
-    peak: Option<u64>,
+    /// The last peak.
+    peak: Option<Peak>,
     not_before_ms: u64,
 }
 
 impl Prepared {
     fn is_due(&self, peak: &Peak, now_ms: u64) -> bool {
-        let same = |last: u64| last.abs_diff(peak.start) <= SAME;
+        let same = |last: Peak| last.start.abs_diff(peak.start) <= SAME;
         now_ms >= self.not_before_ms && !self.peak.is_some_and(same)
+    }
+
+    /// Whether the pool is to be looked at for a peak that was prepared for.
+    fn is_looked_after(&self, now_ms: u64) -> bool {
+        let lasts = |peak: Peak| slot_at(now_ms) < peak.end;
+        now_ms >= self.not_before_ms && self.peak.is_some_and(lasts)
     }
 }
 
@@ -40,14 +48,20 @@ impl Forecaster {
             .outlook
             .as_ref()
             .and_then(|o| o.near_peak(slot_at(now_ms)));
-        let Some(peak) = peak.filter(|p| self.prepared.is_due(p, now_ms)) else {
-            return;
-        };
-        if self.unwell().is_some() {
+        let peak = peak.filter(|p| self.prepared.is_due(p, now_ms));
+        let looks = self.acts() && self.prepared.is_looked_after(now_ms);
+        if (peak.is_none() && !looks) || self.unwell().is_some() {
             return;
         }
-        match self.prepare_for(&peak, now_ms).await {
-            Ok(()) => self.prepared.peak = Some(peak.start),
+        let done = match &peak {
+            Some(peak) => self.prepare_for(peak, now_ms).await,
+            None => self.open_connections(now_ms).await.map(drop),
+        };
+        match done {
+            Ok(()) => {
+                self.prepared.peak = peak.or(self.prepared.peak);
+                self.prepared.not_before_ms = now_ms + LOOK_MS;
+            }
             Err(e) => {
                 events::forecast_failed("before a known peak", &e);
                 self.prepared.not_before_ms = now_ms + RETRY_MS;
@@ -63,28 +77,29 @@ impl Forecaster {
         }
         let peak_ms = slot_start_ms(start);
         self.warm(peak_ms).await?;
-        self.open_connections(peak_ms, now_ms).await
+        if let Some(open) = self.open_connections(now_ms).await? {
+            events::forecast_pool(open, peak_ms, !self.acts());
+        }
+        Ok(())
     }
 
-    /// Opens as many connections as slots will want one.
-    async fn open_connections(&self, peak_ms: u64, now_ms: u64) -> Result<(), String> {
+    /// Opens as many connections as slots will want one; how many there are then, if there were fewer.
+    async fn open_connections(&self, now_ms: u64) -> Result<Option<u32>, String> {
         let Some(database) = &self.desk.database else {
-            return Ok(());
+            return Ok(None);
         };
         let pool = database.gauges();
         let most = self.wanted(now_ms).unwrap_or(0).min(self.stance.slots());
         let wanted = u32::try_from(most).unwrap_or(u32::MAX).min(pool.max);
         if wanted <= pool.size {
-            return Ok(());
+            return Ok(None);
         }
-        let open = if self.acts() {
-            let open = database.open_ahead(wanted).await;
-            open.map_err(|e| format!("opening connections: {e}"))?
-        } else {
-            wanted
-        };
-        events::forecast_pool(open, peak_ms, !self.acts());
-        Ok(())
+        if !self.acts() {
+            return Ok(Some(wanted));
+        }
+        let open = database.open_ahead(wanted).await;
+        open.map(Some)
+            .map_err(|e| format!("opening connections: {e}"))
     }
 
     /// Enqueues a job of each kind that is to run before a peak. The id is the same for all daemons, so there is one.

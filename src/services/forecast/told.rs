@@ -64,7 +64,9 @@ fn peak_json(peak: &Peak) -> Value {
     })
 }
 
-fn rounded(number: f64) -> f64 {
+/// To three decimals: more is noise.
+#[must_use]
+pub fn rounded(number: f64) -> f64 {
     (number * 1_000.0).round() / 1_000.0
 }
 
@@ -79,6 +81,7 @@ impl Forecaster {
             Some(outlook) => outlook_json(outlook, slot_at(now_ms)),
             None => json!({}),
         };
+        json["trouble"] = self.trouble.iter().flatten().next().cloned().into();
         json["mode"] = json!(config.mode);
         json["lead"] = duration::format(config.lead).into();
         json["daemons"] = self.fleet.map(|fleet| fleet.daemons).into();

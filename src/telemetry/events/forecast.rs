@@ -84,6 +84,17 @@ pub fn forecast_warm(job: WarmUp<'_>) {
     );
 }
 
+/// The history of the load can't be recorded, or read. It is tried again.
+pub fn forecast_blind(what: &str, error: &str) {
+    let error = crate::telemetry::clip(error);
+    tracing::warn!(
+        event = "forecast_blind",
+        what,
+        error,
+        "the history of the load can't be reached: tried again"
+    );
+}
+
 /// What is to prepare for a known peak could not be done; the jobs go on without it.
 pub fn forecast_failed(what: &str, error: &str) {
     let error = crate::telemetry::clip(error);

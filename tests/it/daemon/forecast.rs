@@ -216,22 +216,11 @@ async fn shadow_tells_what_it_would_do_and_changes_nothing() {
     let found = queue.find(warm.as_str().unwrap()).await.unwrap();
     assert!(found.is_none(), "it was enqueued");
 
-    let told = |flags: &[&str]| {
-        let told = Command::new(env!("CARGO_BIN_EXE_tidegate"))
-            .arg("forecast")
-            .args(flags)
-            .arg("--config")
-            .arg(site.path("tidegate.toml"))
-            .output()
-            .unwrap();
-        assert!(told.status.success(), "{told:?}");
-        String::from_utf8(told.stdout).unwrap()
-    };
-    let json: Value = serde_json::from_str(&told(&["--json"])).unwrap();
+    let json: Value = serde_json::from_str(&tidegate_forecast(&site, &["--json"])).unwrap();
     assert_eq!(json["wanted_slots"], 16);
     assert_eq!(json["daemon"]["slots"]["now"], 10);
     assert_eq!(json["ahead"]["normal"].as_array().unwrap().len(), 289);
-    let text = told(&[]);
+    let text = tidegate_forecast(&site, &[]);
     for part in [
         "normal",
         "would have (mode shadow) 10",
@@ -240,6 +229,81 @@ async fn shadow_tells_what_it_would_do_and_changes_nothing() {
     ] {
         assert!(text.contains(part), "{part:?} is not in {text}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_history_nothing_is_said_and_nothing_done() {
+    let site = Site::new(&settings("on"), &[SLEEP]);
+    let text = tidegate_forecast(&site, &[]);
+    for part in [
+        "no history yet",
+        "no peak is known",
+        "no daemon tells of one",
+    ] {
+        assert!(text.contains(part), "{part:?} is not in {text}");
+    }
+    let daemon = site.start("a");
+    wait_until("it told", DEADLINE, || async {
+        let forecast = health(&site).await["forecast"].clone();
+        forecast["daemons"] == 1 && forecast["classes"].is_object()
+    })
+    .await;
+    let forecast = health(&site).await["forecast"].clone();
+    assert_eq!(forecast["slots"]["now"], 4);
+    assert_eq!(forecast["slots"]["wanted"], Value::Null);
+    assert_eq!(forecast["classes"]["all"]["expected"], Value::Null);
+    assert!(daemon.events("forecast_raised").is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_history_that_somebody_overwrote_is_told_of_once_and_raises_nothing() {
+    let site = Site::new(&settings("on"), &[]);
+    let today = slot_at(history(&site).await.now_ms().await.unwrap()) / DAY;
+    let key = |day: u64| format!("{}:load:{{fleet}}:{day}", site.config.redis.prefix);
+    for day in [today, today + 1] {
+        redis::cmd("RPUSH")
+            .arg(key(day))
+            .arg("mine")
+            .query_async::<()>(&mut site.redis().await)
+            .await
+            .unwrap();
+    }
+    let daemon = site.start("a");
+    daemon.wait_for_event("forecast_blind").await;
+    wait_until("it says what is wrong", DEADLINE, || async {
+        let forecast = health(&site).await["forecast"].clone();
+        let trouble = forecast["trouble"].as_str().unwrap_or_default();
+        trouble.contains("wrong type")
+    })
+    .await;
+    assert_eq!(health(&site).await["forecast"]["slots"]["now"], 4);
+    // Whoever clears it away has it back at the next try.
+    redis::cmd("DEL")
+        .arg(key(today))
+        .arg(key(today + 1))
+        .query_async::<()>(&mut site.redis().await)
+        .await
+        .unwrap();
+    wait_until("it goes on", DEADLINE, || async {
+        health(&site).await["forecast"]["trouble"].is_null()
+    })
+    .await;
+    assert!(daemon.events("forecast_raised").is_empty());
+    for event in daemon.events("forecast_blind") {
+        assert_eq!(event["level"], "WARN");
+    }
+}
+
+fn tidegate_forecast(site: &Site, flags: &[&str]) -> String {
+    let told = Command::new(env!("CARGO_BIN_EXE_tidegate"))
+        .arg("forecast")
+        .args(flags)
+        .arg("--config")
+        .arg(site.path("tidegate.toml"))
+        .output()
+        .unwrap();
+    assert!(told.status.success(), "{told:?}");
+    String::from_utf8(told.stdout).unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -259,6 +323,12 @@ async fn a_fleet_warms_once_and_shares_what_is_wanted() {
         .filter(|e| e["created"] == true)
         .count();
     assert_eq!(created, 1);
+    // The second one knows of the first at once: of sixteen slots in all each has half.
+    wait_until("two daemons share it", DEADLINE, || async {
+        let forecast = &health(&site).await["forecast"];
+        (&forecast["daemons"], &forecast["slots"]["now"]) == (&2.into(), &8.into())
+    })
+    .await;
     site.wait_for_stat("completed", 1, DEADLINE).await;
     assert_eq!(fs::read_to_string(&file).unwrap().lines().count(), 1);
 }
