@@ -39,6 +39,8 @@ struct Used {
 struct UsedBy {
     all: usize,
     critical: usize,
+    /// Whether a claim brought all that its limit let.
+    pressed: bool,
 }
 
 /// How many jobs of one operation may run at once.
@@ -213,6 +215,9 @@ impl Slots {
                 used.sub_operations(&ask.operations, ask.class, unused);
                 returned |= unused > 0;
             }
+            for (ask, _) in asks.iter().zip(taken).filter(|(_, taken)| **taken > 0) {
+                used.press(&ask.operations);
+            }
             used.sub_queue(queue, reserved.limit.saturating_sub(brought));
             if brought > 0 {
                 self.note_begun(&used, asks, taken);
@@ -222,6 +227,14 @@ impl Slots {
         if returned {
             self.wake();
         }
+    }
+
+    /// Whether the limit of an operation kept jobs back since this was asked last: a claim brought as many as it let.
+    #[must_use]
+    pub fn was_pressed(&self, operation: usize) -> bool {
+        let mut used = self.used.lock();
+        let of = used.operations.get_mut(operation);
+        of.is_some_and(|of| std::mem::take(&mut of.pressed))
     }
 
     /// Gives back the slot of a job that ended; `operations` are those it was asked for with.
@@ -304,6 +317,15 @@ impl Used {
         let used = used.unwrap_or_default();
         let floor = of.floor && class == Priority::Critical && used.critical == 0;
         of.limit.saturating_sub(used.all).max(floor.into())
+    }
+
+    /// Jobs came, and nothing is left of these limits: they may be what kept back more.
+    fn press(&mut self, operations: &[OperationLimit]) {
+        for of in operations {
+            if let Some(used) = self.operations.get_mut(of.operation) {
+                used.pressed |= used.all >= of.limit;
+            }
+        }
     }
 
     fn add_operations(&mut self, operations: &[OperationLimit], class: Priority, n: usize) {
@@ -450,9 +472,12 @@ mod tests {
         let asks = [two.clone(), one.clone(), one.clone()];
         let got = slots.reserve(&q, FREE, FREE, &asks);
         assert_eq!(got.allowances, [2, 2, 0]);
+        assert!(!slots.was_pressed(0));
         assert!(!slots.has_room(&one) && !slots.has_room(&two));
         assert_eq!(slots.reserve(&r, FREE, FREE, &asks).limit, 0);
         slots.settle_claim(&q, &got, &asks, &[2, 1, 0]);
+        let pressed = [0, 3, 0, 9].map(|of| slots.was_pressed(of));
+        assert_eq!(pressed, [false, true, false, false], "told once");
         let got = slots.reserve(&r, FREE, FREE, &asks);
         assert_eq!(
             got.allowances,

@@ -8,6 +8,7 @@ mod fleet;
 mod hostile;
 mod kept;
 mod lease;
+mod limiters;
 mod limits;
 mod load_history;
 pub mod model;

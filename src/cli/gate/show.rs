@@ -256,7 +256,13 @@ pub(super) fn operations(fleet: &Fleet) -> Vec<Value> {
 fn operations_text(operations: &[Value]) -> String {
     let row = |operation: &Value| {
         let breaker = &operation["breaker"]["breaker"];
-        let limiter = &operation["limiter"]["limiter"];
+        let limiter = &operation["limiter"];
+        // Of all daemons together, where that is told.
+        let all = |field: &str| match &limiter["all"][field] {
+            Value::Null if field == "limit" => limiter["limit"].clone(),
+            Value::Null => limiter["limiter"][field].clone(),
+            known => known.clone(),
+        };
         let state = match (&breaker["mode"], &breaker["state"]) {
             (Value::String(mode), state) if mode != "on" => format!("{} ({mode})", text_of(state)),
             (_, state) => text_of(state),
@@ -275,9 +281,9 @@ fn operations_text(operations: &[Value]) -> String {
             state,
             calls,
             next.map_or_else(|| "-".to_owned(), age),
-            text_of(&limiter["limit"]),
-            text_of(&limiter["inflight"]),
-            text_of(&limiter["reason"]),
+            text_of(&all("limit")),
+            text_of(&all("inflight")),
+            text_of(&limiter["by"]),
         ]
     };
     let rows: Vec<Vec<String>> = operations.iter().map(row).collect();
@@ -287,7 +293,7 @@ fn operations_text(operations: &[Value]) -> String {
         "next trial",
         "limit",
         "in use",
-        "because of",
+        "limited by",
     ];
     section("operation", &headings, &rows)
 }

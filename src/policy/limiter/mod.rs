@@ -99,6 +99,8 @@ pub struct Limiter {
     rests_until_ms: u64,
     /// Whether congestion was ever met: before it, an anchor may learn from whatever runs.
     met_congestion: bool,
+    /// Whether the limit kept jobs back since the last decision.
+    pressed: bool,
     measuring: Option<Measuring>,
     /// Whether the next measurement has to settle a doubt.
     doubted: bool,
@@ -131,6 +133,7 @@ impl Limiter {
             last_cut: None,
             rests_until_ms: now_ms,
             met_congestion: false,
+            pressed: false,
             measuring: None,
             doubted: false,
             suspected: None,
@@ -168,6 +171,12 @@ impl Limiter {
     /// Jobs that may run at once, at least one.
     pub fn limit(&self) -> usize {
         self.limit
+    }
+
+    /// As many jobs were taken at once as the limit let, and there may be more. Where jobs end sooner than the next ones are
+    /// fetched, few run on average although the limit is what keeps them back.
+    pub fn pressed(&mut self) {
+        self.pressed = true;
     }
 
     /// A job starts.
@@ -221,7 +230,9 @@ impl Limiter {
         if now_ms >= self.measure_at_ms && self.gathered.len() >= self.few() {
             return self.measure(now_ms);
         }
-        self.judge(now_ms, may_grow)
+        let change = self.judge(now_ms, may_grow);
+        self.pressed = false;
+        change
     }
 
     /// All there is to see, for `/health` and `explain`.
@@ -265,7 +276,7 @@ impl Limiter {
                 let again = now_ms >= self.measured_ms.saturating_add(DOUBT_EVERY_MS);
                 return again.then(|| self.measure(now_ms)).flatten();
             }
-            let used = tally.load() >= self.config.used * float(self.limit);
+            let used = self.is_used(&tally);
             let room = (self.config.headroom * root).max(BAND.0);
             // Room that is not refuted for longer needs less proof: a step too far is soon undone.
             let doubt = match buckets {
@@ -395,6 +406,11 @@ impl Limiter {
             reason,
             wait_ms: self.wait_ms.filter(|_| by_wait),
         })
+    }
+
+    /// Whether jobs use the limit, so that a higher one would be used too.
+    fn is_used(&self, tally: &Tally) -> bool {
+        self.pressed || tally.load() >= self.config.used * float(self.limit)
     }
 
     fn few(&self) -> usize {

@@ -107,6 +107,29 @@ fn a_limit_that_is_not_used_stays() {
 }
 
 #[test]
+fn a_limit_that_keeps_back_jobs_which_end_at_once_grows() {
+    let grown = |pressed: bool| {
+        let mut limiter = Limiter::new(LimiterConfig::default(), 0);
+        for tick in 1..200_u64 {
+            let now_ms = tick * TICK_MS;
+            for _ in 0..limiter.limit() {
+                limiter.started(now_ms);
+                limiter.finished(now_ms, Duration::from_millis(1), Ended::Done);
+            }
+            if pressed {
+                limiter.pressed();
+            }
+            limiter.tick(now_ms, true, 0.5);
+        }
+        limiter.limit()
+    };
+    assert_eq!(
+        (grown(false), grown(true)),
+        (8, LimiterConfig::default().max)
+    );
+}
+
+#[test]
 fn nothing_grows_while_a_signal_is_missing() {
     let mut limiter = Limiter::new(LimiterConfig::default(), 0);
     (0..8).for_each(|_| limiter.started(0));

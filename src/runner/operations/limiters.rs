@@ -48,7 +48,11 @@ impl Operations {
         let (now, slots) = (self.epoch.now_ms(), self.slots.total());
         let (mut changes, mut rose, mut busy) = (Vec::new(), false, false);
         for operation in self.each() {
+            let pressed = self.slots.was_pressed(operation.index);
             let inner = &mut *operation.inner.lock();
+            if let Some(limiting) = inner.limiting.as_mut().filter(|_| pressed) {
+                limiting.pressed();
+            }
             let may_grow = || may_grow(&operation.resource);
             let change = inner.tick(now, slots, may_grow);
             let limit = inner.limit(now, slots).calls;

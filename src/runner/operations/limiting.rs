@@ -124,6 +124,11 @@ impl Limiting {
         self.limiter.finished(now_ms, took, ended);
     }
 
+    /// The limit kept calls back.
+    pub(super) fn pressed(&mut self) {
+        self.limiter.pressed();
+    }
+
     /// The breaker opened: goes back to what it knew when all was well. Timeouts and the calls that still hang say
     /// nothing about how many jobs the dependency serves once it is back.
     pub(super) fn opened(&mut self, now_ms: u64, running: usize) {

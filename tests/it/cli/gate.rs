@@ -4,7 +4,7 @@ use super::{at, json_at};
 use crate::daemon::process::{Process, Site};
 use crate::support::{DEADLINE, wait_until};
 use serde_json::{Value, json};
-use tidegate::queue::{connection, pages};
+use tidegate::queue::{board, connection, pages};
 
 /// Daemons that tell and hear often, and whom a busy machine does not make hold jobs back.
 pub const QUICK: &str = "[gate]\nsample = \"200ms\"\nhold = \"1s\"\nfailure_hold = \"0s\"\n[gate.limits]\nredis_rtt = [\"10s\", \"20s\"]\npsi_memory_some = [99.0, 100.0]\npsi_memory_full = [99.0, 100.0]\nmemory = [99.0, 100.0]\n[daemon]\npoll = \"100ms\"\n";
@@ -302,4 +302,48 @@ async fn orders_that_make_no_sense_are_refused_by_name() {
             .out
             .contains("no daemon told of itself lately")
     );
+}
+
+/// Health as it is published for all.
+async fn health(site: &Site) -> Value {
+    let conn = connection::connect(&site.config.redis).await.unwrap();
+    let key = board::health_key(&site.config.redis.prefix);
+    let text = board::read(&conn, &key).await.unwrap();
+    text.map_or(Value::Null, |text| serde_json::from_str(&text).unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_publishes_for_all_is_followed_by_another_one_and_who_ends_takes_its_page_away() {
+    let site = Site::new(QUICK, &[FREE]);
+    let daemons = [site.start("a"), site.start("b")];
+    wait_until("health is that of both", DEADLINE, || async {
+        health(&site).await["daemons"] == 2
+    })
+    .await;
+    let first = health(&site).await["instance"].clone();
+    let pid = |instance: &Value| -> u32 {
+        let name = instance.as_str().unwrap();
+        name.rsplit(':').nth(1).unwrap().parse().unwrap()
+    };
+    let killed = pid(&first);
+    let [gone, left]: [Vec<Process>; 2] = {
+        let (gone, left) = daemons.into_iter().partition(|d| d.id() == killed);
+        [gone, left]
+    };
+    assert_eq!((gone.len(), left.len()), (1, 1));
+    gone.into_iter().for_each(Process::kill9);
+    wait_until("the other one publishes", DEADLINE, || async {
+        let health = health(&site).await;
+        health["daemons"] == 1 && health["instance"] != first
+    })
+    .await;
+    for mut daemon in left {
+        daemon.signal(rustix::process::Signal::TERM);
+        assert!(daemon.wait().await.success());
+        let instance = health(&site).await["instance"].clone();
+        let conn = connection::connect(&site.config.redis).await.unwrap();
+        let pages = pages::read(&conn, &site.config.redis.prefix).await.unwrap();
+        let named = |page: &String| page.contains(instance.as_str().unwrap());
+        assert!(!pages.iter().any(named), "{pages:?}");
+    }
 }
