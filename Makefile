@@ -22,8 +22,8 @@ faults: ## Run the fault suite: N= trials per row (20), ROW= one row alone, SEED
 	@scripts/setup.sh test
 	FAULTS_N=$(or $(N),20) FAULTS_SEED=$(SEED) FAULTS_AT_ONCE=$(AT_ONCE) cargo test --locked --test faults -- $(if $(ROW),row_$(shell printf '%02d' $(ROW)))
 
-sim: ## Try the gate on plants of known capacity beside other limiters; the traces go to target/sim
-	cargo test --locked --test sim -- --long --csv target/sim
+sim: ## Try the gate on plants of known capacity beside other limiters; traces and pictures go to target/sim
+	cargo test --locked --test sim -- --long --csv target/sim --plots target/sim
 
 setup: ## Find or install what the tests and the demo need: Redis, PostgreSQL, Node
 	@scripts/setup.sh demo

@@ -9,8 +9,8 @@ use crate::config::{Config, ForecastMode, duration};
 use crate::policy::forecast::{
     Cycle, DAY, History, Outlook, Rules, SLOT_MS, View, slot_at, slot_start_ms, slots_for,
 };
-use crate::queue::board;
 use crate::queue::load_history::{DAYS, LoadHistory};
+use crate::queue::pages;
 use crate::services::forecast::{outlook_json, rounded};
 use chrono::{DateTime, SecondsFormat};
 use serde_json::{Value, json};
@@ -51,17 +51,25 @@ pub async fn run(_: Args, global: &Global) -> Result<Report, CliError> {
     }
     let lead = config.forecast.lead.as_millis() as u64;
     let outlook = Outlook::of(&history, &Rules::default(), now, lead.div_ceil(SLOT_MS));
-    let published = board::read(&conn, &board::health_key(&config.redis.prefix)).await?;
-    let daemon = published
-        .and_then(|text| serde_json::from_str::<Value>(&text).ok())
-        .map(|health| health["forecast"].clone())
-        .filter(|told| !told.is_null());
-    let json = view(&config, &outlook, daemon.as_ref());
-    let text = text(&config, &outlook, daemon.as_ref(), now_ms);
+    let pages = pages::read(&conn, &config.redis.prefix).await?;
+    let daemons: Vec<Value> = pages.iter().filter_map(|page| told(page)).collect();
+    let json = view(&config, &outlook, &daemons);
+    let text = text(&config, &outlook, &daemons, now_ms);
     Ok(Report::new(json, text))
 }
 
-fn view(config: &Config, outlook: &Outlook, daemon: Option<&Value>) -> Value {
+/// What the page of a daemon says of its forecast; none if it has none.
+fn told(page: &str) -> Option<Value> {
+    let page: Value = serde_json::from_str(page).ok()?;
+    let of = |field: &str| page["forecast"][field].clone();
+    page["forecast"].is_object().then(|| {
+        json!({
+            "instance": page["instance"], "mode": of("mode"), "slots": of("slots"), "trouble": of("trouble"),
+        })
+    })
+}
+
+fn view(config: &Config, outlook: &Outlook, daemons: &[Value]) -> Value {
     let mut json = outlook_json(outlook, outlook.now);
     let ahead = outlook.views.iter().map(|view| {
         let slots = (outlook.now..).zip(&view.demand.ahead);
@@ -77,7 +85,7 @@ fn view(config: &Config, outlook: &Outlook, daemon: Option<&Value>) -> Value {
     json["ahead"] = Value::Object(ahead.collect());
     json["mode"] = json!(config.forecast.mode);
     json["wanted_slots"] = outlook.wanted(outlook.now).map(slots_for).into();
-    json["daemon"] = daemon.cloned().unwrap_or_default();
+    json["daemons"] = json!(daemons);
     json
 }
 
@@ -85,7 +93,7 @@ fn name(view: &View) -> &'static str {
     view.class.map_or("all", |class| class.as_str())
 }
 
-fn text(config: &Config, outlook: &Outlook, daemon: Option<&Value>, now_ms: u64) -> String {
+fn text(config: &Config, outlook: &Outlook, daemons: &[Value], now_ms: u64) -> String {
     let headings = [
         "class",
         "last 5m",
@@ -104,9 +112,13 @@ fn text(config: &Config, outlook: &Outlook, daemon: Option<&Value>, now_ms: u64)
     for line in [
         history_line(outlook, now_ms),
         peak_line(outlook),
-        slots_line(config, outlook, daemon),
+        wanted_line(config, outlook, daemons),
     ] {
         text.push_str(&line);
+        text.push('\n');
+    }
+    for daemon in daemons {
+        text.push_str(&daemon_line(daemon));
         text.push('\n');
     }
     text
@@ -193,20 +205,25 @@ fn time(ms: u64) -> String {
     })
 }
 
-fn slots_line(config: &Config, outlook: &Outlook, daemon: Option<&Value>) -> String {
+fn wanted_line(config: &Config, outlook: &Outlook, daemons: &[Value]) -> String {
     let lead = duration::format(config.forecast.lead);
     let wanted = match outlook.wanted(outlook.now) {
         Some(load) => format!("the next {lead} want {} slots in all", slots_for(load)),
         None => "no number of slots follows from it yet".to_owned(),
     };
-    let Some(daemon) = daemon else {
-        let mode = match config.forecast.mode {
-            ForecastMode::On => "on",
-            ForecastMode::Shadow => "shadow",
-            ForecastMode::Off => "off",
-        };
-        return format!("{wanted}; no daemon tells of one (here, [forecast] mode is {mode})");
+    if !daemons.is_empty() {
+        return wanted;
+    }
+    let mode = match config.forecast.mode {
+        ForecastMode::On => "on",
+        ForecastMode::Shadow => "shadow",
+        ForecastMode::Off => "off",
     };
+    format!("{wanted}; no daemon tells of one (here, [forecast] mode is {mode})")
+}
+
+/// The slots of one daemon, and why it has them.
+fn daemon_line(daemon: &Value) -> String {
     let slots = &daemon["slots"];
     let count = |name: &str| slots[name].as_u64().unwrap_or(0);
     let has = if daemon["mode"] == "on" {
@@ -215,8 +232,8 @@ fn slots_line(config: &Config, outlook: &Outlook, daemon: Option<&Value>) -> Str
         "would have (mode shadow)"
     };
     let mut line = format!(
-        "{wanted}; the daemon that told last, of {}, {has} {} (configured {}, at most {})",
-        daemon["daemons"].as_u64().unwrap_or(1),
+        "{} {has} {} slots (configured {}, at most {})",
+        daemon["instance"].as_str().unwrap_or("a daemon"),
         count("now"),
         count("base"),
         count("max")

@@ -53,7 +53,8 @@ select
             - current_setting('superuser_reserved_connections')::int, 1))::float8 as sessions_percent,
     1000 * (case
         when not pg_is_in_recovery() then
-            coalesce((select max(extract(epoch from replay_lag)) from pg_stat_replication), 0)
+            coalesce((select max(extract(epoch from replay_lag)) from pg_stat_replication
+                where replay_lsn < pg_current_wal_lsn()), 0)
         when pg_last_wal_receive_lsn() = pg_last_wal_replay_lsn() then 0
         else coalesce(extract(epoch from now() - pg_last_xact_replay_timestamp()), 0) end)::float8
         as replication_lag_ms,

@@ -36,21 +36,44 @@ pub(super) struct Cluster {
 impl Cluster {
     /// Opens the cluster in `dir`, making one, whose superuser has `password`, if there is none.
     pub(super) fn open(dir: &Path, password: Option<&str>) -> Result<Self, StackError> {
-        let bin = program::postgres_bin()?;
+        let cluster = Self::at(dir)?;
+        if !cluster.data().join("PG_VERSION").exists() {
+            cluster.prepare_folder()?;
+            cluster.init(password)?;
+        }
+        Ok(cluster)
+    }
+
+    fn at(dir: &Path) -> Result<Self, StackError> {
         let user = if geteuid().is_root() {
             Some(unprivileged_user()?)
         } else {
             None
         };
-        let cluster = Self {
+        Ok(Self {
             dir: dir.to_path_buf(),
-            bin,
+            bin: program::postgres_bin()?,
             user,
-        };
-        if !cluster.data().join("PG_VERSION").exists() {
-            cluster.prepare_folder()?;
-            cluster.init(password)?;
-        }
+        })
+    }
+
+    /// Makes in `dir` the cluster of a standby: a copy of the server on a loopback port, which it will follow.
+    pub(super) fn follow(
+        dir: &Path,
+        port: u16,
+        password: Option<&str>,
+    ) -> Result<Self, StackError> {
+        let cluster = Self::at(dir)?;
+        cluster.prepare_folder()?;
+        let mut args: Vec<OsString> = vec!["--pgdata".into(), cluster.data().into()];
+        args.extend(["--host=127.0.0.1", "--username", SUPERUSER].map(Into::into));
+        args.extend(["--port".into(), port.to_string().into()]);
+        args.extend(["--write-recovery-conf", "--checkpoint=fast", "--no-sync"].map(Into::into));
+        let env = password.map(|password| ("PGPASSWORD", password.to_owned()));
+        let log = dir.join("basebackup.log");
+        cluster
+            .start("pg_basebackup", args, env.into_iter().collect(), &log)?
+            .wait_done(READY_LIMIT)?;
         Ok(cluster)
     }
 

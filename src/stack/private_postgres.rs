@@ -85,6 +85,22 @@ impl PrivatePostgres {
     pub fn start(options: PostgresOptions) -> Result<Self, StackError> {
         let dir = absolute(&options.dir).map_err(on_file("resolve", &options.dir))?;
         let cluster = Cluster::open(&dir, options.password.as_deref())?;
+        Self::on(cluster, options)
+    }
+
+    /// Starts a hot standby of this server, which follows it, in a folder of its own; the rest is as with this one.
+    ///
+    /// # Errors
+    /// As [`PrivatePostgres::start`]; also when this server does not let itself be copied.
+    pub fn standby(&self, dir: impl Into<PathBuf>) -> Result<Self, StackError> {
+        let mut options = self.options.clone();
+        options.dir = dir.into();
+        let dir = absolute(&options.dir).map_err(on_file("resolve", &options.dir))?;
+        let cluster = Cluster::follow(&dir, self.port, options.password.as_deref())?;
+        Self::on(cluster, options)
+    }
+
+    fn on(cluster: Cluster, options: PostgresOptions) -> Result<Self, StackError> {
         let mut postgres = Self {
             options,
             cluster,

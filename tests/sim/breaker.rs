@@ -184,10 +184,10 @@ pub fn worse() -> Vec<String> {
         }
     }
     for (death, noticed_s, wasted_most) in [
-        (Death::Refuses, 4.5, 60.0),
-        (Death::Fails, 12.0, 60.0),
-        (Death::MostFail, 30.0, 200.0),
-        (Death::Hangs, 25.0, 90.0),
+        (Death::Refuses, 4.5, 90.0),
+        (Death::Fails, 12.0, 90.0),
+        (Death::MostFail, 30.0, 400.0),
+        (Death::Hangs, 25.0, 130.0),
     ] {
         let Outage {
             noticed,

@@ -1,10 +1,11 @@
 //! The gate against plants of known capacity, beside the limiters others use: a simulation of
 //! discrete events, the same for the same seeds. `docs/GATE.md` explains it and has its table.
 //!
-//! `cargo test --test sim` runs a short form, the plants the constants were chosen on with one
-//! seed, and fails if something became worse. `make sim` runs the plants they were not chosen on
-//! (`--long`), prints the tables, writes what happened second by second (`--csv DIR`), and ends
-//! with one line of JSON. `--tune` shows the other plants in full, `--breakers` the breakers alone.
+//! `cargo test --test sim` runs a short form, some of the plants the constants were chosen on, and
+//! fails if something became worse. `make sim` runs the plants they were not chosen on (`--long`),
+//! prints the tables, writes what happened second by second (`--csv DIR`), draws some of it
+//! (`--plots DIR`), and ends with one line of JSON. `--tune` shows the other plants in full;
+//! `--spread FIRST LAST` sums up as many draws of plants as one likes, for the gate alone; `--breakers` shows the breakers alone.
 
 #![allow(
     clippy::unwrap_used,
@@ -18,10 +19,14 @@
 
 mod breaker;
 mod plant;
+mod plants;
+mod plot;
 mod policy;
 mod rivals;
 mod scenario;
 mod score;
+mod spread;
+mod trace;
 mod world;
 
 use std::process::ExitCode;
@@ -31,23 +36,30 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use policy::Who;
 use scenario::Scenario;
 use score::{Row, Verdict};
-use world::{Outcome, Second};
+use world::Outcome;
 
 /// Seeds of a long run; a short one takes the first.
 const SEEDS: [u64; 3] = [11, 23, 47];
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let has = |flag: &str| arguments.iter().any(|argument| argument == flag);
-    if has("--long") || has("--tune") {
-        let scenarios = if has("--tune") {
-            scenario::tuning()
-        } else {
-            scenario::held_out()
+    let place = |flag: &str| arguments.iter().position(|argument| argument == flag);
+    let after = |flag: &str, more: usize| place(flag).and_then(|at| arguments.get(at + more));
+    if let (Some(first), Some(last)) = (after("--spread", 1), after("--spread", 2)) {
+        spread::print(first.parse().unwrap()..=last.parse().unwrap());
+        return ExitCode::SUCCESS;
+    }
+    if place("--long").is_some() || place("--tune").is_some() {
+        let scenarios = match place("--tune") {
+            Some(_) => plants::tuning(),
+            None => plants::held_out(),
         };
         let runs = run_all(&scenarios, &SEEDS);
-        if let Some(place) = arguments.iter().position(|argument| argument == "--csv") {
-            write_traces(&arguments[place + 1], &scenarios, &runs);
+        if let Some(folder) = after("--csv", 1) {
+            trace::write(folder, &scenarios, &runs);
+        }
+        if let Some(folder) = after("--plots", 1) {
+            plot::draw(folder, &scenarios, &runs);
         }
         let rows = rows(&scenarios, &runs);
         print_table(&rows);
@@ -70,9 +82,9 @@ fn main() -> ExitCode {
     short()
 }
 
-/// The tuning plants with one seed.
+/// The first draw of the tuning plants, with one seed.
 fn short() -> ExitCode {
-    let scenarios = scenario::tuning();
+    let scenarios = plants::short();
     let runs = run_all(&scenarios, &SEEDS[..1]);
     let rows = rows(&scenarios, &runs);
     let (verdict, _) = score::verdict(&rows);
@@ -87,42 +99,18 @@ fn short() -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// What has become worse on the tuning plants. The bounds are what is promised or, where that is
-/// not reached yet, what is reached and a little more; `docs/GATE.md` says which.
+/// What has become worse. The bounds are what is wanted; for the excess, which is not reached, what
+/// is reached and a little more.
 fn worse(verdict: &Verdict) -> Vec<&'static str> {
     let bounds = [
-        ("throughput", verdict.throughput_ratio >= 0.85),
-        ("excess", verdict.excess_ratio <= 0.3),
+        ("throughput", verdict.throughput_ratio >= 0.9),
+        ("excess", verdict.excess_ratio <= 0.42),
         ("reversals", verdict.reversals_per_min <= 2.0),
-        ("settling", verdict.settle_s <= 60.0),
+        ("settling", verdict.settle_s <= 30.0),
         ("starvation of critical", verdict.critical_starved == 0),
     ];
     let worse = bounds.into_iter().filter(|(_, kept)| !kept);
     worse.map(|(what, _)| what).collect()
-}
-
-/// One file per plant and policy, of the first seed and the first operation.
-fn write_traces(folder: &str, scenarios: &[Scenario], runs: &[Runs]) {
-    std::fs::create_dir_all(folder).unwrap();
-    for run in runs {
-        let plain = |c: char| if c.is_ascii_alphanumeric() { c } else { '-' };
-        let plant: String = scenarios[run.scenario].name.chars().map(plain).collect();
-        let mut lines = String::from("second,capacity,limit,load,latency_ms\n");
-        for (second, at) in run.outcomes[0].trace[0].iter().enumerate() {
-            let latency = at
-                .latency
-                .map_or(String::new(), |x| format!("{:.1}", x * 1_000.0));
-            let Second {
-                capacity,
-                limit,
-                load,
-                ..
-            } = at;
-            lines += &format!("{second},{capacity:.1},{limit:.0},{load:.2},{latency}\n");
-        }
-        let path = format!("{folder}/{plant}.{}.csv", run.who.name());
-        std::fs::write(path, lines).unwrap();
-    }
 }
 
 /// The runs of one scenario and policy, by seed.
@@ -134,8 +122,14 @@ struct Runs {
 
 fn run_all(scenarios: &[Scenario], seeds: &[u64]) -> Vec<Runs> {
     let everyone = [Who::Oracle, Who::Ours].into_iter().chain(Who::RIVALS);
+    run(scenarios, seeds, &everyone.collect::<Vec<_>>())
+}
+
+/// Runs all of them, on all processors.
+fn run(scenarios: &[Scenario], seeds: &[u64], everyone: &[Who]) -> Vec<Runs> {
     let jobs: Vec<(usize, Who)> = everyone
-        .flat_map(|who| (0..scenarios.len()).map(move |scenario| (scenario, who)))
+        .iter()
+        .flat_map(|who| (0..scenarios.len()).map(move |scenario| (scenario, *who)))
         .collect();
     let (next, done) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
     let work = || {
@@ -159,18 +153,26 @@ fn run_all(scenarios: &[Scenario], seeds: &[u64]) -> Vec<Runs> {
     done.into_inner().unwrap()
 }
 
+/// What came of one scenario with one policy.
+fn outcomes(runs: &[Runs], scenario: usize, who: Who) -> &[Outcome] {
+    let found = runs
+        .iter()
+        .find(|run| run.scenario == scenario && run.who == who);
+    &found.unwrap().outcomes
+}
+
 /// Scenario by scenario, ours first.
 fn rows(scenarios: &[Scenario], runs: &[Runs]) -> Vec<Row> {
     let mut rows = Vec::new();
     for (index, scenario) in scenarios.iter().enumerate() {
-        let of = |who: Who| {
-            runs.iter()
-                .find(|run| run.scenario == index && run.who == who)
-                .unwrap()
-        };
-        let oracle = &of(Who::Oracle).outcomes;
+        let oracle = outcomes(runs, index, Who::Oracle);
         for who in [Who::Ours].into_iter().chain(Who::RIVALS) {
-            rows.push(score::row(scenario, who, &of(who).outcomes, oracle));
+            rows.push(score::row(
+                scenario,
+                who,
+                outcomes(runs, index, who),
+                oracle,
+            ));
         }
     }
     rows

@@ -23,6 +23,8 @@ pub enum Death {
     Hangs(f64),
 }
 
+/// Resources a job may hold at once.
+pub const MOST_RESOURCES: usize = 2;
 /// The seconds a refused call takes.
 const REFUSED_S: f64 = 0.02;
 
@@ -33,7 +35,8 @@ pub struct Job {
     /// Seconds of undisturbed service.
     pub work: f64,
     pub started: f64,
-    pub ticket: u64,
+    /// Those of its policies.
+    pub tickets: [u64; MOST_RESOURCES],
     /// It was started while the dependency was dead.
     pub doomed: bool,
 }

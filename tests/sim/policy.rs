@@ -172,8 +172,4 @@ impl Policy {
             gate.gauge.tick(ms(now));
         }
     }
-
-    pub fn inflight(&self) -> usize {
-        self.inflight
-    }
 }

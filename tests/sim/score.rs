@@ -15,7 +15,7 @@ const SETTLED: (f64, f64) = (0.8, 1.25);
 #[derive(Debug, Clone)]
 pub struct Row {
     pub who: Who,
-    pub scenario: &'static str,
+    pub scenario: String,
     pub throughput: f64,
     pub excess: f64,
     pub reversals_per_min: Option<f64>,
@@ -45,7 +45,7 @@ pub fn row(scenario: &Scenario, who: Who, runs: &[Outcome], oracle: &[Outcome]) 
     let worst = |values: Vec<f64>| values.into_iter().max_by(f64::total_cmp);
     Row {
         who,
-        scenario: scenario.name,
+        scenario: scenario.name.clone(),
         throughput: done(runs) / done(oracle),
         excess: runs.iter().map(|run| run.excess).sum::<f64>() / count,
         reversals_per_min: scenario.steady.and_then(|span| {

@@ -7,7 +7,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tidegate::job::Priority;
 
-use crate::plant::{Job, Plant};
+use crate::plant::{Job, MOST_RESOURCES, Plant};
 use crate::policy::{Policy, SLOTS, Who};
 use crate::scenario::{Load, Scenario};
 
@@ -48,7 +48,8 @@ pub struct Outcome {
 
 struct Lane {
     plant: Plant,
-    policy: Policy,
+    /// One for each resource its jobs hold.
+    policies: Vec<Policy>,
     /// The dependency's fair uptime when they came.
     critical: VecDeque<f64>,
     waiting: u64,
@@ -59,6 +60,30 @@ struct Lane {
     second: Second,
     ended: u32,
     latency: f64,
+}
+
+impl Lane {
+    /// Jobs of a class that may run at once: the least that any of its policies allows.
+    fn limit(&self, class: Priority) -> usize {
+        let limits = self
+            .policies
+            .iter()
+            .map(|policy| policy.limit(class, self.plant.capacity));
+        limits.min().unwrap_or(0)
+    }
+
+    /// Leave to start a job, from all of its policies. (None of two refuses after the other has
+    /// allowed: that takes an open breaker, and a plant of two resources never dies.)
+    fn admit(&mut self, now: f64, class: Priority) -> Option<[u64; MOST_RESOURCES]> {
+        if self.plant.inflight() >= self.limit(class) {
+            return None;
+        }
+        let mut tickets = [0; MOST_RESOURCES];
+        for (policy, ticket) in self.policies.iter_mut().zip(&mut tickets) {
+            *ticket = policy.admit(now, class, self.plant.capacity)?;
+        }
+        Some(tickets)
+    }
 }
 
 struct World<'a> {
@@ -98,7 +123,9 @@ impl<'a> World<'a> {
             let capacity = scenario.ops[op].capacity_at(0.0);
             Lane {
                 plant: Plant::new(scenario.sharing, scenario.death, capacity),
-                policy: Policy::new(who, scenario, op),
+                policies: (0..scenario.ops[op].resources)
+                    .map(|_| Policy::new(who, scenario, op))
+                    .collect(),
                 critical: VecDeque::new(),
                 waiting: 0,
                 next_critical: 0.0,
@@ -164,13 +191,18 @@ impl<'a> World<'a> {
             if capacity != lane.plant.capacity {
                 lane.plant.set_capacity(capacity);
             }
-            lane.policy.tick(self.now, self.rng.random());
-            let limit = lane.policy.limit(Priority::Normal, capacity);
+            for policy in &mut lane.policies {
+                policy.tick(self.now, self.rng.random());
+            }
+            let limit = lane.limit(Priority::Normal);
             if index == 0 {
                 self.outcome.limits.push(limit);
             }
             if whole_second {
-                lane.policy.probe(self.now, lane.plant.ping());
+                let ping = lane.plant.ping();
+                lane.policies
+                    .iter_mut()
+                    .for_each(|policy| policy.probe(self.now, ping));
                 lane.second.limit = limit as f64;
                 lane.second.latency =
                     (lane.ended > 0).then(|| lane.latency / f64::from(lane.ended));
@@ -206,9 +238,9 @@ impl<'a> World<'a> {
             while let Some((job, good)) = lane.plant.end() {
                 let good = good && !job.doomed;
                 let took = self.now - job.started;
-                let jitter = self.rng.random();
-                lane.policy
-                    .finished(self.now, job.ticket, took, good, jitter);
+                for (policy, ticket) in lane.policies.iter_mut().zip(job.tickets) {
+                    policy.finished(self.now, ticket, took, good, self.rng.random());
+                }
                 if good {
                     self.outcome.done += 1;
                     lane.ended += 1;
@@ -233,12 +265,11 @@ impl<'a> World<'a> {
 
     /// Starts the next job of a lane if it may: `critical` first, as a claim does.
     fn start_one(&mut self, index: usize) -> bool {
-        let busy: usize = self.lanes.iter().map(|lane| lane.policy.inflight()).sum();
+        let busy: usize = self.lanes.iter().map(|lane| lane.plant.inflight()).sum();
         let (lane, op) = (&mut self.lanes[index], &self.scenario.ops[index]);
         if busy >= SLOTS {
             return false;
         }
-        let capacity = lane.plant.capacity;
         let classes = match (lane.critical.front(), op.load) {
             (Some(_), _) => [Priority::Critical; 2],
             (None, Load::Rate(_)) if lane.waiting == 0 => return false,
@@ -248,11 +279,10 @@ impl<'a> World<'a> {
             }
             (None, Load::Backlog) => [Priority::Normal, Priority::Bulk],
         };
-        let admitted = classes.into_iter().find_map(|class| {
-            let ticket = lane.policy.admit(self.now, class, capacity)?;
-            Some((class, ticket))
-        });
-        let Some((class, ticket)) = admitted else {
+        let admitted = classes
+            .into_iter()
+            .find_map(|class| Some((class, lane.admit(self.now, class)?)));
+        let Some((class, tickets)) = admitted else {
             return false;
         };
         if class == Priority::Critical {
@@ -265,7 +295,7 @@ impl<'a> World<'a> {
             class: class.index(),
             work: op.work.draw(&mut self.rng) * op.slowness_at(self.now),
             started: self.now,
-            ticket,
+            tickets,
             doomed: false,
         });
         true

@@ -75,6 +75,11 @@ impl Bed {
         self.scratch.path().join(&self.config.redis.prefix)
     }
 
+    /// The process id of the server, if it is our own.
+    pub(super) fn redis_pid(&self) -> Option<u32> {
+        self.own.as_ref().and_then(|server| server.pid())
+    }
+
     /// Removes every key under this prefix and those beside it, and no other one.
     pub(super) async fn clear(&self) -> Result<(), CliError> {
         let mut conn = self.conn.clone();

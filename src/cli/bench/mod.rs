@@ -6,6 +6,7 @@
 mod bed;
 mod figures;
 mod flat;
+mod gate;
 mod idle;
 mod load;
 mod outbox;
@@ -39,6 +40,7 @@ Examples:
   tidegate bench --appendonly                  with an append-only file, synced every second
   tidegate bench --flat                        the same jobs with millions more in the queue, a few minutes
   tidegate bench --flat=tenants                one part of that
+  tidegate bench --gate                        what the gate costs, with it and without in turns, some four minutes
   tidegate bench --outbox                      only the relay of the outbox, with a Postgres of its own
   tidegate bench --redis redis://10.0.0.7/0    on a given server, under a prefix of its own
 
@@ -68,6 +70,10 @@ pub struct Args {
     /// tenants that take turns (beside 100), jobs of 1,000 kinds (beside 10); all of these, or the one that is named
     #[arg(long, value_name = "WHAT", conflicts_with = "outbox", num_args = 0..=1, require_equals = true, default_missing_value = "all")]
     flat: Option<flat::Part>,
+    /// Measure what the gate costs: drains with gate, breakers and limiters and without, in turns, of jobs that declare a
+    /// resource and of jobs that do not; and daemons with nothing to do, with a Postgres of their own
+    #[arg(long, conflicts_with_all = ["outbox", "flat"])]
+    gate: bool,
     /// Measure how fast one relay moves rows of the outbox, and nothing else; --jobs is the number of rows
     #[arg(long)]
     outbox: bool,
@@ -98,6 +104,9 @@ pub async fn run(args: Args, global: &Global) -> Result<Report, CliError> {
 async fn measure(args: &Args, jobs: u64, bed: &Bed) -> Result<Report, CliError> {
     if args.outbox {
         outbox::measure(jobs, bed).await
+    } else if args.gate {
+        let figures = gate::measure(jobs, args.concurrency, bed).await?;
+        figures.report()
     } else if let Some(part) = args.flat {
         let figures = flat::measure(part, jobs, args.concurrency, bed).await?;
         figures.report()

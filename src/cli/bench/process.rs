@@ -3,6 +3,7 @@
 use super::bed::Bed;
 use super::failed;
 use crate::cli::CliError;
+use rustix::process::{Pid, Signal, kill_process};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -21,13 +22,23 @@ pub(super) struct DaemonProcess {
 }
 
 impl DaemonProcess {
-    /// Starts it with these definitions and returns when it takes jobs.
+    /// Starts it with the defaults and these definitions, and returns when it takes jobs.
     pub(super) async fn start(
         bed: &Bed,
         concurrency: u64,
         definitions: &[String],
     ) -> Result<Self, CliError> {
-        let (config, jobs) = write_files(&bed.dir(), definitions).map_err(failed)?;
+        Self::start_with(bed, concurrency, definitions, "").await
+    }
+
+    /// The same with these settings.
+    pub(super) async fn start_with(
+        bed: &Bed,
+        concurrency: u64,
+        definitions: &[String],
+        settings: &str,
+    ) -> Result<Self, CliError> {
+        let (config, jobs) = write_files(&bed.dir(), definitions, settings).map_err(failed)?;
         let mut command = Command::new(std::env::current_exe().map_err(failed)?);
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("TIDEGATE_") {
@@ -87,16 +98,23 @@ impl DaemonProcess {
 
     /// Processor time it ever used.
     pub(super) fn cpu(&self) -> Result<Duration, CliError> {
-        let pid = self.pid()?;
-        let mut spent = 0;
-        for thread in fs::read_dir(format!("/proc/{pid}/task")).map_err(failed)? {
-            let stat = thread.map_err(failed)?.path().join("schedstat");
-            // A thread may end meanwhile.
-            let stat = fs::read_to_string(stat).unwrap_or_default();
-            let first = stat.split(' ').next().and_then(|ns| ns.parse::<u64>().ok());
-            spent += first.unwrap_or(0);
-        }
-        Ok(Duration::from_nanos(spent))
+        cpu(self.pid()?)
+    }
+
+    /// Stops it where it is, for less than a lease.
+    pub(super) fn freeze(&self) -> Result<(), CliError> {
+        self.signal(Signal::STOP)
+    }
+
+    /// Lets it go on.
+    pub(super) fn thaw(&self) -> Result<(), CliError> {
+        self.signal(Signal::CONT)
+    }
+
+    fn signal(&self, signal: Signal) -> Result<(), CliError> {
+        let pid = i32::try_from(self.pid()?).ok().and_then(Pid::from_raw);
+        let pid = pid.ok_or_else(|| failed("the daemon has no process id"))?;
+        kill_process(pid, signal).map_err(failed)
     }
 
     /// Ends it in good order.
@@ -151,11 +169,47 @@ impl DaemonProcess {
     }
 }
 
-/// An empty configuration, so that what is measured is the defaults, and the folder of the definitions.
-fn write_files(dir: &Path, definitions: &[String]) -> std::io::Result<(PathBuf, PathBuf)> {
+/// Processor time that a process ever used.
+fn cpu(pid: u32) -> Result<Duration, CliError> {
+    let mut spent = 0;
+    for thread in fs::read_dir(format!("/proc/{pid}/task")).map_err(failed)? {
+        let stat = thread.map_err(failed)?.path().join("schedstat");
+        // A thread may end meanwhile.
+        let stat = fs::read_to_string(stat).unwrap_or_default();
+        let first = stat.split(' ').next().and_then(|ns| ns.parse::<u64>().ok());
+        spent += first.unwrap_or(0);
+    }
+    Ok(Duration::from_nanos(spent))
+}
+
+/// Processor time that a process and its children that live ever used.
+pub(super) fn cpu_with_children(parent: u32) -> Result<Duration, CliError> {
+    let mut spent = cpu(parent)?;
+    for entry in fs::read_dir("/proc").map_err(failed)? {
+        let name = entry.map_err(failed)?.file_name();
+        let Some(pid) = name.to_str().and_then(|name| name.parse::<u32>().ok()) else {
+            continue;
+        };
+        // Any of them may end meanwhile.
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let after_name = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
+        let its_parent = after_name.split_ascii_whitespace().nth(1);
+        if its_parent.and_then(|p| p.parse::<u32>().ok()) == Some(parent) {
+            spent += cpu(pid).unwrap_or_default();
+        }
+    }
+    Ok(spent)
+}
+
+/// The configuration, empty for the defaults, and the folder of the definitions.
+fn write_files(
+    dir: &Path,
+    definitions: &[String],
+    settings: &str,
+) -> std::io::Result<(PathBuf, PathBuf)> {
     let (config, jobs) = (dir.join("bench.toml"), dir.join("jobs"));
     fs::create_dir_all(&jobs)?;
-    fs::write(&config, "")?;
+    fs::write(&config, settings)?;
     for (number, definition) in definitions.iter().enumerate() {
         fs::write(jobs.join(format!("{number}.toml")), definition)?;
     }

@@ -44,8 +44,8 @@ use window::{Counts, Span, Window};
 pub const MAX_FORCED: Duration = Duration::from_secs(86_400);
 /// The epoch of calls whose results do not count; no state ever has it.
 const UNCOUNTED: u64 = 0;
-/// A trial has the field for itself for at most this many times the usual time.
-const MOST_PATIENCE: u32 = 8;
+/// Trials that hang follow each other ever more slowly, but no more slowly than this.
+const LONGEST_PATIENCE: Duration = Duration::from_secs(300);
 /// The most trials that are remembered; of more the oldest can't report any longer.
 const MOST_TRIALS: usize = 8;
 /// When to ask again while another daemon tries for all.
@@ -251,7 +251,7 @@ impl Breaker {
         // The next one waits twice as long: calls that hang must not pile up.
         let doubled = 2_u32.saturating_pow(u32::try_from(self.trials.len()).unwrap_or(u32::MAX));
         let patience = self.config.trial_timeout.saturating_mul(doubled);
-        let longest = self.config.trial_timeout.saturating_mul(MOST_PATIENCE);
+        let longest = LONGEST_PATIENCE.max(self.config.trial_timeout);
         self.epoch += 1;
         let permit = Permit {
             epoch: self.epoch,

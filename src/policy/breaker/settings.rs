@@ -61,7 +61,7 @@ impl Default for BreakerConfig {
             slow_share: 0.5,
             connect_errors: 5,
             cool_down: Duration::from_secs(5),
-            max_cool_down: Duration::from_secs(60),
+            max_cool_down: Duration::from_secs(20),
             jitter: 0.2,
             trial_timeout: Duration::from_secs(60),
             ramp: Arc::new([0.01, 0.02, 0.04, 0.08, 0.25, 0.50]),

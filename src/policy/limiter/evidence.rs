@@ -33,6 +33,26 @@ impl Reading {
         Self::of(anchor, tally, mean - anchor.mean_ms(), spread)
     }
 
+    /// What more load has brought, as a share of what it brings if there is no room for it: then
+    /// the latency grows as the load does. `wait_ms` is the wait added; `low`, `queue` and `high`
+    /// are shares.
+    pub(super) fn added(anchor: &Anchor, before: &Tally, now: &Tally, sure: f64) -> Self {
+        let ((ln_before, error_before), (ln_now, error_now)) = (before.mean_ln(), now.mean_ln());
+        let (wait_before, wait) = (anchor.wait_ms(ln_before), anchor.wait_ms(ln_now));
+        let full = (anchor.mean_ms() + wait_before.max(0.0)) * (now.load() / before.load() - 1.0);
+        let errors = (error_now * anchor.wait_per_ln(wait))
+            .hypot(error_before * anchor.wait_per_ln(wait_before));
+        let full = full.max(anchor.mean_ms() * 0.02);
+        let (share, spread) = ((wait - wait_before) / full, sure * errors / full);
+        Self {
+            wait_ms: wait - wait_before,
+            low: share - spread,
+            queue: share,
+            high: share + spread,
+            load: now.load(),
+        }
+    }
+
     /// By Little's law: of the load, the share of its time that a job waits.
     fn of(anchor: &Anchor, tally: &Tally, wait: f64, spread: f64) -> Self {
         let load = tally.load();

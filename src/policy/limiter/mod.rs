@@ -16,15 +16,17 @@
 //!    really serves at once, so one cut finds the new capacity.
 //! 3. The limit is moved only by evidence that is clear beyond chance, as with the breaker: a big
 //!    change shows in the newest second, a small difference in all of the last sixteen.
-//! 4. The limit rests with about one job waiting: if that one waits no longer, there is room.
-//! 5. A cut that did not help was a mistake, or the operation has become slower by itself. Then
-//!    the anchor is measured anew.
+//! 4. Every move is a trial ([`judge`]): a step up that brings a queue is undone, and cuts that do
+//!    not help were a mistake, since the operation has become slower by itself.
+//! 5. The limit rests with about one job waiting: if that one waits no longer, there is room. The
+//!    longer no step up was undone, the less proof of room the next one takes.
 //!
 //! All times are monotonic milliseconds since any fixed origin. [`LimiterConfig`] has the
 //! constants and their sources.
 
 mod anchor;
 mod evidence;
+mod judge;
 mod measure;
 mod report;
 mod settings;
@@ -33,7 +35,7 @@ mod window;
 use std::time::Duration;
 
 use anchor::{Anchor, float};
-use evidence::Reading;
+use judge::Trial;
 use measure::Measuring;
 pub use report::{Change, Reason, Saved, Snapshot};
 pub use settings::LimiterConfig;
@@ -41,30 +43,10 @@ use window::{Tally, Window};
 
 /// Latencies kept to make an anchor of.
 const GATHERED: usize = 512;
-/// After a change the next this many mean latencies say more of the old limit than of the new.
-const SETTLE: f64 = 1.0;
-/// The same after a cut: a queue has to drain first.
-const SETTLE_AFTER_CUT: f64 = 1.5;
 /// Nothing ended for this many times what few jobs exceed: the dependency hangs.
 const SILENCE: f64 = 3.0;
 /// … but never sooner than this, milliseconds.
 const SHORTEST_SILENCE_MS: u64 = 2_000;
-/// An anchor of fewer jobs goes on learning while nothing speaks of a wait.
-const YOUNG: f64 = 400.0;
-/// The queue that a cut leaves, in jobs.
-const REST: f64 = 1.0;
-/// Headroom is never less than this, in jobs, and tolerance never less than that: more than one
-/// job apart, so that between them there is a whole number to rest at, wherever the anchor lies.
-const BAND: (f64, f64) = (0.5, 1.75);
-/// Room seen in the newest two buckets is plain; or in so few jobs that it took longer for want of
-/// them, and not because it was small.
-const FEW_FOR_PLAIN: u32 = 150;
-/// After a cut it does not creep up again for this long, milliseconds.
-const REST_AFTER_CUT_MS: u64 = 40_000;
-/// Jobs that are clearly faster than the anchor by this share show that it no longer holds.
-const FASTER: f64 = 0.1;
-/// A cut helped if it took away at least this share of the disturbance, as a logarithm.
-const HELPED: f64 = 0.4;
 /// A measurement out of turn comes at least this long after the last, milliseconds.
 const DOUBT_EVERY_MS: u64 = 30_000;
 
@@ -91,24 +73,24 @@ pub struct Limiter {
     gathered: Vec<f64>,
     /// Jobs that end before this say more of the limit before.
     counts_from_ms: u64,
-    /// The next step up; it doubles while room is plain.
-    step: usize,
-    /// The disturbance, as a logarithm, that the last cut answered to.
-    last_cut: Option<f64>,
-    /// Until then only plain room makes it grow again.
-    rests_until_ms: u64,
-    /// Whether congestion was ever met: before it, an anchor may learn from whatever runs.
+    /// The last move, while what it brought is compared with what it was to bring.
+    trial: Option<Trial>,
+    /// Latencies under the limit before the last step up, if it was free of congestion.
+    clean: Vec<f64>,
+    /// Whether the present limit was reached upwards, and no congestion was met under it.
+    is_clean: bool,
+    /// Whether congestion was ever met.
     met_congestion: bool,
+    /// When a step up was last undone.
+    undone_ms: u64,
     /// Whether the limit kept jobs back since the last decision.
     pressed: bool,
     measuring: Option<Measuring>,
-    /// Whether the next measurement has to settle a doubt.
-    doubted: bool,
-    /// A measurement that was slower than the anchor.
-    suspected: Option<Anchor>,
     measured_ms: u64,
     measure_at_ms: u64,
     raised_ms: Option<u64>,
+    /// The limit before nothing ended any more.
+    silenced: Option<usize>,
     /// Since when nothing has ended, while jobs run.
     silent_since_ms: u64,
     changed_ms: u64,
@@ -129,17 +111,17 @@ impl Limiter {
             window: Window::new(now_ms, bucket),
             gathered: Vec::new(),
             counts_from_ms: now_ms,
-            step: (config.initial / 2).max(1),
-            last_cut: None,
-            rests_until_ms: now_ms,
+            trial: None,
+            clean: Vec::new(),
+            is_clean: true,
             met_congestion: false,
+            undone_ms: now_ms,
             pressed: false,
             measuring: None,
-            doubted: false,
-            suspected: None,
             measured_ms: now_ms,
             measure_at_ms: now_ms.saturating_add(millis(config.anchor_every)),
             raised_ms: None,
+            silenced: None,
             silent_since_ms: now_ms,
             changed_ms: now_ms,
             reason: None,
@@ -152,7 +134,7 @@ impl Limiter {
         let mut limiter = Self::new(config, now_ms);
         if let Some(anchor) = saved.anchor.filter(Anchor::is_sound) {
             limiter.limit = saved.limit.clamp(limiter.config.min, limiter.config.max);
-            limiter.step = 1;
+            limiter.is_clean = false;
             limiter.met_congestion = true;
             limiter.anchor = Some(anchor);
             limiter.begin(now_ms, now_ms);
@@ -163,7 +145,11 @@ impl Limiter {
     /// What is worth keeping over a restart.
     pub fn saved(&self) -> Saved {
         Saved {
-            limit: self.measuring.map_or(self.limit, |m| m.back_to),
+            limit: match (self.measuring, self.trial) {
+                (Some(measuring), _) => measuring.back_to,
+                (None, Some(Trial::Up { back_to, .. })) => back_to,
+                (None, _) => self.silenced.unwrap_or(self.limit),
+            },
             anchor: self.anchor.clone(),
         }
     }
@@ -248,119 +234,6 @@ impl Limiter {
         }
     }
 
-    /// Moves the limit if some look at the recent past says so clearly: the newest first.
-    fn judge(&mut self, now_ms: u64, may_grow: bool) -> Option<Change> {
-        let looks: Vec<(usize, Tally)> = self
-            .window
-            .looks()
-            .filter(|(_, tally)| tally.jobs >= self.config.few_jobs)
-            .collect();
-        for (buckets, tally) in looks {
-            let anchor = self.anchor.as_ref()?;
-            let sure = self.config.sure;
-            let by_wait = Reading::by_wait(anchor, &tally, sure);
-            // While the anchor is in doubt, what its successor would explain is no congestion.
-            let slower = self.suspected.as_ref().unwrap_or(anchor);
-            let witnesses = [
-                Reading::by_wait(slower, &tally, sure),
-                Reading::by_mean(slower, &tally, sure),
-            ];
-            self.wait_ms = Some(by_wait.wait_ms.max(0.0));
-            let root = tally.load().max(1.0).sqrt();
-            let tolerated = (self.config.tolerance * root).max(BAND.1);
-            if let Some(reading) = witnesses.into_iter().find(|r| r.low > tolerated) {
-                return self.cut(now_ms, reading);
-            }
-            if by_wait.high < -FASTER * tally.load() {
-                // Held against such an anchor, any queue would pass.
-                let again = now_ms >= self.measured_ms.saturating_add(DOUBT_EVERY_MS);
-                return again.then(|| self.measure(now_ms)).flatten();
-            }
-            let used = self.is_used(&tally);
-            let room = (self.config.headroom * root).max(BAND.0);
-            // Room that is not refuted for longer needs less proof: a step too far is soon undone.
-            let doubt = match buckets {
-                ..4 => 1.0,
-                4..8 => 0.5,
-                _ => 1.0 / 3.0,
-            };
-            let high = by_wait.queue + doubt * (by_wait.high - by_wait.queue);
-            let plain = buckets <= 2 || tally.jobs < FEW_FOR_PLAIN;
-            let rests = now_ms < self.rests_until_ms && !plain;
-            if used && may_grow && high < room && !rests {
-                return self.grow(now_ms, plain);
-            }
-        }
-        self.learn();
-        None
-    }
-
-    /// Down to what the dependency serves, and one job more.
-    fn cut(&mut self, now_ms: u64, reading: Reading) -> Option<Change> {
-        let anchor_ms = self.anchor.as_ref().map_or(1.0, Anchor::mean_ms);
-        let disturbance = (1.0 + reading.wait_ms / anchor_ms).ln();
-        let helped = self
-            .last_cut
-            .is_none_or(|before| disturbance <= before * (1.0 - HELPED));
-        if !helped && self.suspected.is_some() {
-            // The anchor is in doubt: to cut again and again would answer a question just asked.
-            return None;
-        }
-        self.last_cut = Some(disturbance);
-        self.rests_until_ms = now_ms.saturating_add(REST_AFTER_CUT_MS);
-        self.met_congestion = true;
-        self.step = 1;
-        let doubt = now_ms >= self.measured_ms.saturating_add(DOUBT_EVERY_MS);
-        // Of what is surely too much and what most likely is, the middle.
-        let queue = f64::midpoint(reading.low, reading.queue);
-        let served = (reading.load - queue).max(0.0);
-        let lowest = float(self.limit) / self.config.max_cut;
-        let to = whole((served + REST).max(lowest)).min(self.limit.saturating_sub(1));
-        let change = self.change(now_ms, to, Reason::Congestion);
-        let settle = SETTLE_AFTER_CUT * (anchor_ms + reading.wait_ms);
-        self.begin(now_ms, now_ms.saturating_add(whole_ms(settle)));
-        if helped || !doubt {
-            return change;
-        }
-        self.doubted = true;
-        let low = self.measure(now_ms);
-        match (change, low) {
-            (Some(cut), Some(low)) => Some(Change {
-                from: cut.from,
-                ..low
-            }),
-            (change, low) => low.or(change),
-        }
-    }
-
-    /// One step up; the next is twice as long if the room was plain to see.
-    fn grow(&mut self, now_ms: u64, plain: bool) -> Option<Change> {
-        self.last_cut = None;
-        self.learn();
-        if !plain {
-            self.step = (self.step / 4).max(1);
-        }
-        let to = self.limit + self.step.min(self.limit.div_ceil(2));
-        self.step = self.step.saturating_mul(2);
-        let change = self.change(now_ms, to, Reason::Room)?;
-        let settle = SETTLE * self.anchor.as_ref().map_or(0.0, Anchor::mean_ms);
-        self.begin(now_ms, now_ms.saturating_add(whole_ms(settle)));
-        Some(change)
-    }
-
-    /// Until congestion is met, a young anchor takes in jobs that did not clearly wait: else one that came out low by
-    /// chance would keep the limit where it is.
-    fn learn(&mut self) {
-        if let Some(anchor) = &mut self.anchor
-            && !self.met_congestion
-            && anchor.jobs() < YOUNG
-            && let Some(more) = Anchor::of(&self.gathered)
-        {
-            anchor.pool(&more);
-            self.gathered.clear();
-        }
-    }
-
     /// Halves the limit if nothing ends although jobs run.
     fn notice_silence(&mut self, now_ms: u64) -> Option<Change> {
         let anchor = self.anchor.as_ref()?;
@@ -372,7 +245,9 @@ impl Limiter {
         }
         let full = self.measuring.take().map_or(self.limit, |m| m.back_to);
         self.silent_since_ms = now_ms;
-        self.step = 1;
+        self.silenced.get_or_insert(full);
+        self.trial = None;
+        self.is_clean = false;
         self.begin(now_ms, now_ms);
         self.change(now_ms, full / 2, Reason::Silence)
     }

@@ -21,6 +21,8 @@ pub enum Reason {
     Measuring,
     /// The measurement is over.
     Measured,
+    /// Cuts were in vain: jobs take longer by themselves, and the limit is what it was.
+    Slower,
     /// The operation is too slow to be judged by latency; its resource's signals limit it.
     TooSlow,
 }
@@ -34,6 +36,7 @@ impl Reason {
             Self::Silence => "nothing ended",
             Self::Measuring => "measuring",
             Self::Measured => "measured",
+            Self::Slower => "slower by itself",
             Self::TooSlow => "too slow to judge by latency",
         }
     }
@@ -85,7 +88,7 @@ pub struct Snapshot {
 /// nothing to another process.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Saved {
-    /// The limit, as it was before a measurement if one was going on.
+    /// The limit it rests at: that before a measurement, a step up or a silence that goes on.
     pub limit: usize,
     pub(super) anchor: Option<Anchor>,
 }

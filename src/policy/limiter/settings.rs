@@ -42,10 +42,10 @@ pub struct LimiterConfig {
     /// How many standard errors evidence must be clear by. Consecutive jobs wait in the same
     /// queue, so their waits are no independent witnesses: hence more than the usual two. (sim: 3)
     pub sure: f64,
-    /// A queue within the dependency shorter than this many times √limit, or than half a job, is
-    /// room to grow. (sim: 0.1; the root is the natural noise of a queue, Halfin and Whitt 1981)
+    /// A queue within the dependency shorter than this many times √load, or than half a job, is a
+    /// sign of room. (sim: 0.1; the root is the natural noise of a queue, Halfin and Whitt 1981)
     pub headroom: f64,
-    /// A queue longer than this many times √limit, or than 1.75 jobs, is congestion:
+    /// A queue longer than this many times √load, or than 1.75 jobs, is congestion:
     /// one job too many always has to be borne, or a limit would never rest. (sim: 0.3)
     pub tolerance: f64,
     /// A limit grows only if jobs used at least this share of it. (notes: 0.9, of the peak; this

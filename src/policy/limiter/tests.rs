@@ -93,10 +93,10 @@ fn an_operation_that_became_slower_by_itself_gets_its_limit_back() {
     plant.service_ms = 200;
     let changes = plant.run(240, usize::MAX);
     assert!((15..=19).contains(&plant.limit()), "{changes:?}");
-    assert!(changes.iter().any(|c| c.reason == Reason::Measuring));
+    assert!(changes.iter().any(|c| c.reason == Reason::Slower));
     plant.service_ms = 50;
-    plant.run(60, usize::MAX);
-    assert!((15..=19).contains(&plant.limit()), "{}", plant.limit());
+    let changes = plant.run(60, usize::MAX);
+    assert!((15..=19).contains(&plant.limit()), "{changes:?}");
 }
 
 #[test]
@@ -104,6 +104,21 @@ fn a_limit_that_is_not_used_stays() {
     let mut plant = Plant::new(16);
     assert_eq!(plant.run(120, 3), []);
     assert_eq!(plant.limit(), 8);
+}
+
+#[test]
+fn a_step_up_that_is_not_used_shows_no_room() {
+    let mut plant = Plant::new(16);
+    plant.run(60, usize::MAX);
+    let limit = plant.limit();
+    // Steps up until one is on trial; then the backlog is gone.
+    while plant.limit() <= limit {
+        plant.capacity += 8;
+        plant.run(5, usize::MAX);
+    }
+    let on_trial = plant.limit();
+    plant.run(60, 2);
+    assert!(plant.limit() <= on_trial, "{}", plant.limit());
 }
 
 #[test]

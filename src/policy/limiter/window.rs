@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use super::anchor::{counted_ms, float};
 
 /// Buckets kept: a small difference is looked for in this many.
-const BUCKETS: usize = 16;
+pub(super) const BUCKETS: usize = 16;
 
 /// Jobs and load counted together.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]

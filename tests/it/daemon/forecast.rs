@@ -218,7 +218,7 @@ async fn shadow_tells_what_it_would_do_and_changes_nothing() {
 
     let json: Value = serde_json::from_str(&tidegate_forecast(&site, &["--json"])).unwrap();
     assert_eq!(json["wanted_slots"], 16);
-    assert_eq!(json["daemon"]["slots"]["now"], 10);
+    assert_eq!(json["daemons"][0]["slots"]["now"], 10);
     assert_eq!(json["ahead"]["normal"].as_array().unwrap().len(), 289);
     let text = tidegate_forecast(&site, &[]);
     for part in [

@@ -151,3 +151,15 @@ async fn an_app_that_is_gone_is_left_alone_until_it_is_back() {
     )
     .await;
 }
+
+/// Each call takes its whole timeout to tell nothing, with as many at once as there are slots.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_app_that_never_answers_is_left_alone_until_it_does() {
+    let most = 10 * SLOTS;
+    dies_and_comes_back(
+        most,
+        async |app| app.mute.store(true, Ordering::SeqCst),
+        async |app| app.mute.store(false, Ordering::SeqCst),
+    )
+    .await;
+}
