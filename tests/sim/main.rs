@@ -64,7 +64,7 @@ fn main() -> ExitCode {
         }
         let rows = rows(&scenarios, &runs);
         print_table(&rows);
-        if has("--long") {
+        if place("--long").is_some() {
             breaker::print();
         }
         let (verdict, best) = score::verdict(&rows);
@@ -72,7 +72,7 @@ fn main() -> ExitCode {
         println!("{}", serde_json::to_string(&verdict).unwrap());
         return ExitCode::SUCCESS;
     }
-    if has("--breakers") {
+    if place("--breakers").is_some() {
         breaker::print();
         return ExitCode::SUCCESS;
     }
