@@ -71,7 +71,8 @@ impl Breaker {
         let is_shut = self.is_shut();
         let cooled = match self.phase {
             Phase::Open { until_ms, .. } => now_ms >= until_ms,
-            Phase::HalfOpen => self.trials.is_empty(),
+            // A trial that hangs does not keep the fleet from another one.
+            Phase::HalfOpen => now_ms >= self.trial_until(),
             Phase::Closed | Phase::Ramping(_) => false,
         };
         let wanted = self
