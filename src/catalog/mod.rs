@@ -39,6 +39,19 @@ impl Catalog {
         Self { specs }
     }
 
+    /// The same, where each definition also names these resources.
+    #[must_use]
+    pub fn touching(mut self, resources: impl Fn(&JobSpec) -> Vec<String>) -> Self {
+        for spec in self.specs.values_mut() {
+            for resource in resources(spec) {
+                if !spec.resources.iter().any(|known| **known == *resource) {
+                    Arc::make_mut(spec).resources.push(resource.into());
+                }
+            }
+        }
+        self
+    }
+
     /// The definition of a kind.
     #[must_use]
     pub fn get(&self, kind: &str) -> Option<&Arc<JobSpec>> {

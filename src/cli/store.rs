@@ -5,6 +5,7 @@ use super::setup::Global;
 use crate::catalog::Catalog;
 use crate::config::Config;
 use crate::daemon::queue_names;
+use crate::handlers::{BUILT_IN, Handlers};
 use crate::job::id;
 use crate::queue::Queue;
 use crate::queue::connection::{self, Connection};
@@ -62,6 +63,7 @@ impl Store {
     pub async fn open(global: &Global, only: Option<&str>) -> Result<Self, CliError> {
         let config = global.load_config()?;
         let loaded = global.load_catalog()?;
+        let loaded = loaded.map(|catalog| Handlers::new(BUILT_IN).touching(catalog, &config));
         let defined = loaded.is_some();
         let catalog = loaded.unwrap_or_default();
         let names = match only {

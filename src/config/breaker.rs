@@ -66,6 +66,9 @@ pub struct BreakerConfig {
     pub ramp_calls: u32,
     /// The share of them that must be good.
     pub ramp_good: f64,
+    /// How long a step lasts at least.
+    #[serde(with = "duration")]
+    pub ramp_step: Duration,
     /// Daemons that must see it fail before all open.
     pub quorum: u32,
     /// How long the right to try for all daemons lasts unless it is renewed.
@@ -116,6 +119,12 @@ impl BreakerConfig {
         }
         found.within("breaker.ramp_calls", self.ramp_calls, 1, 1_000);
         found.within("breaker.ramp_good", self.ramp_good, 0.5, 1.0);
+        found.lasting(
+            "breaker.ramp_step",
+            self.ramp_step,
+            Duration::ZERO,
+            60 * SECOND,
+        );
     }
 }
 
@@ -164,6 +173,7 @@ mod tests {
             ("ramp = [0.5, 1.0]", &["breaker.ramp", "between"]),
             ("ramp_calls = 0", &["breaker.ramp_calls", "1"]),
             ("ramp_good = 0.2", &["breaker.ramp_good", "0.5"]),
+            ("ramp_step = \"2m\"", &["breaker.ramp_step", "1m"]),
             ("quorum = 1", &["breaker.quorum", "2"]),
             ("probe_lease = \"1s\"", &["breaker.probe_lease", "2s"]),
         ] {

@@ -125,6 +125,7 @@ impl Daemon {
         code: Vec<CodeDefinition>,
     ) -> Result<Self, DaemonError> {
         let catalog = scope::own_kinds(&config, catalog, &code)?;
+        let catalog = handlers.touching(catalog, &config);
         crate::tls::install();
         intake::check(&config)?;
         let conn = connect(&config).await?;

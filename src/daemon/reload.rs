@@ -38,6 +38,7 @@ pub(super) fn apply(parts: &Parts, config: Config, catalog: Catalog) -> Result<(
     new_deps.config = Arc::new(config.clone());
     new_deps.http = crate::handlers::SharedClient::default();
     let catalog = scope::own_kinds(&config, catalog, &parts.code)?;
+    let catalog = parts.handlers.touching(catalog, &config);
     let shared = &parts.shared;
     let registry = Registry::build(
         catalog,

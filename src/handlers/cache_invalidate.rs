@@ -20,6 +20,8 @@ const COLLECT_STEP: usize = 10_000;
 pub const KIND: HandlerKind = HandlerKind {
     name: "cache.invalidate",
     check: |spec, _| Definition::read(spec).map(|_| ()),
+    // Never held back: a breaker guards it only if its definition asks for one.
+    touches: |_, _| Vec::new(),
     build: |spec, deps| Invalidate::build(spec, deps),
 };
 

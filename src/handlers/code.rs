@@ -5,8 +5,8 @@
 
 use super::function::{Function, JobFn, check_args};
 use super::{Built, Deps, Handler, HandlerKind};
-use crate::catalog::{CodeDefinition, JobSpec};
-use crate::config::duration;
+use crate::catalog::{Catalog, CodeDefinition, JobSpec};
+use crate::config::{Config, duration};
 use crate::job::Priority;
 use apalis_core::task::extensions::Extensions;
 use serde::de::DeserializeOwned;
@@ -164,6 +164,15 @@ impl Handlers {
     pub fn add(&mut self, name: &str, handler: Arc<dyn Handler>) -> bool {
         let taken = self.kinds.iter().any(|kind| kind.name == name);
         !taken && self.code.insert(name.to_owned(), handler).is_none()
+    }
+
+    /// The definitions, with the resources that their handlers touch whether or not they say so.
+    #[must_use]
+    pub fn touching(&self, catalog: Catalog, config: &Config) -> Catalog {
+        catalog.touching(|spec| {
+            let kind = self.kinds.iter().find(|kind| kind.name == spec.handler);
+            kind.map_or_else(Vec::new, |kind| (kind.touches)(spec, config))
+        })
     }
 
     /// The handler of a definition.

@@ -22,6 +22,7 @@ use std::time::Duration;
 pub const KIND: HandlerKind = HandlerKind {
     name: "db.purge",
     check: |spec, config| Definition::read(spec, config).map(|_| ()),
+    touches: |spec, _| vec![db::resource_of(&spec.resources).to_owned()],
     build: |spec, deps| DbPurge::build(spec, deps),
 };
 

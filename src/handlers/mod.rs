@@ -100,6 +100,8 @@ pub struct HandlerKind {
     pub name: &'static str,
     /// Checks a definition's section without touching any server.
     pub check: fn(&JobSpec, &Config) -> Result<(), Problem>,
+    /// The resources its failures are laid to: jobs touch them whether or not their definition says so.
+    pub touches: fn(&JobSpec, &Config) -> Vec<String>,
     /// Makes the handler of one definition.
     pub build: fn(&JobSpec, &Deps) -> Built,
 }

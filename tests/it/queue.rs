@@ -4,6 +4,7 @@ mod admission;
 mod audit;
 mod cost;
 mod depth;
+mod fleet;
 mod hostile;
 mod kept;
 mod lease;

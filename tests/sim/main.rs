@@ -3,9 +3,9 @@
 //!
 //! `cargo test --test sim` runs a short form, some of the plants the constants were chosen on, and
 //! fails if something became worse. `make sim` runs the plants they were not chosen on (`--long`),
-//! prints the table, writes what happened second by second (`--csv DIR`), draws some of it
+//! prints the tables, writes what happened second by second (`--csv DIR`), draws some of it
 //! (`--plots DIR`), and ends with one line of JSON. `--tune` shows the other plants in full;
-//! `--spread FIRST LAST` sums up as many draws of plants as one likes, for the gate alone.
+//! `--spread FIRST LAST` sums up as many draws of plants as one likes, for the gate alone; `--breakers` shows the breakers alone.
 
 #![allow(
     clippy::unwrap_used,
@@ -17,6 +17,7 @@
     missing_docs
 )]
 
+mod breaker;
 mod plant;
 mod plants;
 mod plot;
@@ -63,9 +64,16 @@ fn main() -> ExitCode {
         }
         let rows = rows(&scenarios, &runs);
         print_table(&rows);
+        if place("--long").is_some() {
+            breaker::print();
+        }
         let (verdict, best) = score::verdict(&rows);
         println!("\nBest of the others: {}\n", best.name());
         println!("{}", serde_json::to_string(&verdict).unwrap());
+        return ExitCode::SUCCESS;
+    }
+    if place("--breakers").is_some() {
+        breaker::print();
         return ExitCode::SUCCESS;
     }
     let filters: Vec<_> = arguments.iter().filter(|a| !a.starts_with('-')).collect();
@@ -82,7 +90,8 @@ fn short() -> ExitCode {
     let runs = run(&scenarios, &SEEDS[..1], &[Who::Oracle, Who::Ours, best]);
     let rows = rows(&scenarios, &runs);
     let (verdict, _) = score::verdict(&rows);
-    let worse = worse(&verdict);
+    let mut worse: Vec<String> = worse(&verdict).into_iter().map(str::to_owned).collect();
+    worse.extend(breaker::worse());
     if worse.is_empty() {
         println!("sim: ok {}", serde_json::to_string(&verdict).unwrap());
         return ExitCode::SUCCESS;

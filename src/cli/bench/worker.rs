@@ -21,11 +21,13 @@ const HANDLERS: [HandlerKind; 2] = [
     HandlerKind {
         name: "noop",
         check: anything_goes,
+        touches: |_, _| Vec::new(),
         build: |_, _| Ok(Arc::new(Noop)),
     },
     HandlerKind {
         name: "hold",
         check: anything_goes,
+        touches: |_, _| Vec::new(),
         build: |_, _| Ok(Arc::new(Hold)),
     },
 ];

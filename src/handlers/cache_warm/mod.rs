@@ -23,6 +23,10 @@ use std::time::Duration;
 pub const KIND: HandlerKind = HandlerKind {
     name: "cache.warm",
     check: |spec, config| Definition::read(spec, config).map(|_| ()),
+    touches: |spec, _| {
+        let touched = [cache::resource_of, db::resource_of];
+        touched.map(|of| of(&spec.resources).to_owned()).into()
+    },
     build: |spec, deps| Warm::build(spec, deps),
 };
 

@@ -8,6 +8,7 @@
 //! | exits 0 | done; if its output is one JSON value, that is the result |
 //! | exits 75 (`EX_TEMPFAIL` of sysexits.h) | snoozed: again after `snooze`, no attempt burned |
 //! | exits with a code of `fatal_exit` | fatal |
+//! | exits 69 (`EX_UNAVAILABLE`) | failed, and the first of the definition's `resources` is to blame |
 //! | exits otherwise, or is killed by a signal | failed, with the end of what it wrote to standard error |
 //! | cannot be started | failed: the program was there when the definition was loaded, so it is likely being replaced |
 //! | is asked to stop (`SIGTERM`) | interrupted, whatever it exits with: zero may only mean that it obeyed |
@@ -35,7 +36,7 @@ pub use once::Once;
 use super::{Built, Context, Deps, Handler, HandlerKind};
 use crate::catalog::JobSpec;
 use crate::job::history::{MAX_ERROR_BYTES, cut};
-use crate::job::{Job, Outcome};
+use crate::job::{Failure, Job, Outcome};
 use definition::Definition;
 use futures::future::{BoxFuture, Either, join, select};
 use output::Output;
@@ -51,6 +52,8 @@ use tokio::process::Command;
 
 /// Exit code of "try again later" (`EX_TEMPFAIL` of sysexits.h).
 const EX_TEMPFAIL: i32 = 75;
+/// Exit code of "what I need is not available" (`EX_UNAVAILABLE` of sysexits.h).
+const EX_UNAVAILABLE: i32 = 69;
 /// How long output is awaited after the group is dead. Its pipes are closed by then, unless a process that left the
 /// group still holds one: that one is not waited for.
 const OUTPUT_GRACE: Duration = Duration::from_secs(1);
@@ -61,18 +64,24 @@ const MESSAGE_ROOM: usize = 256;
 pub const KIND: HandlerKind = HandlerKind {
     name: "exec",
     check: |spec, config| Definition::read(spec, config).map(|_| ()),
+    touches: |_, _| Vec::new(),
     build: |spec, deps| Exec::build(spec, deps),
 };
 
 /// Runs the command of one definition.
 struct Exec {
     definition: Definition,
+    /// What is to blame when the child says that something is not available.
+    resource: Option<Arc<str>>,
 }
 
 impl Exec {
     fn build(spec: &JobSpec, deps: &Deps) -> Built {
         let definition = Definition::read(spec, &deps.config)?;
-        Ok(Arc::new(Self { definition }))
+        Ok(Arc::new(Self {
+            definition,
+            resource: spec.resources.first().map(Arc::clone),
+        }))
     }
 
     async fn deliver(&self, ctx: &Context) -> Outcome {
@@ -148,10 +157,12 @@ impl Exec {
             },
             Some(code) => {
                 let message = self.told(&format!("exit code {code}"), output);
-                if self.definition.fatal_exit.contains(&code) {
-                    Outcome::fatal(message)
-                } else {
-                    Outcome::failed(message)
+                match &self.resource {
+                    _ if self.definition.fatal_exit.contains(&code) => Outcome::fatal(message),
+                    Some(resource) if code == EX_UNAVAILABLE => {
+                        Outcome::Failed(Failure::new(message).blaming(&**resource, false))
+                    }
+                    _ => Outcome::failed(message),
                 }
             }
             None => Outcome::failed(self.told(&killed_by(status), output)),

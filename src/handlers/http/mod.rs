@@ -62,6 +62,12 @@ const MAX_CAUSES: usize = 8;
 pub const KIND: HandlerKind = HandlerKind {
     name: "http",
     check: |spec, config| Definition::read(spec, config).map(|_| ()),
+    touches: |spec, config| {
+        let read = Definition::read(spec, config);
+        read.map(|definition| definition.resource)
+            .into_iter()
+            .collect()
+    },
     build: |spec, deps| Http::build(spec, deps),
 };
 

@@ -23,6 +23,7 @@ mod call;
 mod evidence;
 pub mod fleet;
 mod operator;
+mod ramp;
 mod report;
 mod settings;
 mod tie;
@@ -32,6 +33,7 @@ use std::time::Duration;
 
 pub use call::{CallResult, Outlook, Permit, Verdict};
 use evidence::Evidence;
+use ramp::Ramp;
 pub use report::{Pooled, Reason, Snapshot, State, Transition, Would};
 pub use settings::{BreakerConfig, Mode};
 use tie::Tie;
@@ -58,11 +60,7 @@ enum Phase {
         forced: bool,
     },
     HalfOpen,
-    Ramping {
-        step: usize,
-        results: u32,
-        good: u32,
-    },
+    Ramping(Ramp),
 }
 
 impl Phase {
@@ -71,15 +69,7 @@ impl Phase {
             Self::Closed => State::Closed,
             Self::Open { .. } => State::Open,
             Self::HalfOpen => State::HalfOpen,
-            Self::Ramping { .. } => State::Ramping,
-        }
-    }
-
-    fn ramp_from(step: usize) -> Self {
-        Self::Ramping {
-            step,
-            results: 0,
-            good: 0,
+            Self::Ramping(_) => State::Ramping,
         }
     }
 }
@@ -184,7 +174,7 @@ impl Breaker {
         let newest = self.take_in(now_ms, result)?;
         match self.phase {
             Phase::Closed => self.open_if_sure(now_ms, newest, jitter),
-            Phase::Ramping { .. } => match self.open_if_sure(now_ms, newest, jitter) {
+            Phase::Ramping(_) => match self.open_if_sure(now_ms, newest, jitter) {
                 Some(transition) => Some(transition),
                 None => self.climb(now_ms, newest.good() > 0),
             },
@@ -210,7 +200,7 @@ impl Breaker {
     /// The answer of the state machine, whether or not the mode heeds it.
     fn judge(&self, now_ms: u64) -> Outlook {
         match self.phase {
-            Phase::Closed | Phase::Ramping { .. } => Outlook::Allow {
+            Phase::Closed | Phase::Ramping(_) => Outlook::Allow {
                 limit: self.share(),
             },
             Phase::Open { until_ms, .. } if now_ms < until_ms => Outlook::Refuse {
@@ -235,7 +225,7 @@ impl Breaker {
 
     fn share(&self) -> Option<f64> {
         match self.phase {
-            Phase::Ramping { step, .. } => self.config.ramp.get(step).copied(),
+            Phase::Ramping(ramp) => Some(ramp.share(&self.config)),
             Phase::Closed | Phase::Open { .. } | Phase::HalfOpen => None,
         }
     }
@@ -298,7 +288,8 @@ impl Breaker {
         };
         if outcome.good() > 0 {
             self.tell_fleet(true);
-            return Some(self.enter(now_ms, Phase::ramp_from(0), succeeded));
+            let ramp = Phase::Ramping(Ramp::at(0, now_ms));
+            return Some(self.enter(now_ms, ramp, succeeded));
         }
         is_newest.then(|| {
             self.tell_fleet(false);
@@ -336,33 +327,32 @@ impl Breaker {
 
     /// One more result while ramping. In a fleet the steps are taken by all together.
     fn climb(&mut self, now_ms: u64, was_good: bool) -> Option<Transition> {
-        let Phase::Ramping {
-            step,
-            results,
-            good,
-        } = self.phase
-        else {
+        let Phase::Ramping(ramp) = self.phase else {
             return None;
         };
         if self.tie.is_some() {
             return None;
         }
-        let (results, good) = (results + 1, good + u32::from(was_good));
-        if results < self.config.ramp_calls {
-            self.phase = Phase::Ramping {
-                step,
-                results,
-                good,
-            };
-            return None;
+        match ramp.after(now_ms, was_good, &self.config) {
+            Some(next) => {
+                self.go_on(ramp, next);
+                None
+            }
+            None => {
+                self.openings = 0;
+                Some(self.enter(now_ms, Phase::Closed, Reason::Recovered))
+            }
         }
-        let next = step + usize::from(is_passed(&self.config, good, results));
-        if next < self.config.ramp.len() {
-            self.phase = Phase::ramp_from(next);
-            return None;
+    }
+
+    /// Takes another place on the way back. One that was too much says nothing about a lower one, nor do the calls that it
+    /// let through.
+    fn go_on(&mut self, from: Ramp, to: Ramp) {
+        self.phase = Phase::Ramping(to);
+        if to.step < from.step {
+            self.epoch += 1;
+            self.evidence.clear();
         }
-        self.openings = 0;
-        Some(self.enter(now_ms, Phase::Closed, Reason::Recovered))
     }
 
     /// Changes the phase: a new epoch, no evidence yet.
@@ -379,11 +369,6 @@ impl Breaker {
             at_ms: now_ms,
         }
     }
-}
-
-/// Whether a step of the ramp is passed: a clear majority of its results is good.
-fn is_passed(config: &BreakerConfig, good: u32, results: u32) -> bool {
-    f64::from(good) >= f64::from(results) * config.ramp_good
 }
 
 /// The cool-down after so many openings before this one, milliseconds.

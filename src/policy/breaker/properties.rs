@@ -58,7 +58,7 @@ proptest! {
                             running.push(permit);
                         }
                         (Verdict::Refuse { retry_at_ms: a }, Outlook::Refuse { retry_at_ms: b }) => {
-                            prop_assert!(a == b && a > now && a - now <= 360_000);
+                            prop_assert!(a == b && a > now && a - now <= 480_000);
                         }
                         other => prop_assert!(false, "{:?}", other),
                     }
@@ -92,7 +92,7 @@ proptest! {
                 None => prop_assert_eq!(before, after),
             }
         }
-        let refused = matches!(breaker.peek(now + 360_000), Outlook::Refuse { .. });
+        let refused = matches!(breaker.peek(now + 480_000), Outlook::Refuse { .. });
         prop_assert!(!refused, "stuck");
     }
 }

@@ -34,12 +34,14 @@ pub struct BreakerConfig {
     pub jitter: f64,
     /// How long a trial may take before another one is let through beside it; twice as long before a third, and so on.
     pub trial_timeout: Duration,
-    /// Shares of the usual limit on the way back, rising; after the last comes the whole.
+    /// Shares of the usual limit on the way back, rising; the whole is the last step.
     pub ramp: Arc<[f64]>,
     /// A step of the ramp is judged after this many results.
     pub ramp_calls: u32,
-    /// It is passed if at least this share of them is good, else repeated.
+    /// If at least this share of them is good it may go on, else it goes a step down.
     pub ramp_good: f64,
+    /// How long a step lasts at least; it doubles with every step down.
+    pub ramp_step: Duration,
     /// Daemons that must see it fail before all of them open.
     pub quorum: u32,
     /// How long the right to try for all daemons lasts unless it is renewed.
@@ -65,6 +67,7 @@ impl Default for BreakerConfig {
             ramp: Arc::new([0.01, 0.02, 0.04, 0.08, 0.25, 0.50]),
             ramp_calls: 5,
             ramp_good: 0.8,
+            ramp_step: Duration::from_secs(1),
             quorum: 2,
             probe_lease: Duration::from_secs(5),
         }
@@ -89,6 +92,7 @@ impl From<&config::BreakerConfig> for BreakerConfig {
             ramp: given.ramp.as_slice().into(),
             ramp_calls: given.ramp_calls,
             ramp_good: given.ramp_good,
+            ramp_step: given.ramp_step,
             quorum: given.quorum,
             probe_lease: given.probe_lease,
         }

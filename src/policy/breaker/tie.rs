@@ -2,7 +2,7 @@
 //! all of them decided.
 
 use super::fleet::{Decision, Record, Report};
-use super::{Breaker, Mode, Phase, Reason, State, Transition};
+use super::{Breaker, Mode, Phase, Ramp, Reason, State, Transition};
 
 /// A job that waits for the breaker is forgotten after this long: a little more than the longest time between two looks
 /// of a daemon at its queues.
@@ -71,14 +71,15 @@ impl Breaker {
         let is_shut = self.is_shut();
         let cooled = match self.phase {
             Phase::Open { until_ms, .. } => now_ms >= until_ms,
-            Phase::HalfOpen => self.trials.is_empty(),
-            Phase::Closed | Phase::Ramping { .. } => false,
+            // A trial that hangs does not keep the fleet from another one.
+            Phase::HalfOpen => now_ms >= self.trial_until(),
+            Phase::Closed | Phase::Ramping(_) => false,
         };
         let wanted = self
             .wanted_ms
             .is_some_and(|at| now_ms.saturating_sub(at) <= WANTED_MS);
         let ahead = match self.phase {
-            Phase::Ramping { step, .. } => Some(Ahead::Ramping(step)),
+            Phase::Ramping(ramp) => Some(Ahead::Ramping(ramp.step)),
             Phase::Closed => Some(Ahead::Closed),
             Phase::Open { .. } | Phase::HalfOpen => None,
         };
@@ -233,13 +234,15 @@ impl Breaker {
         self.tie = Some(Tie::to(record, None));
         self.openings = record.openings;
         match self.phase {
-            Phase::Ramping { step: here, .. } => {
-                if here != step {
-                    self.phase = Phase::ramp_from(step);
-                }
+            Phase::Ramping(ramp) if ramp.step == step => None,
+            Phase::Ramping(ramp) => {
+                self.go_on(ramp, Ramp::at(step, now_ms));
                 None
             }
-            _ => Some(self.enter(now_ms, Phase::ramp_from(step), Reason::FleetTrialSucceeded)),
+            _ => {
+                let ramp = Phase::Ramping(Ramp::at(step, now_ms));
+                Some(self.enter(now_ms, ramp, Reason::FleetTrialSucceeded))
+            }
         }
     }
 }

@@ -24,6 +24,7 @@ fn bed_with(mode: GateMode) -> Bed {
     let mut config = config::load(&Sources::default()).unwrap();
     config.breaker.open = Duration::ZERO;
     config.breaker.open_max = Duration::ZERO;
+    config.breaker.ramp_step = Duration::ZERO;
     config.limiter.mode = mode;
     let settings = Settings {
         breaker: config.breaker,

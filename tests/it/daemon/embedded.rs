@@ -47,6 +47,7 @@ impl Handler for Obedient {
 const OBEDIENT: HandlerKind = HandlerKind {
     name: "test.obedient",
     check: |_, _| Ok(()),
+    touches: |_, _| Vec::new(),
     build: |_, _| Ok(Arc::new(Obedient)),
 };
 

@@ -19,5 +19,6 @@ mod purge;
 mod reload;
 mod reserve;
 mod retries;
+mod shared;
 mod upgrade;
 mod workflows;

@@ -36,6 +36,7 @@ impl Handler for Talkative {
 const TALKATIVE: HandlerKind = HandlerKind {
     name: "test.talkative",
     check: |_, _| Ok(()),
+    touches: |_, _| Vec::new(),
     build: |_, _| Ok(Arc::new(Talkative)),
 };
 

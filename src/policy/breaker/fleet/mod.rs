@@ -21,9 +21,10 @@ use serde::{Deserialize, Serialize};
 
 pub use pool::{Pool, Report};
 
+use super::ramp::{Verdict, judge};
 use super::report::Pooled;
 use super::tie::{Ahead, Stand, Trial};
-use super::{BreakerConfig, cool_down, is_passed, millis};
+use super::{BreakerConfig, cool_down, millis};
 use pool::Evidence;
 
 /// How long it is remembered that the fleet recovered, so that who was away hears of it, milliseconds.
@@ -76,6 +77,10 @@ pub enum Decision {
         step: usize,
         /// Since then.
         since_ms: u64,
+        /// Its results count from then on.
+        judged_ms: u64,
+        /// Steps down until now.
+        falls: u32,
     },
 }
 
@@ -154,7 +159,7 @@ impl View<'_> {
             Decision::Probing { until_ms, .. } => self
                 .caught_up(record)
                 .or_else(|| self.begin_trial(record, *until_ms, None)),
-            Decision::Ramping { step, since_ms } => self.climb(record, *step, *since_ms),
+            Decision::Ramping { .. } => self.climb(record),
         };
         next.map(Change::Put)
     }
@@ -221,13 +226,7 @@ impl View<'_> {
         let (epoch, trial) = self.stand?.trial;
         let lease = millis(self.config.probe_lease);
         match trial {
-            Trial::Succeeded if epoch == record.epoch => Some(self.with(
-                record,
-                Decision::Ramping {
-                    step: 0,
-                    since_ms: self.now_ms,
-                },
-            )),
+            Trial::Succeeded if epoch == record.epoch => Some(self.with(record, self.ramp(0, 0))),
             Trial::Failed if epoch == record.epoch => Some(self.opened_again(record)),
             // Renewed in good time, under the same epoch.
             Trial::Runs if epoch == record.epoch && until_ms < self.now_ms + lease * 2 / 3 => {
@@ -256,29 +255,54 @@ impl View<'_> {
         }
     }
 
-    /// One more step up, or back to open.
-    fn climb(&self, record: &Record, step: usize, since_ms: u64) -> Option<Record> {
-        if let Some(evidence) = self.fails_for_all(record.epoch) {
+    /// A step up or down, or back to open.
+    fn climb(&self, record: &Record) -> Option<Record> {
+        let Decision::Ramping {
+            step,
+            since_ms,
+            judged_ms,
+            falls,
+        } = record.decision
+        else {
+            return None;
+        };
+        let results = self.pool.since(judged_ms);
+        let lasted_ms = self.now_ms.saturating_sub(since_ms);
+        let verdict = judge(results.calls, results.good(), lasted_ms, falls, self.config);
+        // What is too much for a step may be well at a lower one.
+        let is_lowered = verdict == Verdict::Down && step > 0;
+        if !is_lowered && let Some(evidence) = self.fails_for_all(since_ms) {
             let opened = self.opened_again(record);
             return Some(Record { evidence, ..opened });
         }
-        let results = self.pool.since(since_ms);
-        if results.calls < self.config.ramp_calls {
-            return None;
-        }
-        let next = step + usize::from(is_passed(self.config, results.good(), results.calls));
-        if next >= self.config.ramp.len() {
-            return Some(self.closed(record));
-        }
-        let decision = Decision::Ramping {
-            step: next,
-            since_ms: self.now_ms,
+        let decision = match verdict {
+            Verdict::Open => return None,
+            Verdict::Up if step == self.config.ramp.len() => return Some(self.closed(record)),
+            Verdict::Up => self.ramp(step + 1, falls),
+            Verdict::Down => self.ramp(step.saturating_sub(1), falls.saturating_add(1)),
+            // It is told only now and then that all goes on well.
+            Verdict::Stay if results.calls < 4 * self.config.ramp_calls => return None,
+            Verdict::Stay => Decision::Ramping {
+                step,
+                since_ms,
+                judged_ms: self.now_ms,
+                falls,
+            },
         };
         // The same epoch: who ramps goes on ramping.
         Some(Record {
             decision,
             ..record.clone()
         })
+    }
+
+    fn ramp(&self, step: usize, falls: u32) -> Decision {
+        Decision::Ramping {
+            step,
+            since_ms: self.now_ms,
+            judged_ms: self.now_ms,
+            falls,
+        }
     }
 
     /// While the fleet was out of reach this daemon found that all is well.
@@ -289,13 +313,7 @@ impl View<'_> {
         }
         Some(match ahead {
             Ahead::Closed => self.closed(record),
-            Ahead::Ramping(step) => self.with(
-                record,
-                Decision::Ramping {
-                    step,
-                    since_ms: self.now_ms,
-                },
-            ),
+            Ahead::Ramping(step) => self.with(record, self.ramp(step, 0)),
         })
     }
 

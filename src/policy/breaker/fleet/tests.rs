@@ -347,6 +347,25 @@ fn cut_off_daemons_decide_alone_and_come_back_without_a_jump() {
 }
 
 #[test]
+fn trials_that_hung_while_cut_off_do_not_hold_the_fleet_half_open() {
+    let mut fleet = Fleet::of(3);
+    fleet.dead = true;
+    fleet.until(State::Open, 20);
+    fleet.seconds(3);
+    fleet.hangs = true;
+    for daemon in &mut fleet.daemons {
+        daemon.cut = true;
+    }
+    fleet.until(State::HalfOpen, 60);
+    fleet.dead = false;
+    fleet.hangs = false;
+    for daemon in &mut fleet.daemons {
+        daemon.cut = false;
+    }
+    fleet.until(State::Closed, 300);
+}
+
+#[test]
 fn a_store_that_lost_everything_changes_nothing_at_once() {
     let mut fleet = Fleet::of(2);
     fleet.dead = true;
@@ -395,7 +414,7 @@ fn an_operator_who_closes_it_everywhere_ends_what_the_fleet_decided() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(48))]
+    #![proptest_config(ProptestConfig::with_cases(64))]
 
     /// Whatever daemons and the way to the store do: no two try at once under the same decision, and when all is well
     /// again all close.
