@@ -18,7 +18,7 @@ fn change(operation: &str, old: &str, new: &str) -> Change {
 }
 
 fn key(rig: &Rig, name: &str) -> String {
-    format!("{}:{{gate}}:{name}", rig.config.redis.prefix)
+    format!("{}:gate:{{gate}}:{name}", rig.config.redis.prefix)
 }
 
 #[tokio::test]
