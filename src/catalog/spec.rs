@@ -323,9 +323,12 @@ impl RawSpec {
         }
         problems.extend(self.concurrency.problems());
         problems.extend(self.rate.iter().flat_map(Rate::problems));
-        for resource in &self.resources {
+        for (n, resource) in self.resources.iter().enumerate() {
             if let Err(e) = id::check_resource(resource) {
                 problems.push(format!("resources: {resource:?} {e}"));
+            }
+            if self.resources[..n].contains(resource) {
+                problems.push(format!("resources: names {resource:?} twice"));
             }
         }
         if let Err(e) = args::check_specs(&self.args) {

@@ -95,6 +95,17 @@ impl BreakerConfig {
         found.within("breaker.sure", self.sure, 0.8, 0.999_999_999);
         found.within("breaker.failed_share", self.failed_share, 0.1, 0.9);
         found.within("breaker.slow_share", self.slow_share, 0.1, 0.9);
+        for (name, share) in [
+            ("breaker.failed_share", self.failed_share),
+            ("breaker.slow_share", self.slow_share),
+        ] {
+            // Beta(1 + n, 1) of n calls that are all bad: P(p > share) = 1 - share^(n + 1).
+            let calls = f64::from(self.stretch_calls) + 1.0;
+            if 1.0 - share.powf(calls) < self.sure {
+                let problem = "where calls are rare it could never open: lower it or breaker.sure, or raise breaker.stretch_calls";
+                found.add(name, problem);
+            }
+        }
         found.within("breaker.connect_errors", self.connect_errors, 2, 1_000);
         found.lasting("breaker.open", self.open, 100 * MILLI, 300 * SECOND);
         found.lasting("breaker.open_max", self.open_max, SECOND, hour);
@@ -162,6 +173,10 @@ mod tests {
             ("sure = 0.5", &["breaker.sure", "0.8"]),
             ("sure = nan", &["breaker.sure"]),
             ("failed_share = 1.0", &["breaker.failed_share", "0.9"]),
+            (
+                "failed_share = 0.9",
+                &["breaker.failed_share", "never open", "stretch_calls"],
+            ),
             ("slow_share = 0.0", &["breaker.slow_share", "0.1"]),
             ("connect_errors = 1", &["breaker.connect_errors", "2"]),
             ("open = \"6m\"", &["breaker.open", "5m"]),

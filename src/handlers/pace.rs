@@ -94,18 +94,17 @@ impl Context {
                 return Err(JobError::Yield { reason });
             }
             let rest = advice.rest(worked).min(LONGEST_REST);
-            let rested = clock::since(begun);
-            let left = rest.saturating_sub(rested);
+            let left = rest.saturating_sub(clock::since(begun));
             if left.is_zero() {
-                if !rest.is_zero() {
-                    self.progress.rested(rested);
-                }
                 return Ok(());
             }
+            let asleep = clock::monotonic();
             tokio::select! {
                 () = self.stop.cancelled() => {}
                 () = tokio::time::sleep(left.min(ASK_AGAIN)) => {}
             }
+            // At once: the timeout of the job may come in the middle of a rest.
+            self.progress.rested(clock::since(asleep));
         }
         Err(JobError::Stopped)
     }

@@ -96,7 +96,8 @@ impl RetryBudget {
     #[must_use]
     pub fn has_room(&mut self, now_ms: u64) -> bool {
         self.pass(now_ms);
-        self.tokens >= 1.0
+        // What is left comes up to the floor in time, but never beyond: of a floor of one half must be enough.
+        self.tokens >= (self.config.floor / 2.0).min(1.0)
     }
 
     /// A retry is let through.

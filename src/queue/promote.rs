@@ -224,7 +224,9 @@ impl Queue {
             .arg(&ids)
             .query_async(&mut self.conn.clone())
             .await?;
-        let failed = |history: &Vec<u8>| History::parse(history).is_some_and(|h| h.attempts > 0);
+        let failed = |history: &Vec<u8>| {
+            History::parse(history).is_some_and(|history| history.retry_due().is_some())
+        };
         let known = ids.into_iter().zip(histories);
         let retries = known.filter(|(_, history)| history.as_ref().is_some_and(failed));
         Ok(retries.map(|(id, _)| id).collect())

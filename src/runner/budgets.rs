@@ -15,6 +15,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+/// How long a retry waits at least whose class or operation is closed.
+const CLOSED_WAIT: Duration = Duration::from_secs(2);
+
 /// All budgets, by resource.
 pub struct Budgets {
     /// None if there are to be no budgets.
@@ -79,7 +82,8 @@ impl Budgets {
         if longest.is_none() {
             self.each(budgets, RetryBudget::spend);
         }
-        longest
+        // What is closed opens in seconds at best; to ask more often would only keep Redis busy.
+        longest.map(|wait| if closed { wait.max(CLOSED_WAIT) } else { wait })
     }
 
     fn each(&self, budgets: &[Arc<Budget>], change: impl Fn(&mut RetryBudget, u64)) {

@@ -139,6 +139,10 @@ fn problems_name_file_line_and_field() {
             &["resources", "class:name"],
         ),
         (
+            with("\"postgres:primary\"", "\"a:b\", \"a:b\""),
+            &["resources", "\"a:b\" twice"],
+        ),
+        (
             with("kind = \"app.append\"", "kind = \"App\""),
             &["kind", "App"],
         ),

@@ -21,7 +21,8 @@ const WATCH: Duration = Duration::from_secs(15);
 /// How long it is left alone before that.
 const SETTLE: Duration = Duration::from_secs(3);
 /// The configuration without.
-const OFF: &str = "[gate]\nmode = \"off\"\n[breaker]\nmode = \"off\"\n[limiter]\nmode = \"off\"\n";
+const OFF: &str = "[gate]\nmode = \"off\"\n[gate.reserve]\nshare = 0.0\n[breaker]\nmode = \"off\"\n\
+    [limiter]\nmode = \"off\"\n[retry_budget]\nmode = \"off\"\n[forecast]\nmode = \"off\"\n";
 
 /// What one run measures. The names are those of `--json`.
 #[derive(Debug, Serialize)]

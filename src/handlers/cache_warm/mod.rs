@@ -31,8 +31,9 @@ pub const KIND: HandlerKind = HandlerKind {
 };
 
 /// A page counts for no more than this when the gate asks for a rest after it, so that the server does not end the
-/// transaction meanwhile: the least share is a fifth, which makes 8 s of 10 ([`db::IDLE_IN_TRANSACTION`]).
-const LONGEST_PAGE: Duration = Duration::from_secs(2);
+/// transaction meanwhile: the least share is a fifth, which makes 4 s of 10 ([`db::IDLE_IN_TRANSACTION`]), and leaves 6 for
+/// storing the next page.
+const LONGEST_PAGE: Duration = Duration::from_secs(1);
 
 /// How far a job has come.
 #[derive(Debug, Default)]

@@ -170,3 +170,20 @@ fn a_hundred_thousand_that_wait_ask_at_a_bearable_pace() {
     let pace = (plant.asked - at_once) as f64 / 120.0;
     assert!(pace < 3_500.0, "{pace} a second");
 }
+
+#[test]
+fn a_floor_of_one_lets_retries_through_too() {
+    let config = BudgetConfig {
+        floor: 1.0,
+        ..CONFIG
+    };
+    let mut budget = RetryBudget::new(0, config);
+    let mut went = 0;
+    for now_ms in (0..600_000).step_by(100) {
+        if budget.has_room(now_ms) {
+            budget.spend(now_ms);
+            went += 1;
+        }
+    }
+    assert!((50..=62).contains(&went), "{went} in sixty windows");
+}

@@ -87,6 +87,12 @@ impl Limiter {
                 return again.then(|| self.measure(now_ms)).flatten();
             }
             if let Some(before) = self.silenced.take() {
+                let slower = anchor.shift(mean_ln) - self.config.sure * error > FASTER;
+                if slower && self.limit == self.config.min {
+                    // One at a time waits for nobody: that is how long they take now.
+                    self.anchor = Anchor::of(&self.gathered);
+                    self.begin(now_ms, now_ms);
+                }
                 return self.change(now_ms, before, Reason::Room);
             }
             if buckets == BUCKETS {

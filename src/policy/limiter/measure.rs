@@ -124,7 +124,9 @@ impl Limiter {
         let Some(drained_ms) = measuring.drained_ms else {
             return self.drain(now_ms, measuring, jitter);
         };
-        let late = self.is_late(now_ms, measuring);
+        // As long as jobs end it goes on until there are a few: slow ones take their time.
+        let ends = self.inflight > 0 && self.gathered.len() < self.few();
+        let late = self.is_late(now_ms, measuring) && !ends;
         let enough = self.has_enough(now_ms.saturating_sub(drained_ms));
         let Some(doubt) = measuring.doubt else {
             if enough && let Some(measured) = Anchor::of(&self.gathered) {

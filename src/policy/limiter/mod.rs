@@ -91,6 +91,8 @@ pub struct Limiter {
     raised_ms: Option<u64>,
     /// The limit before nothing ended any more.
     silenced: Option<usize>,
+    /// When it was last halved for that.
+    silenced_ms: u64,
     /// Since when nothing has ended, while jobs run.
     silent_since_ms: u64,
     changed_ms: u64,
@@ -122,6 +124,7 @@ impl Limiter {
             measure_at_ms: now_ms.saturating_add(millis(config.anchor_every)),
             raised_ms: None,
             silenced: None,
+            silenced_ms: now_ms,
             silent_since_ms: now_ms,
             changed_ms: now_ms,
             reason: None,
@@ -185,7 +188,10 @@ impl Limiter {
             Ended::Failed => self.anchor.as_ref().is_some_and(|a| ms > a.mean_ms()),
             Ended::Void => false,
         };
-        if counts && now_ms >= self.counts_from_ms {
+        // What hung says nothing of how long jobs take.
+        let hung =
+            self.silenced.is_some() && now_ms.saturating_sub(whole_ms(ms)) < self.silenced_ms;
+        if counts && !hung && now_ms >= self.counts_from_ms {
             self.window.add(now_ms, ms);
             if self.gathered.len() < GATHERED {
                 self.gathered.push(ms);
@@ -197,7 +203,7 @@ impl Limiter {
     /// something else holds jobs back; `jitter` is random in `[0, 1)`.
     pub fn tick(&mut self, now_ms: u64, may_grow: bool, jitter: f64) -> Option<Change> {
         self.window.run(now_ms, self.inflight);
-        let closed = self.window.close(now_ms);
+        let closed = self.window.close(now_ms, self.few());
         if let Some(change) = self.notice_silence(now_ms) {
             return Some(change);
         }
@@ -208,6 +214,7 @@ impl Limiter {
             return self.first_anchor(now_ms);
         };
         if anchor.median_ms() > self.config.slow.as_secs_f64() * 1_000.0 {
+            self.renew_slow_anchor(now_ms);
             return self.change(now_ms, self.config.max, Reason::TooSlow);
         }
         if !closed {
@@ -234,6 +241,16 @@ impl Limiter {
         }
     }
 
+    /// Jobs that were too slow to be limited may have become others.
+    fn renew_slow_anchor(&mut self, now_ms: u64) {
+        let many = usize::try_from(self.config.anchor_jobs).unwrap_or(usize::MAX);
+        if now_ms >= self.measure_at_ms && self.gathered.len() >= many.min(GATHERED) {
+            self.anchor = Anchor::of(&self.gathered);
+            self.measure_at_ms = now_ms.saturating_add(millis(self.config.anchor_every));
+            self.begin(now_ms, now_ms);
+        }
+    }
+
     /// Halves the limit if nothing ends although jobs run.
     fn notice_silence(&mut self, now_ms: u64) -> Option<Change> {
         let anchor = self.anchor.as_ref()?;
@@ -245,7 +262,12 @@ impl Limiter {
         }
         let full = self.measuring.take().map_or(self.limit, |m| m.back_to);
         self.silent_since_ms = now_ms;
+        if self.silenced.is_some() && full == self.config.min {
+            // What is counted goes on: by it the silence ends.
+            return None;
+        }
         self.silenced.get_or_insert(full);
+        self.silenced_ms = now_ms;
         self.trial = None;
         self.is_clean = false;
         self.begin(now_ms, now_ms);

@@ -175,6 +175,47 @@ fn silence_halves_down_to_one_and_never_to_none() {
     assert_eq!(plant.limit(), 1);
 }
 
+/// Nothing ends for so long, while jobs run.
+fn hang(plant: &mut Plant, seconds: u64) {
+    for _ in 0..seconds * 1_000 / TICK_MS {
+        plant.now_ms += TICK_MS;
+        plant.limiter.tick(plant.now_ms, true, 0.5);
+    }
+}
+
+#[test]
+fn slow_jobs_get_their_limit_back_after_silence_however_few_run_at_once() {
+    let mut plant = Plant::new(8);
+    plant.service_ms = 3_000;
+    plant.run(600, usize::MAX);
+    let before = plant.limit();
+    assert!(before >= 8, "{before}");
+    hang(&mut plant, 45);
+    assert_eq!(plant.limit(), 1);
+    plant.run(120, usize::MAX);
+    assert!(plant.limit() >= 8, "{}", plant.limit());
+}
+
+#[test]
+fn jobs_that_became_far_slower_are_no_silence_for_ever() {
+    let mut plant = Plant::new(16);
+    plant.run(60, usize::MAX);
+    plant.service_ms = 20_000;
+    plant.run(900, usize::MAX);
+    assert!(plant.limit() >= 12, "{}", plant.limit());
+}
+
+#[test]
+fn jobs_that_were_too_slow_to_be_limited_are_when_they_are_faster() {
+    let mut plant = Plant::new(16);
+    plant.service_ms = 40_000;
+    plant.run(1_200, usize::MAX);
+    assert_eq!(plant.limit(), LimiterConfig::default().max);
+    plant.service_ms = 100;
+    plant.run(1_200, usize::MAX);
+    assert!((16..=24).contains(&plant.limit()), "{}", plant.limit());
+}
+
 #[test]
 fn what_fails_at_once_says_nothing_and_what_fails_late_counts() {
     let mut plant = Plant::new(16);

@@ -109,9 +109,12 @@ impl Window {
         self.filling.ln_squared += ln * ln;
     }
 
-    /// Closes the filling bucket if its time is over; true if it was.
-    pub(super) fn close(&mut self, now_ms: u64) -> bool {
-        if now_ms < self.began_ms.saturating_add(self.bucket_ms) {
+    /// Closes the filling bucket if its time is over; true if it was. While jobs run it waits for so many to end that all
+    /// buckets together hold `few`: else few slow jobs at once would never be judged.
+    pub(super) fn close(&mut self, now_ms: u64, few: usize) -> bool {
+        let waits = self.filling.load > 0.0
+            && usize::try_from(self.filling.jobs).is_ok_and(|jobs| jobs < few.div_ceil(BUCKETS));
+        if now_ms < self.began_ms.saturating_add(self.bucket_ms) || waits {
             return false;
         }
         if self.closed.len() == BUCKETS {
@@ -154,8 +157,8 @@ mod tests {
             for _ in 0..second {
                 window.add(second * 1_000, 10.0);
             }
-            assert!(window.close(second * 1_000));
-            assert!(!window.close(second * 1_000 + 999));
+            assert!(window.close(second * 1_000, 10));
+            assert!(!window.close(second * 1_000 + 999, 10));
         }
         let looks: Vec<_> = window.looks().collect();
         let seen: Vec<_> = looks.iter().map(|(n, tally)| (*n, tally.jobs)).collect();
@@ -176,7 +179,7 @@ mod tests {
         window.add(400, 1.0);
         window.add(600, 1.0);
         window.run(1_500, 2);
-        assert!(window.close(1_500));
+        assert!(window.close(1_500, 10));
         let (_, tally) = window.looks().next().expect("one bucket");
         assert_eq!(tally.jobs, 1);
         assert!((tally.load() - 2.0).abs() < 1e-9);

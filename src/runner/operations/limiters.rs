@@ -27,7 +27,12 @@ impl Operations {
             match &mut inner.limiting {
                 Some(_) if settings.mode == GateMode::Off => inner.limiting = None,
                 Some(limiting) => limiting.configure(settings, slots, now, inner.running),
-                None => inner.limiting = self.limiting(&operation.handler),
+                None => {
+                    inner.limiting = self.limiting(&operation.handler);
+                    if let Some(limiting) = &mut inner.limiting {
+                        limiting.configure(settings, slots, now, inner.running);
+                    }
+                }
             }
         }
         self.slots.wake();

@@ -10,7 +10,10 @@ use crate::runner::QueueContext;
 use crate::telemetry::events::{self, WarmUp};
 use serde_json::json;
 use std::sync::Arc;
+use std::time::Duration;
 
+/// How long opening connections ahead may take.
+const OPEN_DEADLINE: Duration = Duration::from_secs(2);
 /// Peaks that begin within an hour of each other are the same one.
 const SAME: u64 = 12;
 /// How long it waits after something failed.
@@ -97,9 +100,14 @@ impl Forecaster {
         if !self.acts() {
             return Ok(Some(wanted));
         }
-        let open = database.open_ahead(wanted).await;
-        open.map(Some)
-            .map_err(|e| format!("opening connections: {e}"))
+        // What is open by then stays; a slow server must not keep slots raised that health wants back.
+        let open = tokio::time::timeout(OPEN_DEADLINE, database.open_ahead(wanted)).await;
+        match open {
+            Ok(open) => open
+                .map(Some)
+                .map_err(|e| format!("opening connections: {e}")),
+            Err(_) => Err("opening connections takes too long".to_owned()),
+        }
     }
 
     /// Enqueues a job of each kind that is to run before a peak. The id is the same for all daemons, so there is one.
