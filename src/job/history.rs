@@ -256,6 +256,13 @@ impl History {
         last.due.filter(|_| last.event == What::Failed)
     }
 
+    /// Whether it is to be tried again after a failure: not one that only snoozed, or was put off, since.
+    #[must_use]
+    pub fn is_retry(&self) -> bool {
+        let last = self.events.last().map(|event| event.event);
+        self.attempts > 0 && !matches!(last, Some(What::Snoozed | What::PutOff))
+    }
+
     /// Adds a delivery that ended with the death of its daemon.
     pub fn crash(&mut self, at: u64, daemon: &str) {
         const ERROR: &str = "the daemon that ran it died";

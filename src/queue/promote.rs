@@ -224,9 +224,8 @@ impl Queue {
             .arg(&ids)
             .query_async(&mut self.conn.clone())
             .await?;
-        let failed = |history: &Vec<u8>| {
-            History::parse(history).is_some_and(|history| history.retry_due().is_some())
-        };
+        let failed =
+            |history: &Vec<u8>| History::parse(history).is_some_and(|history| history.is_retry());
         let known = ids.into_iter().zip(histories);
         let retries = known.filter(|(_, history)| history.as_ref().is_some_and(failed));
         Ok(retries.map(|(id, _)| id).collect())

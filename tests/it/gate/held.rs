@@ -90,17 +90,23 @@ async fn a_breaker_opens_holds_jobs_unclaimed_and_closes_again() {
 
     app.well.store(true, Ordering::SeqCst);
     site.wait_for_stat("completed", 41, DEADLINE).await;
-    wait_until("the breaker closes", DEADLINE, || {
-        std::future::ready(daemon.events("breaker").iter().any(|e| e["to"] == "closed"))
+    // The way back takes some seconds, and jobs that show that all is well.
+    let more = [(); 4].map(|()| r#"{"kind":"app.call"}"#.to_owned());
+    wait_until("the breaker closes", DEADLINE, || async {
+        site.push(&more).await;
+        daemon.events("breaker").iter().any(|e| e["to"] == "closed")
     })
     .await;
-    let counts = queue.counts().await.unwrap();
-    assert_eq!((counts.dead, counts.delayed, counts.running), (0, 0, 0));
+    wait_until("all is done", DEADLINE, || async {
+        let counts = queue.counts().await.unwrap();
+        (counts.dead, counts.delayed, counts.running) == (0, 0, 0)
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dependency_that_hangs_until_the_timeout_opens_its_breaker() {
-    let settings = "[breaker]\nopen = \"60s\"\n[daemon]\nconcurrency = 4\n";
+    let settings = "[breaker]\nopen = \"60s\"\nopen_max = \"60s\"\n[daemon]\nconcurrency = 4\n";
     let job = "kind = \"app.hang\"\nhandler = \"exec\"\ntimeout = \"100ms\"\nresources = [\"other:thing\"]\n[retry]\nstrategy = \"fixed\"\nbase = \"50ms\"\n[exec]\ncommand = [\"/bin/sleep\", \"60\"]";
     let site = Site::new(settings, &[job]);
     let daemon = site.start("a");
