@@ -6,8 +6,10 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-/// So many first times make what is usual.
+/// So many first times make what is usual …
 const LEARNED: u32 = 20;
+/// … of no less than this long: the first seconds of a daemon are like no others.
+const LEARN_MS: u64 = 60_000;
 /// How fast what is usual follows what is seen, per time.
 const FOLLOW: f64 = 0.01;
 /// What is usual may drift upwards to so much of what was learned.
@@ -24,6 +26,7 @@ const MIN_RECENT: usize = 10;
 /// What is usual for one thing.
 #[derive(Debug, Clone, Copy)]
 struct Usual {
+    since_ms: u64,
     seen: u32,
     learned: f64,
     cost: f64,
@@ -31,9 +34,9 @@ struct Usual {
 
 impl Usual {
     /// The ratio of a cost to what is usual; none while that is being learned.
-    fn judge(&mut self, cost: f64) -> Option<f64> {
-        if self.seen < LEARNED {
-            self.seen += 1;
+    fn judge(&mut self, now_ms: u64, cost: f64) -> Option<f64> {
+        if self.seen < LEARNED || now_ms.saturating_sub(self.since_ms) < LEARN_MS {
+            self.seen = self.seen.saturating_add(1);
             self.learned += (cost - self.learned) / f64::from(self.seen);
             self.cost = self.learned;
             return None;
@@ -65,11 +68,12 @@ impl Slowdown {
             return;
         }
         let usual = self.usual.entry(shape).or_insert(Usual {
+            since_ms: now_ms,
             seen: 0,
             learned: 0.0,
             cost: 0.0,
         });
-        if let Some(ratio) = usual.judge(cost) {
+        if let Some(ratio) = usual.judge(now_ms, cost) {
             self.recent.push_back((now_ms, ratio));
             let excess = self.recent.len().saturating_sub(MAX_RECENT);
             self.recent.drain(..excess);
@@ -98,8 +102,8 @@ mod tests {
     fn noted(costs: impl IntoIterator<Item = (u64, f64)>) -> (Slowdown, u64) {
         let mut slowdown = Slowdown::default();
         let mut now_ms = 0;
-        for (shape, cost) in costs {
-            now_ms += 100;
+        for (n, (shape, cost)) in costs.into_iter().enumerate() {
+            now_ms += if n == LEARNED as usize { LEARN_MS } else { 100 };
             slowdown.note(now_ms, shape, cost);
         }
         (slowdown, now_ms)
