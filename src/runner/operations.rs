@@ -32,7 +32,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 /// What the resources that are a Postgres server begin with.
-const POSTGRES: &str = "postgres:";
+pub const POSTGRES: &str = "postgres:";
 
 /// What operations go by.
 #[derive(Debug, Clone)]
