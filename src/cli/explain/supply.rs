@@ -18,7 +18,7 @@ pub(super) fn pool(fleet: &Fleet, handler: &str, resources: &[Arc<str>]) -> Opti
 pub(super) fn of_pages(fleet: &Fleet) -> Option<Reason> {
     let pools: Vec<&Value> = fleet.pages.iter().map(|page| &page["pool"]).collect();
     let sum = |field: &str| pools.iter().filter_map(|pool| pool[field].as_u64()).sum();
-    let (busy, max): (u64, u64) = (sum("busy"), sum("max"));
+    let [busy, max, open]: [u64; 3] = ["busy", "max", "open"].map(sum);
     let message = format!("{busy} of {max} connections of the Postgres pool are in use");
     // Who finds none free waits for one, and is not stopped.
     let binds = if busy >= max {
@@ -26,7 +26,7 @@ pub(super) fn of_pages(fleet: &Fleet) -> Option<Reason> {
     } else {
         Binds::Not
     };
-    let details = json!({"open": sum("open") as u64});
+    let details = json!({"open": open});
     let reason = Reason::new("pool", binds, message, details);
     let reason = reason.measured(busy, max, fleet.oldest_page());
     let lifts = [
