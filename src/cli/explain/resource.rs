@@ -14,7 +14,6 @@ use super::supply;
 use crate::job::Priority;
 use crate::policy::gate::share;
 use crate::queue::board;
-use crate::runner::operations::POSTGRES;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -90,10 +89,9 @@ fn limits(store: &Store, fleet: &Fleet, name: &str) -> Vec<Reason> {
     let entries = fleet.each("breakers").chain(fleet.each("limiters"));
     let on_it = entries.filter(|entry| entry["resource"] == name);
     let handlers: BTreeSet<&str> = on_it.filter_map(|e| e["handler"].as_str()).collect();
-    let each = handlers.into_iter();
+    let each = handlers.iter();
     let operations = each.flat_map(|of| operations(fleet, &store.config.breaker, of, &own));
-    let pool = name.starts_with(POSTGRES).then(|| supply::of_pages(fleet));
-    let pool = pool.flatten();
+    let pool = handlers.iter().find_map(|of| supply::pool(fleet, of, &own));
     operations.chain(budgets(fleet, &own)).chain(pool).collect()
 }
 

@@ -4,18 +4,17 @@ use super::super::fleet::Fleet;
 use super::super::output::age;
 use super::reason::{Binds, Reason};
 use crate::handlers::uses_pool;
-use crate::runner::operations::POSTGRES;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
 /// The connections that jobs of a handler share, if they do.
 pub(super) fn pool(fleet: &Fleet, handler: &str, resources: &[Arc<str>]) -> Option<Reason> {
-    let shares = uses_pool(handler) && resources.iter().any(|r| r.starts_with(POSTGRES));
+    let shares = resources.iter().any(|r| uses_pool(handler, r));
     shares.then(|| of_pages(fleet)).flatten()
 }
 
 /// The connections of all daemons; none if nobody tells of any.
-pub(super) fn of_pages(fleet: &Fleet) -> Option<Reason> {
+fn of_pages(fleet: &Fleet) -> Option<Reason> {
     let pools: Vec<&Value> = fleet.pages.iter().map(|page| &page["pool"]).collect();
     let sum = |field: &str| pools.iter().filter_map(|pool| pool[field].as_u64()).sum();
     let [busy, max, open]: [u64; 3] = ["busy", "max", "open"].map(sum);
