@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::sync::Notify;
-use used::Used;
+use used::{Bounds, Used};
 
 /// The slots of this daemon, shared by its queues.
 #[derive(Debug)]
@@ -92,6 +92,19 @@ impl Slots {
         self.total().saturating_sub(self.reserved())
     }
 
+    /// How many jobs that are not critical may run. Of several reserved slots one is lent to nobody: short jobs may hang too.
+    fn lent_limit(&self) -> usize {
+        let kept = usize::from(self.reserved() > 1);
+        self.total().saturating_sub(kept)
+    }
+
+    fn bounds(&self) -> Bounds {
+        Bounds {
+            long: self.long_limit(),
+            lent: self.lent_limit(),
+        }
+    }
+
     /// How many there are.
     #[must_use]
     pub fn total(&self) -> usize {
@@ -141,7 +154,7 @@ impl Slots {
     /// Whether a claim from that flow could bring anything, as far as its own limits go.
     #[must_use]
     pub fn has_room(&self, ask: &Ask) -> bool {
-        self.used.lock().room(ask, self.long_limit()) > 0
+        self.used.lock().room(ask, self.bounds()) > 0
     }
 
     /// Takes slots for a claim of at most `most` jobs of `queue`, whose own limit is `queue_limit`. The flows are served
@@ -157,7 +170,7 @@ impl Slots {
         if asks.iter().any(|ask| ask.class == Priority::Critical) {
             self.expect_critical();
         }
-        let long_limit = self.long_limit();
+        let bounds = self.bounds();
         let mut used = self.used.lock();
         let in_queue = used.queues.get(queue).copied().unwrap_or(0);
         let limit = (self.total().saturating_sub(used.total))
@@ -166,7 +179,7 @@ impl Slots {
         let mut allowances = Vec::with_capacity(asks.len());
         let mut granted = 0;
         for ask in asks {
-            let allowance = limit.min(used.room(ask, long_limit));
+            let allowance = limit.min(used.room(ask, bounds));
             used.add_kind(&ask.kind, allowance);
             used.classes[ask.class.index()] += allowance;
             used.add_operations(&ask.operations, ask.class, allowance);
