@@ -5,6 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::Mode;
+use super::rest::Rest;
 
 /// The states of a breaker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
@@ -69,6 +70,10 @@ pub enum Reason {
     TrialSucceeded,
     /// The last ramp step was passed.
     Recovered,
+    /// No job needed it any more.
+    Rests(Rest),
+    /// Jobs need it again.
+    Needed,
     /// An operator opened it.
     Forced,
     /// An operator closed it, or set its mode.
@@ -81,6 +86,8 @@ pub enum Reason {
     FleetTrialSucceeded,
     /// The daemons recovered together, or an operator closed it for all.
     FleetRecovered,
+    /// No job of any daemon needed it any more.
+    FleetRests(Rest),
 }
 
 /// The evidence of all daemons together.
@@ -105,7 +112,8 @@ impl Reason {
             Self::Fleet(_)
             | Self::FleetTrialFailed
             | Self::FleetTrialSucceeded
-            | Self::FleetRecovered => "fleet",
+            | Self::FleetRecovered
+            | Self::FleetRests(_) => "fleet",
             Self::Forced | Self::Reset => "operator",
             _ => "local",
         }
@@ -122,6 +130,8 @@ impl fmt::Display for Reason {
             Self::TrialFailed => f.write_str("trial failed"),
             Self::TrialSucceeded => f.write_str("trial succeeded"),
             Self::Recovered => f.write_str("recovered"),
+            Self::Rests(rest) => write!(f, "no job needs it any more; {rest}"),
+            Self::Needed => f.write_str("jobs need it again"),
             Self::Forced => f.write_str("forced open"),
             Self::Reset => f.write_str("reset"),
             Self::Fleet(pooled) => write!(
@@ -132,6 +142,7 @@ impl fmt::Display for Reason {
             Self::FleetTrialFailed => f.write_str("trial for all daemons failed"),
             Self::FleetTrialSucceeded => f.write_str("trial for all daemons succeeded"),
             Self::FleetRecovered => f.write_str("recovered on all daemons"),
+            Self::FleetRests(rest) => write!(f, "no job of any daemon needs it any more; {rest}"),
         }
     }
 }
@@ -178,7 +189,7 @@ pub struct Snapshot {
     pub fleet: bool,
     /// While calls are refused: milliseconds until one may be tried.
     pub retry_in_ms: Option<u64>,
-    /// While ramping: the share of the usual limit.
+    /// While ramping, or when it goes on with that after a rest: the share of the usual limit.
     pub limit: Option<f64>,
     /// Openings since the last full recovery.
     pub openings: u32,

@@ -31,8 +31,8 @@ struct Daemon {
     /// Whatever it calls fails, though the dependency is well.
     sick: bool,
     calls: u32,
-    /// A trial that hangs.
-    hung: Option<Permit>,
+    /// Trials that hang.
+    hung: Vec<Permit>,
     log: Vec<Transition>,
 }
 
@@ -45,6 +45,8 @@ struct Fleet {
     hangs: bool,
     /// Calls a second of each daemon.
     rate: u32,
+    /// Calls run that take long.
+    busy: bool,
 }
 
 impl Fleet {
@@ -60,7 +62,7 @@ impl Fleet {
             cut: false,
             sick: false,
             calls: 0,
-            hung: None,
+            hung: Vec::new(),
             log: Vec::new(),
         };
         Self {
@@ -70,6 +72,7 @@ impl Fleet {
             dead: false,
             hangs: false,
             rate: 10,
+            busy: false,
             config,
         }
     }
@@ -125,7 +128,7 @@ impl Fleet {
             let epoch = match verdict {
                 Verdict::Allow { epoch, .. } => epoch,
                 Verdict::Trial(permit) if hangs => {
-                    daemon.hung = Some(permit);
+                    daemon.hung.push(permit);
                     continue;
                 }
                 Verdict::Trial(permit) => permit.epoch,
@@ -141,6 +144,7 @@ impl Fleet {
     fn turn(&mut self, n: usize) {
         let daemon = &mut self.daemons[n];
         let now = self.now_ms + daemon.ahead_ms;
+        daemon.log.extend(daemon.breaker.tick(now, self.busy));
         if daemon.cut {
             daemon.breaker.alone();
             daemon.pool = Pool::default();
@@ -290,13 +294,13 @@ fn a_late_trial_says_nothing_under_the_lease_of_another() {
     fleet.dead = true;
     fleet.until(State::Open, 20);
     fleet.hangs = true;
-    while fleet.daemons.iter().all(|d| d.hung.is_none()) {
+    while fleet.daemons.iter().all(|d| d.hung.is_empty()) {
         fleet.second();
     }
     let slow = fleet
         .daemons
         .iter()
-        .position(|d| d.hung.is_some())
+        .position(|d| !d.hung.is_empty())
         .unwrap_or(0);
     // Cut off while its trial hangs: its lease ends, and the other one tries.
     fleet.daemons[slow].cut = true;
@@ -312,7 +316,7 @@ fn a_late_trial_says_nothing_under_the_lease_of_another() {
     }
     let (now, hung) = (
         fleet.now_ms + fleet.daemons[slow].ahead_ms,
-        fleet.daemons[slow].hung,
+        fleet.daemons[slow].hung.first().copied(),
     );
     let late = hung.map(|permit| {
         fleet.daemons[slow]
@@ -413,6 +417,96 @@ fn an_operator_who_closes_it_everywhere_ends_what_the_fleet_decided() {
     assert!(!is_open(&fleet));
 }
 
+/// A fleet that begins its way back.
+fn ramping(count: usize) -> Fleet {
+    let mut fleet = Fleet::of(count);
+    fleet.dead = true;
+    fleet.until(State::Open, 20);
+    fleet.dead = false;
+    fleet.until(State::Ramping, 60);
+    fleet
+}
+
+fn shares(fleet: &Fleet) -> Vec<Option<f64>> {
+    let share = |d: &Daemon| d.breaker.snapshot(fleet.now_ms + d.ahead_ms).limit;
+    fleet.daemons.iter().map(share).collect()
+}
+
+#[test]
+fn a_way_back_that_no_job_needs_ends_for_all_and_each_goes_on_with_it() {
+    let mut fleet = ramping(3);
+    fleet.rate = 0;
+    let took = fleet.until(State::Closed, 400);
+    assert!((290..330).contains(&took), "{took}");
+    let of_all = |d: &Daemon| d.log.last().map(|t| t.reason.scope()) == Some("fleet");
+    assert!(fleet.daemons.iter().all(of_all));
+    fleet.seconds(90);
+    assert!(fleet.store.record.is_none(), "it is forgotten");
+    assert!(shares(&fleet).iter().all(Option::is_some), "with care");
+    fleet.rate = 10;
+    fleet.second();
+    assert_eq!(fleet.states(), [State::Ramping; 3]);
+    fleet.until(State::Closed, 60);
+    assert_eq!(shares(&fleet), [None; 3]);
+}
+
+#[test]
+fn an_open_fleet_that_no_job_needs_rests_and_opens_again_if_it_is_still_down() {
+    let mut fleet = Fleet::of(3);
+    fleet.dead = true;
+    fleet.until(State::Open, 20);
+    fleet.rate = 0;
+    let took = fleet.until(State::Closed, 400);
+    assert!((290..330).contains(&took), "{took}");
+    fleet.seconds(90);
+    let before: u32 = fleet.daemons.iter().map(|d| d.calls).sum();
+    fleet.rate = 10;
+    fleet.until(State::Open, 5);
+    let after: u32 = fleet.daemons.iter().map(|d| d.calls).sum();
+    assert!(after - before <= 3, "each tries one alone");
+}
+
+#[test]
+fn daemons_that_start_anew_do_not_keep_an_old_decision_for_ever() {
+    let mut fleet = ramping(2);
+    let record = fleet.store.record.clone();
+    for rest in [0, 3_600_000] {
+        let mut anew = Fleet::of(2);
+        anew.store.record.clone_from(&record);
+        anew.now_ms = fleet.now_ms + rest;
+        anew.rate = 0;
+        anew.until(State::Ramping, 3);
+        let took = anew.until(State::Closed, 400);
+        assert!(took < 330, "{took}");
+        anew.seconds(90);
+        assert!(anew.store.record.is_none());
+    }
+    fleet.rate = 0;
+    fleet.until(State::Closed, 400);
+}
+
+#[test]
+fn jobs_slower_than_any_window_take_all_back_to_the_top() {
+    let mut fleet = ramping(2);
+    (fleet.rate, fleet.busy) = (0, true);
+    let mut results = 0;
+    while fleet.states() != [State::Closed; 2] {
+        fleet.seconds(900);
+        assert_ne!(fleet.states(), [State::Open; 2]);
+        // One of the two is done, the first time badly.
+        fleet.daemons[0].sick = results == 0;
+        fleet.rate = 1;
+        fleet.call(0);
+        fleet.rate = 0;
+        results += 1;
+        assert!(results < 20, "{:?}", fleet.store.record);
+    }
+    assert!(
+        results >= 11,
+        "five for the step with the bad one: {results}"
+    );
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
@@ -420,7 +514,7 @@ proptest! {
     /// again all close.
     #[test]
     fn a_fleet_always_recovers(
-        events in prop::collection::vec((0_usize..3, 0_u8..6, 1_u32..30), 0..30)
+        events in prop::collection::vec((0_usize..3, 0_u8..7, 1_u32..30), 0..30)
     ) {
         let mut fleet = Fleet::of(3);
         for (who, what, seconds) in events {
@@ -430,8 +524,9 @@ proptest! {
                 2 => fleet.daemons[who].sick = !fleet.daemons[who].sick,
                 3 => fleet.hangs = !fleet.hangs,
                 4 => fleet.store = Store::default(),
+                5 => fleet.rate = if fleet.rate == 0 { 10 } else { 0 },
                 _ => {
-                    if let Some(permit) = fleet.daemons[who].hung.take() {
+                    while let Some(permit) = fleet.daemons[who].hung.pop() {
                         fleet.daemons[who].breaker.release(permit);
                     }
                 }
@@ -453,8 +548,12 @@ proptest! {
         for daemon in &mut fleet.daemons {
             daemon.cut = false;
             daemon.sick = false;
+            // Without jobs that follow, what hangs ends by its timeout.
+            while fleet.rate == 0 && let Some(permit) = daemon.hung.pop() {
+                daemon.breaker.release(permit);
+            }
         }
-        // The longest cool-down is five minutes and a fifth; a trial that hung holds the field as long.
+        // With jobs or without them: a trial that hung holds the field for five minutes, and a rest comes as late.
         fleet.until(State::Closed, 1_000);
     }
 }
