@@ -57,6 +57,15 @@ pub enum Reason {
         /// All calls in the window.
         calls: u32,
     },
+    /// Most calls in the window failed or were slow, beyond chance.
+    BadCalls {
+        /// Failed calls in the window.
+        failures: u32,
+        /// Slow ones.
+        slow: u32,
+        /// All calls in the window.
+        calls: u32,
+    },
     /// Nobody answered the door several times in a row.
     ConnectErrors {
         /// Connect errors in a row.
@@ -125,6 +134,11 @@ impl fmt::Display for Reason {
         match self {
             Self::Failures { failures, calls } => write!(f, "{failures} of {calls} calls failed"),
             Self::SlowCalls { slow, calls } => write!(f, "{slow} of {calls} calls were slow"),
+            Self::BadCalls {
+                failures,
+                slow,
+                calls,
+            } => write!(f, "{failures} of {calls} calls failed, {slow} were slow"),
             Self::ConnectErrors { count } => write!(f, "{count} connect errors in a row"),
             Self::CoolDownOver => f.write_str("cool-down over"),
             Self::TrialFailed => f.write_str("trial failed"),

@@ -121,6 +121,21 @@ fn slow_calls_open_it_too() {
 }
 
 #[test]
+fn failed_and_slow_calls_are_bad_ones_together() {
+    let mut breaker = breaker();
+    let reasons: Vec<_> = (0..13)
+        .filter_map(|n| call(&mut breaker, 0, if n % 2 == 0 { SLOW } else { FAILED }))
+        .map(|t| t.reason)
+        .collect();
+    let reason = Reason::BadCalls {
+        failures: 6,
+        slow: 7,
+        calls: 13,
+    };
+    assert_eq!(reasons, [reason]);
+}
+
+#[test]
 fn five_connect_errors_in_a_row_open_it_despite_a_good_past() {
     let mut breaker = breaker();
     for _ in 0..1_000 {

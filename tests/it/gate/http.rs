@@ -60,11 +60,10 @@ impl App {
     }
 }
 
-/// The breakers alone: what the limiter takes away first, they know later.
 fn site(app: &App) -> Site {
     let host = app.address;
     let settings = format!(
-        "{QUICK}[limiter]\nmode = \"off\"\n[breaker]\nopen = \"1s\"\nopen_max = \"2s\"\n[http]\nallow = [\"{host}\"]\nallow_private = true\n"
+        "{QUICK}[breaker]\nopen = \"1s\"\nopen_max = \"2s\"\n[http]\nallow = [\"{host}\"]\nallow_private = true\n"
     );
     let run = format!(
         "handler = \"http\"\ntimeout = \"500ms\"\nhttp.url = \"http://{host}/jobs\"\n\

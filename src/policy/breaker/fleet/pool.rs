@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::super::evidence::{failing, slowing};
+use super::super::evidence::proof;
 use super::super::ramp::Results;
 use super::super::report::{Pooled, Reason};
 use super::super::window::{Counts, Span, Window};
@@ -202,8 +202,12 @@ impl Pool {
             let counts = own.counts(now_ms, &span);
             let shut = witness.shut && witness.is_recent(now_ms);
             let many = |bad: u32, share: f64| f64::from(bad) > f64::from(counts.calls) * share;
-            let fails =
-                many(counts.failures, config.failed_share) || many(counts.slow, config.slow_share);
+            let fails = many(counts.failures, config.failed_share)
+                || many(counts.slow, config.slow_share)
+                || many(
+                    counts.failures + counts.slow,
+                    config.failed_share.max(config.slow_share),
+                );
             pooled.daemons += u32::from(shut || counts.calls > 0);
             opened += u32::from(shut);
             if shut || (counts.calls >= A_FEW && fails) {
@@ -213,8 +217,7 @@ impl Pool {
             }
         }
         let window = self.window(from);
-        let proof = failing(&window, now_ms, config, &span)
-            .or_else(|| slowing(&window, now_ms, config, &span));
+        let proof = proof(&window, now_ms, config, &span);
         let shown = window.counts(now_ms, &span);
         pooled.calls = shown.calls;
         pooled.failures = shown.failures;
@@ -224,6 +227,11 @@ impl Pool {
                 (pooled.failures, pooled.calls) = (failures, calls);
             }
             Some(Reason::SlowCalls { slow, calls }) => (pooled.slow, pooled.calls) = (slow, calls),
+            Some(Reason::BadCalls {
+                failures,
+                slow,
+                calls,
+            }) => (pooled.failures, pooled.slow, pooled.calls) = (failures, slow, calls),
             _ => {}
         }
         Evidence {
