@@ -1,3 +1,4 @@
+use super::trial::MOST_TRIALS;
 use super::*;
 
 pub(super) const OK: CallResult = CallResult::Success { slow: false };
@@ -12,7 +13,7 @@ pub(super) fn breaker() -> Breaker {
 }
 
 /// One call that is let through and ends at once.
-fn call(breaker: &mut Breaker, now_ms: u64, result: CallResult) -> Option<Transition> {
+pub(super) fn call(breaker: &mut Breaker, now_ms: u64, result: CallResult) -> Option<Transition> {
     let epoch = match breaker.admit(now_ms).0 {
         Verdict::Allow { epoch, .. } => epoch,
         Verdict::Trial(permit) => permit.epoch,
@@ -22,7 +23,7 @@ fn call(breaker: &mut Breaker, now_ms: u64, result: CallResult) -> Option<Transi
 }
 
 /// A breaker opened by five connect errors at `now_ms`.
-fn opened(now_ms: u64) -> Breaker {
+pub(super) fn opened(now_ms: u64) -> Breaker {
     let mut breaker = breaker();
     for _ in 0..5 {
         call(&mut breaker, now_ms, REFUSED);
@@ -31,7 +32,7 @@ fn opened(now_ms: u64) -> Breaker {
     breaker
 }
 
-fn trial(breaker: &mut Breaker, now_ms: u64) -> Option<Permit> {
+pub(super) fn trial(breaker: &mut Breaker, now_ms: u64) -> Option<Permit> {
     match breaker.admit(now_ms).0 {
         Verdict::Trial(permit) => Some(permit),
         Verdict::Allow { .. } | Verdict::Refuse { .. } => None,
@@ -414,124 +415,6 @@ fn a_ramp_is_given_up_if_most_calls_fail() {
             retry_at_ms: 16_000
         }
     );
-}
-
-/// Lets so many seconds pass, and answers what time changed.
-fn idle(breaker: &mut Breaker, now_ms: &mut u64, seconds: u64) -> Vec<Transition> {
-    let tick = |_| {
-        *now_ms += 1_000;
-        breaker.tick(*now_ms, false)
-    };
-    (0..seconds).filter_map(tick).collect()
-}
-
-#[test]
-fn a_way_back_that_no_job_needs_ends_and_goes_on_with_the_next_job() {
-    let mut breaker = opened(0);
-    call(&mut breaker, 5_000, OK);
-    let mut now = 5_000;
-    assert_eq!(idle(&mut breaker, &mut now, 299), []);
-    let rest = Rest::Ramping { step: 0, falls: 0 };
-    let rested = idle(&mut breaker, &mut now, 1);
-    let told: Vec<_> = rested.iter().map(|t| (t.from, t.to, t.reason)).collect();
-    let expected = (State::Ramping, State::Closed, Reason::Rests(rest));
-    assert_eq!(told, [expected]);
-    assert_eq!(
-        rested[0].reason.to_string(),
-        "no job needs it any more; the next ones go on with the way back"
-    );
-    now += 14 * 86_400_000;
-    let shown = breaker.snapshot(now);
-    assert_eq!((shown.would, shown.limit), (Would::Limit, Some(0.01)));
-    let (verdict, woken) = breaker.admit(now);
-    assert!(
-        matches!(verdict, Verdict::Allow { limit: Some(share), .. } if share < 0.02),
-        "no open tap after a fortnight's sleep: {verdict:?}"
-    );
-    let told = woken.map(|t| (t.from, t.to, t.reason));
-    assert_eq!(told, Some((State::Closed, State::Ramping, Reason::Needed)));
-}
-
-#[test]
-fn a_trickle_of_good_calls_ends_the_way_back_however_thin_it_is() {
-    for minutes in [1, 4, 10, 600] {
-        let mut breaker = opened(0);
-        let mut now = 5_000;
-        let mut calls = 0;
-        while calls == 0
-            || breaker.state(now) != State::Closed
-            || breaker.snapshot(now).limit.is_some()
-        {
-            call(&mut breaker, now, OK);
-            idle(&mut breaker, &mut now, minutes * 60);
-            calls += 1;
-            assert!(calls <= 8, "one in {minutes} min: {:?}", breaker.phase);
-        }
-    }
-}
-
-#[test]
-fn a_few_results_with_a_bad_one_are_no_proof_however_long_it_takes() {
-    let mut breaker = opened(0);
-    call(&mut breaker, 5_000, OK);
-    let mut now = 5_000;
-    for result in [FAILED, OK, OK, OK] {
-        call(&mut breaker, now, result);
-        assert_eq!(idle(&mut breaker, &mut now, 60), []);
-        assert_eq!(breaker.snapshot(now).limit, Some(0.01));
-    }
-    call(&mut breaker, now, OK);
-    assert_eq!(breaker.snapshot(now).limit, Some(0.02), "four of five");
-}
-
-#[test]
-fn an_open_one_that_no_job_needs_rests_and_then_tries_one_alone() {
-    let mut breaker = opened(0);
-    let mut now = 0;
-    assert_eq!(idle(&mut breaker, &mut now, 304), []);
-    assert_eq!(breaker.state(now), State::HalfOpen);
-    let rested = idle(&mut breaker, &mut now, 1);
-    assert_eq!(
-        rested.iter().map(|t| t.to).collect::<Vec<_>>(),
-        [State::Closed]
-    );
-    assert_eq!(breaker.snapshot(now).would, Would::Try);
-    let (verdict, begun) = breaker.admit(now);
-    let Verdict::Trial(permit) = verdict else {
-        unreachable!("{verdict:?}")
-    };
-    let told = begun.map(|t| (t.from, t.to));
-    assert_eq!(told, Some((State::Closed, State::HalfOpen)));
-    assert!(trial(&mut breaker, now).is_none(), "one alone");
-    let failed = breaker.record(now, permit.epoch, FAILED, MIDDLE);
-    assert_eq!(failed.map(|t| t.to), Some(State::Open));
-    assert_eq!(
-        breaker.peek(now),
-        Outlook::Refuse {
-            retry_at_ms: now + 10_000
-        },
-        "its second cool-down"
-    );
-}
-
-#[test]
-fn what_is_needed_or_forced_does_not_rest() {
-    let mut busy = opened(0);
-    let lost = trial(&mut busy, 5_000).expect("the trial");
-    for second in 5..3_600 {
-        assert_eq!(busy.tick(second * 1_000, true), None, "it hangs on");
-    }
-    busy.release(lost);
-    let mut waited_for = opened(0);
-    for second in 0..3_600 {
-        waited_for.want(second * 1_000);
-        assert_eq!(waited_for.tick(second * 1_000, false), None);
-    }
-    let mut forced = breaker();
-    forced.force_open(0, Duration::from_secs(3_600));
-    let mut now = 0;
-    assert_eq!(idle(&mut forced, &mut now, 3_899), []);
-    assert_eq!(idle(&mut forced, &mut now, 1).len(), 1, "its time is over");
 }
 
 #[test]

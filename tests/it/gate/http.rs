@@ -155,7 +155,7 @@ async fn an_app_that_is_gone_is_left_alone_until_it_is_back() {
 /// Each call takes its whole timeout to tell nothing, with as many at once as there are slots.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_app_that_never_answers_is_left_alone_until_it_does() {
-    let most = 10 * SLOTS;
+    let most = 4 * SLOTS;
     dies_and_comes_back(
         most,
         async |app| app.mute.store(true, Ordering::SeqCst),
