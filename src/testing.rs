@@ -219,7 +219,9 @@ impl Inline {
         let timed_out = |_| Outcome::failed(format!("timed out after {:?}", spec.timeout));
         let told = board.take_news().pop();
         Ok(Ran {
-            outcome: ended.unwrap_or_else(timed_out),
+            outcome: ended
+                .unwrap_or_else(timed_out)
+                .blaming_only(&spec.resources),
             progress: told.map(|news| news.progress).unwrap_or_default(),
         })
     }

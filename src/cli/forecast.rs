@@ -22,7 +22,7 @@ Examples:
   tidegate forecast --json | jq '.ahead.all[:12]'             the next hour, five minutes each
 
 A load is told as the number of jobs that run at once on average. `up to` is not exceeded in four of five slots of five
-minutes; `above` is how often it was, and should be about 20%. `error` is that of the forecasts of the last week, beside
+minutes ([forecast.model] quantile); `above` is how often it was, and should be about 20%. `error` is that of the forecasts of the last week, beside
 what `as before` (the last five minutes) and `as last week` would have been. Times are UTC.";
 
 /// Half hours of the coming day, each a sign of this row.
@@ -50,9 +50,10 @@ pub async fn run(_: Args, global: &Global) -> Result<Report, CliError> {
         history.set(slot, &load);
     }
     let lead = config.forecast.lead.as_millis() as u64;
-    let outlook = Outlook::of(&history, &Rules::default(), now, lead.div_ceil(SLOT_MS));
+    let rules = Rules::from(&config.forecast);
+    let outlook = Outlook::of(&history, &rules, now, lead.div_ceil(SLOT_MS));
     let pages = pages::read(&conn, &config.redis.prefix).await?;
-    let daemons: Vec<Value> = pages.iter().filter_map(|page| told(page)).collect();
+    let daemons: Vec<Value> = pages.iter().filter_map(|of| told(&of.page)).collect();
     let json = view(&config, &outlook, &daemons);
     let text = text(&config, &outlook, &daemons, now_ms);
     Ok(Report::new(json, text))
@@ -110,7 +111,7 @@ fn text(config: &Config, outlook: &Outlook, daemons: &[Value], now_ms: u64) -> S
     let mut text = table(&headings, &rows);
     text.push('\n');
     for line in [
-        history_line(outlook, now_ms),
+        history_line(config, outlook, now_ms),
         peak_line(outlook),
         wanted_line(config, outlook, daemons),
     ] {
@@ -166,7 +167,8 @@ fn spark(view: &View) -> String {
     each.into_iter().map(|n| n.map_or('·', bar)).collect()
 }
 
-fn history_line(outlook: &Outlook, now_ms: u64) -> String {
+fn history_line(config: &Config, outlook: &Outlook, now_ms: u64) -> String {
+    let model = &config.forecast.model;
     let Some(began) = outlook.began else {
         return "no history yet: daemons record it unless [forecast] mode is off".to_owned();
     };
@@ -175,11 +177,12 @@ fn history_line(outlook: &Outlook, now_ms: u64) -> String {
     match all.and_then(|all| all.cycle.map(|cycle| (cycle, all.level))) {
         None => format!("{known} of history: too little to forecast from, which takes three days"),
         Some((cycle, level)) => {
+            let [least, level_over] = [model.weekly_after, model.level_over].map(duration::format);
             let cycle = match cycle {
-                Cycle::Day => "each day like the days before, until there are two weeks",
-                Cycle::Week => "each weekday like the last four",
+                Cycle::Day => format!("each day like the days before, until there are {least}"),
+                Cycle::Week => format!("each weekday like the last {}", model.weeks),
             };
-            format!("{known} of history: {cycle}; the last half hour was {level:.2} times that")
+            format!("{known} of history: {cycle}; the last {level_over} were {level:.2} times that")
         }
     }
 }
@@ -223,7 +226,7 @@ fn wanted_line(config: &Config, outlook: &Outlook, daemons: &[Value]) -> String 
 }
 
 /// The slots of one daemon, and why it has them.
-fn daemon_line(daemon: &Value) -> String {
+pub(super) fn daemon_line(daemon: &Value) -> String {
     let slots = &daemon["slots"];
     let count = |name: &str| slots[name].as_u64().unwrap_or(0);
     let has = if daemon["mode"] == "on" {

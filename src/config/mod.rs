@@ -17,7 +17,7 @@ mod secret;
 mod validate;
 
 pub use breaker::{BreakerConfig, BreakerMode};
-pub use forecast::{ForecastConfig, ForecastMode};
+pub use forecast::{ForecastConfig, ForecastMode, ModelConfig, PeaksConfig, SlotsConfig};
 pub use intake::{BridgeConfig, BridgesConfig, OutboxConfig};
 pub use limiter::LimiterConfig;
 pub use limits::LimitsConfig;

@@ -1,6 +1,7 @@
 //! `[gate.reserve]`: slots that are kept for critical jobs.
 
 use super::duration;
+use super::validate::{MILLI, Problems, SECOND};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
@@ -13,42 +14,45 @@ pub struct ReserveConfig {
     /// Kinds whose runs usually take no longer than this may borrow them.
     #[serde(with = "duration")]
     pub lend_below: Duration,
+    /// The fewest runs of a kind that say what is usual.
+    pub runs: u32,
+    /// The share of them that may be longer all the same.
+    pub long_share: f64,
 }
 
-/// The least and the longest bound of a short job.
-const LEND_BELOW: [Duration; 2] = [Duration::from_millis(1), Duration::from_secs(3_600)];
-
 impl ReserveConfig {
-    /// What is out of range: the setting and why.
-    pub(super) fn problems(&self) -> Vec<(&'static str, String)> {
-        let mut found = Vec::new();
-        // NaN is within nothing.
-        if !(0.0..=0.9).contains(&self.share) {
-            found.push(("share", format!("{} is not within 0 to 0.9", self.share)));
-        }
-        let [least, most] = LEND_BELOW;
-        if !(least..=most).contains(&self.lend_below) {
-            let [given, least, most] = [self.lend_below, least, most].map(duration::format);
-            let why = format!("\"{given}\" is not within \"{least}\" to \"{most}\"");
-            found.push(("lend_below", why));
-        }
-        found
+    /// Adds what is out of range.
+    pub(super) fn check(&self, found: &mut Problems) {
+        found.within("gate.reserve.share", self.share, 0.0, 0.9);
+        let (key, longest) = ("gate.reserve.lend_below", 3_600 * SECOND);
+        found.lasting(key, self.lend_below, MILLI, longest);
+        // The last 63 are known: they are bits of one word.
+        found.within("gate.reserve.runs", self.runs, 1, 63);
+        found.within("gate.reserve.long_share", self.long_share, 0.0, 0.5);
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    #![allow(clippy::unwrap_used)]
+    use crate::config::{Sources, load};
 
     #[test]
     fn what_is_out_of_range_is_named() {
-        let of = |share, seconds| {
-            let lend_below = Duration::from_secs(seconds);
-            let found = ReserveConfig { share, lend_below }.problems();
-            found.iter().map(|(name, _)| *name).collect::<Vec<_>>()
-        };
-        assert!(of(0.0, 1).is_empty() && of(0.9, 3_600).is_empty());
-        assert_eq!(of(f64::NAN, 0), ["share", "lend_below"]);
-        assert_eq!(of(0.95, 3_601), ["share", "lend_below"]);
+        for (text, part) in [
+            ("share = nan", "0 to 0.9"),
+            ("share = 0.95", "0 to 0.9"),
+            ("lend_below = \"0s\"", "1ms"),
+            ("runs = 0", "1 to 63"),
+            ("runs = 64", "1 to 63"),
+            ("long_share = 0.6", "0 to 0.5"),
+        ] {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("tidegate.toml");
+            std::fs::write(&path, format!("[gate.reserve]\n{text}\n")).unwrap();
+            let error = load(&Sources { path: Some(path) }).unwrap_err().to_string();
+            let key = format!("gate.reserve.{}", text.split(' ').next().unwrap());
+            assert!(error.contains(&key) && error.contains(part), "{error}");
+        }
     }
 }

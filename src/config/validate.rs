@@ -36,15 +36,9 @@ pub(super) fn problems(c: &Config) -> Vec<Problem> {
     for (key, reason) in probes::problems(c) {
         found.add(&key, reason);
     }
-    for (setting, reason) in c.gate.reserve.problems() {
-        found.add(&format!("gate.reserve.{setting}"), reason);
-    }
-    for (setting, reason) in c.retry_budget.problems() {
-        found.add(&format!("retry_budget.{setting}"), reason);
-    }
-    for (key, reason) in forecast::problems(c) {
-        found.add(key, reason);
-    }
+    c.gate.reserve.check(&mut found);
+    c.retry_budget.check(&mut found);
+    forecast::check(c, &mut found);
     found.outside(c);
     found.intake(c);
     found.0

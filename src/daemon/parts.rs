@@ -8,6 +8,7 @@ use crate::config::{Config, Switch};
 use crate::policy::breaker::Mode;
 use crate::policy::budget::BudgetConfig;
 use crate::policy::gate::Orders;
+use crate::policy::length::ShortRule;
 use crate::queue::board;
 use crate::queue::connection::{self, Connection};
 use crate::queue::orders::OrderBook;
@@ -90,6 +91,10 @@ pub(super) fn slots(config: &Config, catalog: &Catalog) -> Slots {
     let reserve = Reserve {
         share: config.gate.reserve.share,
         lend_below: config.gate.reserve.lend_below,
+        short: ShortRule {
+            runs: config.gate.reserve.runs,
+            long_share: config.gate.reserve.long_share,
+        },
     };
     let slots = Slots::new(config.daemon.concurrency).reserving(reserve);
     if catalog.has_critical() {
@@ -104,6 +109,9 @@ pub(super) fn budgets(config: &Config, metrics: &Arc<Metrics>) -> Budgets {
         share: own.share,
         floor: f64::from(own.floor),
         window: own.window,
+        line: own.line,
+        crowd: f64::from(own.crowd),
+        longest: own.longest,
     };
     Budgets::new(
         (own.mode == Switch::On).then_some(settings),

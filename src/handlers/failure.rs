@@ -3,7 +3,7 @@
 //! Owns: the errors by which such a handler asks for something else than the retry policy, our own and those of apalis,
 //! wherever in the chain of causes they stand.
 
-use crate::job::{Failure, Outcome};
+use crate::job::{Blame, Failure, Outcome};
 use apalis_core::error::{AbortError, BoxDynError, DeferredError, RetryAfterError};
 use apalis_core::task::data::MissingDataError;
 use std::error::Error;
@@ -36,6 +36,18 @@ pub enum JobError {
     RetryAfter {
         /// How long to wait. At most a day, unless the definition's `retry.max` is longer.
         after: Duration,
+        /// What went wrong.
+        #[source]
+        error: BoxDynError,
+    },
+    /// A dependency failed, not the job: a failed attempt, and evidence for the breaker between this kind and the
+    /// dependency. Inside [`JobError::abort`] or [`JobError::retry_after`] it is that evidence as well.
+    #[error("{error}")]
+    Dependency {
+        /// The dependency: one of the `resources` of the kind, as it is written there.
+        resource: String,
+        /// It could not even be reached: five of these in a row are enough, where they are rare.
+        unreachable: bool,
         /// What went wrong.
         #[source]
         error: BoxDynError,
@@ -74,6 +86,24 @@ impl JobError {
         }
     }
 
+    /// This resource of the kind failed: an error of its own, or no answer in time.
+    pub fn dependency(resource: impl Into<String>, error: impl Into<BoxDynError>) -> Self {
+        Self::Dependency {
+            resource: resource.into(),
+            unreachable: false,
+            error: error.into(),
+        }
+    }
+
+    /// This resource of the kind can't be reached: no connection.
+    pub fn unreachable(resource: impl Into<String>, error: impl Into<BoxDynError>) -> Self {
+        Self::Dependency {
+            resource: resource.into(),
+            unreachable: true,
+            error: error.into(),
+        }
+    }
+
     /// Not now; burns no attempt.
     pub fn snooze(after: Duration, reason: impl Into<String>) -> Self {
         Self::Snooze {
@@ -83,17 +113,38 @@ impl JobError {
     }
 }
 
-/// What an error means: the first in its chain of causes that says so decides.
+/// What an error means: the first in its chain of causes that says so decides, and the first that lays it to a dependency
+/// says to which.
 pub(super) fn outcome_of(error: &BoxDynError) -> Outcome {
     let message = message_of(&**error);
-    chain(&**error)
+    let mut outcome = chain(&**error)
         .find_map(|cause| asked_for(cause, &message))
-        .unwrap_or_else(|| Outcome::failed(message))
+        .unwrap_or_else(|| Outcome::failed(message));
+    if let Outcome::Failed(failure) | Outcome::Fatal(failure) = &mut outcome {
+        failure.blame = chain(&**error).find_map(blame);
+    }
+    outcome
+}
+
+fn blame(cause: &(dyn Error + 'static)) -> Option<Blame> {
+    match cause.downcast_ref::<JobError>()? {
+        JobError::Dependency {
+            resource,
+            unreachable,
+            ..
+        } => Some(Blame {
+            resource: resource.clone(),
+            connect: *unreachable,
+        }),
+        _ => None,
+    }
 }
 
 fn asked_for(cause: &(dyn Error + 'static), message: &str) -> Option<Outcome> {
     if let Some(ours) = cause.downcast_ref::<JobError>() {
         return Some(match ours {
+            // What is beneath it may say more of what is to become of the job.
+            JobError::Dependency { .. } => return None,
             JobError::Abort(_) => Outcome::fatal(message),
             JobError::RetryAfter { after, .. } => failed_for(*after, message),
             JobError::Snooze { after, reason } => snoozed(*after, reason),
@@ -199,6 +250,45 @@ mod tests {
             outcome(JobError::Stopped),
             Outcome::Interrupted { .. }
         ));
+    }
+
+    #[test]
+    fn an_error_may_lay_the_failure_to_a_dependency_wherever_it_stands() {
+        let bank = || JobError::unreachable("http:bank.example:443", "no route");
+        let laid = |outcome: Outcome| match outcome {
+            Outcome::Failed(failure) | Outcome::Fatal(failure) => failure.blame,
+            _ => None,
+        };
+        let expected = Some(Blame {
+            resource: "http:bank.example:443".to_owned(),
+            connect: true,
+        });
+        assert_eq!(laid(outcome(bank())), expected);
+        assert_eq!(laid(outcome(Wrapped(bank().into()))), expected);
+        let Outcome::Fatal(failure) = outcome(JobError::abort(bank())) else {
+            unreachable!("it is given up")
+        };
+        assert_eq!(
+            (failure.message.as_str(), failure.blame),
+            ("no route", expected)
+        );
+        let wait = Duration::from_secs(7);
+        for error in [
+            JobError::retry_after(wait, JobError::dependency("other:a", "busy")),
+            JobError::dependency("other:a", JobError::retry_after(wait, "busy")),
+        ] {
+            let Outcome::Failed(failure) = outcome(error) else {
+                unreachable!("a failed attempt")
+            };
+            let blame = failure.blame.map(|blame| (blame.resource, blame.connect));
+            assert_eq!(blame, Some(("other:a".to_owned(), false)));
+            assert_eq!(failure.retry_after, Some(wait));
+        }
+        assert_eq!(laid(outcome("its own")), None);
+        assert_eq!(
+            laid(outcome(JobError::snooze(wait, bank().to_string()))),
+            None
+        );
     }
 
     #[test]

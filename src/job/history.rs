@@ -4,6 +4,10 @@
 //! Stored as JSON. Scripts, which decode nothing, add an event by appending a tab and the event's own JSON; reading takes
 //! those in.
 
+mod event;
+
+pub use event::{Event, What, cut};
+
 use super::Priority;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -16,8 +20,6 @@ pub const MAX_ERRORS: usize = 10;
 pub const MAX_EVENTS: usize = 60;
 /// How many of them are the first ones: what came between is dropped and counted.
 const FIRST_EVENTS: usize = 12;
-/// The longest note or name in an event, bytes.
-const MAX_NOTE_BYTES: usize = 400;
 
 /// A job's troubles. A job that never had any has none stored.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,135 +62,6 @@ pub struct AttemptError {
     pub attempt: u32,
     /// What it said, cut to 4 KiB.
     pub error: String,
-}
-
-/// What can happen to a job.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum What {
-    /// Its app sent it, by the app's clock.
-    Enqueued,
-    /// It could have run from then on.
-    Ready,
-    /// A daemon took it to run.
-    Started,
-    /// An attempt failed; `due` is when it is tried again.
-    Failed,
-    /// It asked to be run later.
-    Snoozed,
-    /// It was taken, but could not start just then.
-    PutOff,
-    /// Its run was interrupted and it went back to its place.
-    HandedBack,
-    /// The daemon that ran it died.
-    Crashed,
-    /// It was given up.
-    Dead,
-    /// An operator started it afresh after it had died.
-    Retried,
-    /// An operator made it run before it was due.
-    Hurried,
-    /// A later job took its place under its lock: it has that one's envelope, and starts afresh.
-    Replaced,
-    /// It took a later job in.
-    Merged,
-    /// An operator asked for the end of its run.
-    CancelAsked,
-    /// It was cancelled.
-    Cancelled,
-    /// It had not started by its time.
-    Expired,
-    /// What is stored of it can't run.
-    Quarantined,
-    /// An operator removed it.
-    Deleted,
-    /// An operator took it out of its queue, to bring it to another one, the note.
-    Moving,
-    /// It went to another queue, the note.
-    Moved,
-    /// It gave way to others, or was kept long enough.
-    Dropped,
-    /// The auditor put it right.
-    Repaired,
-    /// It succeeded.
-    Done,
-    /// Written by a later version.
-    #[serde(other)]
-    Unknown,
-}
-
-/// One thing that happened to a job.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Event {
-    /// When, in milliseconds since the epoch.
-    pub at: u64,
-    /// What.
-    pub event: What,
-    /// The attempt it belongs to, from 1.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub attempt: Option<u32>,
-    /// When the job is due again, ms.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub due: Option<u64>,
-    /// Who did it: a daemon's incarnation, or an operator as `user@host`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub by: Option<String>,
-    /// What there is to say, like the beginning of an error.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub note: Option<String>,
-    /// How often it happened in a row, if more than once; `at` is the last time.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub times: Option<u32>,
-}
-
-impl Event {
-    /// An event of which no more is known.
-    #[must_use]
-    pub const fn new(at: u64, event: What) -> Self {
-        Self {
-            at,
-            event,
-            attempt: None,
-            due: None,
-            by: None,
-            note: None,
-            times: None,
-        }
-    }
-
-    /// The same, in this attempt.
-    #[must_use]
-    pub const fn attempt(mut self, attempt: u32) -> Self {
-        self.attempt = Some(attempt);
-        self
-    }
-
-    /// The same, with the time at which the job is due again.
-    #[must_use]
-    pub const fn due(mut self, due_ms: u64) -> Self {
-        self.due = Some(due_ms);
-        self
-    }
-
-    /// The same, by somebody.
-    #[must_use]
-    pub fn by(mut self, who: &str) -> Self {
-        self.by = Some(cut(who, MAX_NOTE_BYTES).to_owned());
-        self
-    }
-
-    /// The same, with something to say.
-    #[must_use]
-    pub fn note(mut self, text: &str) -> Self {
-        self.note = Some(cut(text, MAX_NOTE_BYTES).to_owned());
-        self
-    }
-
-    /// As it is stored and appended.
-    #[must_use]
-    pub fn encode(&self) -> String {
-        serde_json::to_string(self).unwrap_or_default()
-    }
 }
 
 impl History {
@@ -254,6 +127,21 @@ impl History {
     pub fn retry_due(&self) -> Option<u64> {
         let last = self.events.last()?;
         last.due.filter(|_| last.event == What::Failed)
+    }
+
+    /// Whether a delivery of it ran before, however that ended, since an operator last started it afresh.
+    #[must_use]
+    pub fn has_run(&self) -> bool {
+        let afresh = |event: &&Event| matches!(event.event, What::Retried | What::Replaced);
+        let mut since = self.events.iter().rev().take_while(|event| !afresh(event));
+        self.attempts + self.crashes + self.snoozes > 0
+            || since.any(|event| event.event == What::HandedBack)
+    }
+
+    /// Whether an operator made it run before it was due.
+    #[must_use]
+    pub fn was_hurried(&self) -> bool {
+        self.events.iter().any(|event| event.event == What::Hurried)
     }
 
     /// Whether it is to be tried again after a failure: not one that only snoozed, or was put off, since.
@@ -327,19 +215,6 @@ const fn is_zero(n: &u32) -> bool {
     *n == 0
 }
 
-/// The longest prefix of `text` that fits in `max` bytes without splitting a character.
-#[must_use]
-pub fn cut(text: &str, max: usize) -> &str {
-    if text.len() <= max {
-        return text;
-    }
-    let mut end = max;
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    &text[..end]
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -393,6 +268,30 @@ mod tests {
         assert_eq!(History::parse(b"garbage"), None);
         let later = History::parse(b"{\"events\":[{\"at\":1,\"event\":\"sung\"}]}").unwrap();
         assert_eq!(later.events[0].event, What::Unknown);
+    }
+
+    #[test]
+    fn whoever_ran_has_run_until_an_operator_starts_it_afresh() {
+        let ran = |tell: fn(&mut History)| {
+            let mut history = History::of(&"app.x".into(), Priority::Low).begun(Some(1), 2);
+            tell(&mut history);
+            history.has_run()
+        };
+        assert!(!ran(|_| ()));
+        assert!(
+            !ran(|h| h.push(Event::new(3, What::PutOff))),
+            "it could not start"
+        );
+        assert!(!ran(|h| h.push(Event::new(3, What::Hurried))));
+        assert!(ran(|h| h.fail(3, "no")));
+        assert!(ran(|h| h.crash(3, "d-1")));
+        assert!(ran(|h| h.snooze(3, 4, "not now")));
+        assert!(ran(|h| h.push(Event::new(3, What::HandedBack))));
+        assert!(!ran(|h| {
+            h.push(Event::new(3, What::HandedBack));
+            h.fail(4, "no");
+            h.push(Event::new(5, What::Retried));
+        }));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What came of one run of a job.
 
 use serde_json::Value;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// What a handler says when it stops. Settlement is one exhaustive match over this.
@@ -45,6 +46,23 @@ impl Outcome {
     #[must_use]
     pub fn fatal(message: impl Into<String>) -> Self {
         Self::Fatal(Failure::new(message))
+    }
+
+    /// The same, laid to none but what a job of this kind touches: whoever lays a failure to something else is told so in its
+    /// message, and it counts as the job's own.
+    #[must_use]
+    pub fn blaming_only(mut self, resources: &[Arc<str>]) -> Self {
+        if let Self::Failed(failure) | Self::Fatal(failure) = &mut self
+            && let Some(blame) = &failure.blame
+            && !resources.iter().any(|own| **own == *blame.resource)
+        {
+            failure.message.push_str(&format!(
+                " (laid to {:?}, which is not among the resources of its kind)",
+                blame.resource
+            ));
+            failure.blame = None;
+        }
+        self
     }
 
     /// The word for this outcome in logs and metrics.
@@ -102,4 +120,26 @@ pub struct Blame {
     pub resource: String,
     /// It could not even be reached: stronger evidence than an error it answered with.
     pub connect: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_is_laid_to_what_its_kind_touches_or_to_nothing() {
+        let own: [Arc<str>; 1] = ["http:bank.example:443".into()];
+        let laid = |resource: &str| Failure::new("down").blaming(resource, false);
+        let right = Outcome::Failed(laid("http:bank.example:443"));
+        assert_eq!(right.clone().blaming_only(&own), right);
+        let Outcome::Fatal(failure) = Outcome::Fatal(laid("http:bank")).blaming_only(&own) else {
+            unreachable!("it stays what it is")
+        };
+        assert_eq!(failure.blame, None);
+        assert!(failure.message.starts_with("down (laid to \"http:bank\""));
+        assert_eq!(
+            Outcome::failed("own").blaming_only(&[]),
+            Outcome::failed("own")
+        );
+    }
 }

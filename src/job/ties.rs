@@ -20,6 +20,9 @@ pub use super::unique::{
 pub const MAX_GROUP_SIZE: u32 = 100_000;
 /// The most steps that may follow a job, one after the other.
 pub const MAX_CHAIN: usize = 16;
+/// The most steps of a chain to which definitions add their own: no sane one comes near it, but definitions of two versions
+/// may lead round in a circle that neither of them has alone.
+pub const MAX_STEPS: u32 = 256;
 /// The largest envelope that follows a job, bytes: there must be room for the job's result beside it.
 pub const MAX_THEN_BYTES: usize = 256 * 1024;
 /// The largest envelope that follows a group, bytes: there must be room for the results of its members beside it.
@@ -142,12 +145,33 @@ pub(super) fn check_then(
 /// The id of the step after `id`: the steps of a chain count up.
 #[must_use]
 pub fn next_id(id: &str, workflow: Option<&JobId>) -> String {
-    let (root, step) = id
-        .rsplit_once("-t")
-        .filter(|_| workflow.is_some())
-        .and_then(|(root, step)| Some((root, step.parse::<u32>().ok()?)))
-        .unwrap_or((id, 0));
+    let counted = workflow.and_then(|_| counted(id));
+    let (root, step) = counted.unwrap_or((id, 0));
     suffixed(root, &format!("-t{}", step.saturating_add(1)))
+}
+
+/// The id of a step without its number, and that.
+fn counted(id: &str) -> Option<(&str, u32)> {
+    let (root, step) = id.rsplit_once("-t")?;
+    Some((root, step.parse().ok()?))
+}
+
+/// Checks that a chain is not longer than any may be.
+///
+/// # Errors
+/// It is, and what may be the cause.
+pub fn check_steps(step: &Envelope) -> Result<(), String> {
+    let id = step.id.as_ref().filter(|_| step.workflow.is_some());
+    let number = id
+        .and_then(|id| counted(id.as_str()))
+        .map(|(_, number)| number);
+    match number.filter(|number| *number > MAX_STEPS && id_was_made(step)) {
+        None => Ok(()),
+        Some(number) => Err(format!(
+            "then: step {number} of a chain, at most {MAX_STEPS} are allowed: do the [then] of definitions lead round in a \
+             circle, in two versions of them that are in use?"
+        )),
+    }
 }
 
 /// Whether the queue made the id of a step of a workflow, so that nobody meant it to be that of another job.
@@ -354,6 +378,21 @@ mod tests {
         assert!(!id_was_made(
             &Envelope::parse(br#"{"kind":"a","id":"b-t1"}"#).unwrap()
         ));
+    }
+
+    #[test]
+    fn a_chain_that_is_never_over_ends() {
+        let step = |number: u32| {
+            let before = format!("order-7-t{}", number - 1);
+            let raw = format!(
+                r#"{{"kind":"a","id":"order-7-t{number}","workflow":"order-7","parents":[{{"id":"{before}","state":"done"}}]}}"#
+            );
+            check_steps(&Envelope::parse(raw.as_bytes()).unwrap())
+        };
+        assert_eq!(step(MAX_STEPS), Ok(()));
+        assert!(step(MAX_STEPS + 1).unwrap_err().contains("circle"));
+        let own = Envelope::parse(br#"{"kind":"a","id":"site-t9999"}"#).unwrap();
+        assert_eq!(check_steps(&own), Ok(()), "the app's own name");
     }
 
     #[test]

@@ -16,13 +16,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-/// So far ahead retries stand in line.
-const LINE_MS: f64 = 5_000.0;
-/// Behind the line one of the crowd comes by each so often …
-const CROWD_GAP_MS: f64 = 10.0;
-/// … up to this long from now; then the next round of them begins.
-const LONGEST_MS: f64 = 60_000.0;
-/// Times are whole steps of this, so that one look is made for several retries.
+/// Times are whole steps of this, so that one look is made for several retries. A quarter of the shortest line there may be.
 const STEP_MS: f64 = 200.0;
 
 /// What a budget goes by.
@@ -34,6 +28,12 @@ pub struct BudgetConfig {
     pub floor: f64,
     /// The time the budget remembers.
     pub window: Duration,
+    /// So far ahead retries stand in line.
+    pub line: Duration,
+    /// So many of the crowd behind the line come by each second …
+    pub crowd: f64,
+    /// … up to this long from now; then the next round of them begins. Longer than the line.
+    pub longest: Duration,
 }
 
 /// How the retries of a resource fare.
@@ -114,20 +114,22 @@ impl RetryBudget {
         self.tokens += 1.0;
     }
 
-    /// A retry has to wait: for how long, a minute at most. Those who ask later come later, as far as may be.
+    /// A retry has to wait: for how long, `longest` at most. Those who ask later come later, as far as may be.
     pub fn hold(&mut self, now_ms: u64) -> Duration {
         self.pass(now_ms);
         self.held += 1;
         self.held_ms = now_ms;
         let now = ms(now_ms);
         let in_line = self.line_ms.max(now) + 1_000.0 / self.rate();
-        let at = if in_line <= now + LINE_MS {
+        let [line, longest] =
+            [self.config.line, self.config.longest].map(|d| d.as_secs_f64() * 1e3);
+        let at = if in_line <= now + line {
             self.line_ms = in_line;
             in_line
         } else {
-            let behind = self.crowd_ms.max(now + LINE_MS) + CROWD_GAP_MS;
-            let is_full = behind > now + LONGEST_MS - STEP_MS;
-            self.crowd_ms = if is_full { now + LINE_MS } else { behind };
+            let behind = self.crowd_ms.max(now + line) + 1_000.0 / self.config.crowd;
+            let is_full = behind > now + longest - STEP_MS;
+            self.crowd_ms = if is_full { now + line } else { behind };
             self.crowd_ms
         };
         let at = (at / STEP_MS).ceil() * STEP_MS;

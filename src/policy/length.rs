@@ -4,10 +4,23 @@
 //! is one atomic step. Usually short means that 95 of 100 were: the p95 of the last runs is within the bound. Must not know
 //! what depends on it.
 
-/// Of fewer runs nothing is said. Our choice: with eight of eight, seven of ten runs at least are short (at 95%).
-const ENOUGH: u32 = 8;
-/// At most one of so many may be long.
-const ONE_IN: u32 = 20;
+/// When the jobs of a kind are usually short.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct ShortRule {
+    /// Of fewer runs nothing is said. (ours: with eight of eight, seven of ten runs at least are short, at 95%)
+    pub runs: u32,
+    /// At most this share of the last 63 may be long. (ours: 0.05, so that it is their p95)
+    pub long_share: f64,
+}
+
+impl Default for ShortRule {
+    fn default() -> Self {
+        Self {
+            runs: 8,
+            long_share: 0.05,
+        }
+    }
+}
 
 /// The last runs of a kind: a bit for each, the last one lowest, below a mark.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,9 +64,10 @@ impl LastRuns {
 
     /// Whether the jobs are usually short, as far as is known.
     #[must_use]
-    pub const fn usually_short(self) -> bool {
-        let count = self.count();
-        count >= ENOUGH && self.long() * ONE_IN <= count
+    pub fn usually_short(self, rule: &ShortRule) -> bool {
+        // A little more, so that one of twenty is a twentieth.
+        let may_be = rule.long_share * f64::from(self.count()) + 1e-9;
+        self.count() >= rule.runs && f64::from(self.long()) <= may_be
     }
 }
 
@@ -63,6 +77,11 @@ mod tests {
 
     use super::*;
 
+    const RULE: ShortRule = ShortRule {
+        runs: 8,
+        long_share: 0.05,
+    };
+
     fn of(runs: &[bool]) -> LastRuns {
         runs.iter()
             .fold(LastRuns::NONE, |last, long| last.after(*long))
@@ -70,14 +89,25 @@ mod tests {
 
     #[test]
     fn little_is_known_at_first_and_one_in_twenty_may_be_long() {
-        assert!(!of(&[false; 7]).usually_short());
-        assert!(of(&[false; 8]).usually_short());
+        assert!(!of(&[false; 7]).usually_short(&RULE));
+        assert!(of(&[false; 8]).usually_short(&RULE));
         let mut runs = [false; 20];
         runs[3] = true;
-        assert!(!of(&runs[..19]).usually_short());
-        assert!(of(&runs).usually_short());
+        assert!(!of(&runs[..19]).usually_short(&RULE));
+        assert!(of(&runs).usually_short(&RULE));
         runs[4] = true;
-        assert!(!of(&runs).usually_short());
+        assert!(!of(&runs).usually_short(&RULE));
+    }
+
+    #[test]
+    fn other_rules_may_ask_for_more_runs_and_suffer_no_long_one() {
+        let strict = ShortRule {
+            runs: 30,
+            long_share: 0.0,
+        };
+        assert!(!of(&[false; 29]).usually_short(&strict));
+        assert!(of(&[false; 30]).usually_short(&strict));
+        assert!(!of(&[false; 62]).after(true).usually_short(&strict));
     }
 
     #[test]
@@ -85,14 +115,14 @@ mod tests {
         let mut last = of(&[false; 100]);
         for _ in 0..3 {
             last = last.after(true);
-            assert!(last.usually_short());
+            assert!(last.usually_short(&RULE));
         }
         last = last.after(true);
-        assert!(!last.usually_short());
+        assert!(!last.usually_short(&RULE));
         for _ in 0..63 {
             last = last.after(false);
         }
-        assert!(last.usually_short());
+        assert!(last.usually_short(&RULE));
     }
 
     proptest! {

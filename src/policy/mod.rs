@@ -5,7 +5,7 @@
 //! reads a clock, waits, or knows a store or the runtime.
 //!
 //! Two kinds of time occur, both `u64` milliseconds: *unix* time where a decision is about dates or
-//! about times written by others ([`schedule`], [`ticks`], [`aging`], [`forecast`]), and *monotonic* time since any fixed
+//! about times written by others ([`schedule`], [`ticks`], [`aging`], [`forecast`] but for its slots), and *monotonic* time since any fixed
 //! origin where it is about elapsed time ([`breaker`], [`budget`], [`gate`], [`limiter`],
 //! [`slowdown`]).
 

@@ -111,7 +111,9 @@ impl RawDelivery {
             .as_ref()
             .is_some_and(|h| h.attempts + h.crashes + h.snoozes > 0);
         let ttl = catalog.get(&envelope.kind).and_then(|spec| spec.ttl);
-        if !started && expiry(&envelope, self.ready_ms, ttl).is_some_and(|at| at < now_ms) {
+        let hurried = history.as_ref().is_some_and(History::was_hurried);
+        let expires = expiry(&envelope, self.ready_ms, hurried, ttl);
+        if !started && expires.is_some_and(|at| at < now_ms) {
             let given = self.id_was_given(&envelope);
             return Err(Unfit::Expired { given });
         }
@@ -175,10 +177,32 @@ fn merged(joined: &[u8]) -> Result<Vec<Map<String, Value>>, Reject> {
 }
 
 /// When a job that never started expires. A relative time counts from admission, which was when it became ready,
-/// or its delay earlier. That of its definition counts from when it became ready.
-fn expiry(envelope: &Envelope, ready_ms: u64, ttl: Option<Duration>) -> Option<u64> {
-    let admitted = ready_ms.saturating_sub(envelope.delay_ms.unwrap_or(0));
+/// or its delay earlier; where an operator made it run before that was over, from when he did, because nobody knows by then
+/// when it came. That of its definition counts from when it became ready.
+fn expiry(envelope: &Envelope, ready_ms: u64, hurried: bool, ttl: Option<Duration>) -> Option<u64> {
+    let delay_ms = envelope.delay_ms.filter(|_| !hurried).unwrap_or(0);
+    let admitted = ready_ms.saturating_sub(delay_ms);
     let own = envelope.ttl_ms.map(|ttl| admitted.saturating_add(ttl));
     let of_kind = || ttl.map(|ttl| ready_ms.saturating_add(millis(ttl)));
     envelope.expires_at.or(own).or_else(of_kind)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_relative_time_to_live_counts_from_admission_or_from_when_an_operator_made_it_run() {
+        let parse = |text: &str| Envelope::parse(text.as_bytes()).unwrap();
+        let both = parse(r#"{"kind":"a.b","delay_ms":60000,"ttl_ms":70000}"#);
+        assert_eq!(expiry(&both, 100_000, false, None), Some(110_000));
+        assert_eq!(expiry(&both, 100_000, true, None), Some(170_000));
+        let fixed = parse(r#"{"kind":"a.b","delay_ms":60000,"expires_at":1790000000000}"#);
+        assert_eq!(expiry(&fixed, 100_000, true, None), Some(1_790_000_000_000));
+        let none = parse(r#"{"kind":"a.b","delay_ms":60000}"#);
+        let minute = Some(Duration::from_secs(60));
+        assert_eq!(expiry(&none, 100_000, false, minute), Some(160_000));
+        assert_eq!(expiry(&none, 100_000, false, None), None);
+    }
 }

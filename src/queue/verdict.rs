@@ -8,6 +8,7 @@ use super::{Flow, Ties};
 use crate::catalog::{Catalog, JobSpec};
 use crate::job::envelope::{self, Legible};
 use crate::job::partition::safe_key;
+use crate::job::ties::check_steps;
 use crate::job::{Envelope, JobId, Reject, RejectCode};
 use std::fmt::Write;
 use std::sync::Arc;
@@ -72,11 +73,12 @@ pub fn judge(raw: &[u8], queue: &str, catalog: &Catalog, now_ms: u64, random: [u
         Err(reject) => return rejected(reject),
     };
     let flow = flow_of(&envelope, catalog);
-    let mut ties =
-        match within_a_year(&envelope, now_ms).and_then(|()| fits(&mut envelope, queue, catalog)) {
-            Ok(ties) => ties,
-            Err(reject) => return rejected(reject),
-        };
+    let steps = |()| check_steps(&envelope).map_err(|e| Reject::new(RejectCode::TooLarge, e));
+    let checked = within_a_year(&envelope, now_ms).and_then(steps);
+    let mut ties = match checked.and_then(|()| fits(&mut envelope, queue, catalog)) {
+        Ok(ties) => ties,
+        Err(reject) => return rejected(reject),
+    };
     let given = envelope.id.is_some();
     let says_class = envelope.priority.is_some();
     let wait_ms = ties.as_ref().map_or(0, |t| t.wait_ms());

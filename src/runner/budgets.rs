@@ -173,6 +173,9 @@ mod tests {
         share: 0.2,
         floor: 2.0,
         window: Duration::from_secs(600),
+        line: Duration::from_secs(5),
+        crowd: 100.0,
+        longest: Duration::from_secs(60),
     };
 
     #[test]

@@ -10,7 +10,7 @@ use crate::catalog::JobSpec;
 use crate::handlers::progress::Board;
 use crate::job::Priority;
 use crate::policy::gate::GateState;
-use crate::policy::length::LastRuns;
+use crate::policy::length::{LastRuns, ShortRule};
 use crate::queue::{Control, Queue};
 use crate::telemetry::{Alerts, KindMetrics, KindSuccesses, Metrics, Successes};
 use arc_swap::ArcSwap;
@@ -114,8 +114,8 @@ impl Lengths {
 
     /// As far as is known.
     #[must_use]
-    pub fn usually_short(&self) -> bool {
-        LastRuns::from_bits(self.0.load(Ordering::Relaxed)).usually_short()
+    pub fn usually_short(&self, rule: &ShortRule) -> bool {
+        LastRuns::from_bits(self.0.load(Ordering::Relaxed)).usually_short(rule)
     }
 }
 

@@ -66,7 +66,8 @@ impl Service<Task<Run>> for Dispatch {
             events::job_started(&*run.delivery.job);
             let job = Arc::clone(&run.delivery.job);
             let context = Context::new(job, run.stop.token().clone(), run.told).advised_by(adviser);
-            Ok(run.kind.handler.run(&context).await)
+            let outcome = run.kind.handler.run(&context).await;
+            Ok(outcome.blaming_only(&run.kind.spec.resources))
         })
     }
 }

@@ -11,6 +11,7 @@ pub use ask::{Ask, Holds, OperationLimit, OperationLimits, Reserve, Reserved};
 use super::load::{Meter, Taken};
 use crate::clock;
 use crate::job::Priority;
+use crate::policy::length::ShortRule;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -63,6 +64,12 @@ impl Slots {
     #[must_use]
     pub const fn lend_below(&self) -> Duration {
         self.reserve.lend_below
+    }
+
+    /// When the jobs of a kind usually are.
+    #[must_use]
+    pub const fn short_rule(&self) -> &ShortRule {
+        &self.reserve.short
     }
 
     /// How many slots are reserved for critical jobs now.

@@ -14,8 +14,9 @@ use std::time::Duration;
 
 /// Turns of each drain; in one each daemon drains twice: with, without, without, with.
 const TURNS: usize = 5;
-/// Drains before what is counted, so that a limiter knows what the jobs take.
-const WARM_UPS: usize = 3;
+/// Drains before what is counted: a limiter begins with few jobs at once, and takes some seconds of work to find that all
+/// slots are well used.
+const WARM_UPS: usize = 12;
 /// How long an idle daemon is watched, in each of its two turns.
 const WATCH: Duration = Duration::from_secs(15);
 /// How long it is left alone before that.
@@ -43,6 +44,16 @@ struct Drains {
     ratio: f64,
     ratio_least: f64,
     ratio_most: f64,
+    /// Processor time of the daemon for each job, over all drains.
+    gate_cpu_us: f64,
+    off_cpu_us: f64,
+}
+
+/// One drain.
+#[derive(Debug, Clone, Copy)]
+struct Drain {
+    jobs_per_s: f64,
+    cpu: Duration,
 }
 
 /// Percent of a core.
@@ -66,8 +77,14 @@ impl GateFigures {
         let json = serde_json::to_value(self).map_err(failed)?;
         let drains = self.drains.iter().map(|d| {
             let text = format!(
-                "{:.0} jobs/s with the gate, {:.0} without: {:.3} of it ({:.3} to {:.3})",
-                d.gate_jobs_per_s, d.off_jobs_per_s, d.ratio, d.ratio_least, d.ratio_most
+                "{:.0} jobs/s with the gate, {:.0} without: {:.3} of it ({:.3} to {:.3}); {:.2} and {:.2} µs of the daemon a job",
+                d.gate_jobs_per_s,
+                d.off_jobs_per_s,
+                d.ratio,
+                d.ratio_least,
+                d.ratio_most,
+                d.gate_cpu_us,
+                d.off_cpu_us
             );
             (d.what, text)
         });
@@ -166,17 +183,19 @@ impl Side {
         Ok(Self { bed, daemon })
     }
 
-    /// Jobs per second, from "go" until all have ended that were admitted before. The other daemon stands still meanwhile.
-    async fn drain(&mut self, jobs: u64, other: &Self) -> Result<f64, CliError> {
+    /// From "go" until all have ended that were admitted before. The other daemon stands still meanwhile.
+    async fn drain(&mut self, jobs: u64, other: &Self) -> Result<Drain, CliError> {
         load::push(&self.bed, Into::Inbox, jobs, load::plain).await?;
         load::until_admitted(&self.bed, jobs).await?;
         let goal = load::settled(&self.bed).await? + jobs;
         other.daemon.freeze()?;
+        let before = self.daemon.cpu()?;
         self.daemon.go().await?;
         let rate = load::rate_until_settled(&self.bed, jobs, goal).await;
+        let cpu = self.daemon.cpu()?.saturating_sub(before);
         other.daemon.thaw()?;
         self.daemon.quiet().await?;
-        rate
+        rate.map(|jobs_per_s| Drain { jobs_per_s, cpu })
     }
 }
 
@@ -201,22 +220,33 @@ async fn in_turns(jobs: u64, kind: Kind, mut on: Side, mut off: Side) -> Result<
     off.daemon.stop().await?;
     on.bed.clear().await?;
     off.bed.clear().await?;
-    let sorted = |of: fn(&(f64, f64)) -> f64| {
+    summed_up(jobs, kind, &pairs)
+}
+
+fn summed_up(jobs: u64, kind: Kind, pairs: &[(Drain, Drain)]) -> Result<Drains, CliError> {
+    let sorted = |of: fn(&(Drain, Drain)) -> f64| {
         let mut all: Vec<f64> = pairs.iter().map(of).collect();
         all.sort_by(f64::total_cmp);
         all
     };
-    let ratios = sorted(|(on, off)| on / off);
+    let ratios = sorted(|(on, off)| on.jobs_per_s / off.jobs_per_s);
     let [least, .., most] = ratios[..] else {
         return Err(failed("too few drains"));
     };
+    let jobs = jobs as f64 * pairs.len() as f64;
+    let cpu_us = |of: fn(&(Drain, Drain)) -> Duration| {
+        let used: Duration = pairs.iter().map(of).sum();
+        used.as_secs_f64() * 1e6 / jobs
+    };
     Ok(Drains {
         what: kind.name(),
-        gate_jobs_per_s: middle(&sorted(|(on, _)| *on)),
-        off_jobs_per_s: middle(&sorted(|(_, off)| *off)),
+        gate_jobs_per_s: middle(&sorted(|(on, _)| on.jobs_per_s)),
+        off_jobs_per_s: middle(&sorted(|(_, off)| off.jobs_per_s)),
         ratio: middle(&ratios),
         ratio_least: least,
         ratio_most: most,
+        gate_cpu_us: cpu_us(|(on, _)| on.cpu),
+        off_cpu_us: cpu_us(|(_, off)| off.cpu),
     })
 }
 

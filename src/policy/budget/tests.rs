@@ -7,6 +7,9 @@ const CONFIG: BudgetConfig = BudgetConfig {
     share: 0.2,
     floor: 10.0,
     window: Duration::from_secs(10),
+    line: Duration::from_secs(5),
+    crowd: 100.0,
+    longest: Duration::from_secs(60),
 };
 
 /// Retries that wait, and what came of them: when each went, by its number.
@@ -169,6 +172,34 @@ fn a_hundred_thousand_that_wait_ask_at_a_bearable_pace() {
     plant.run(1_000, 121_000, 0);
     let pace = (plant.asked - at_once) as f64 / 120.0;
     assert!(pace < 3_500.0, "{pace} a second");
+}
+
+#[test]
+fn who_waits_comes_by_at_the_pace_that_was_set_and_within_the_longest_time() {
+    let config = BudgetConfig {
+        line: Duration::from_secs(1),
+        crowd: 10.0,
+        longest: Duration::from_secs(3),
+        ..CONFIG
+    };
+    let mut budget = RetryBudget::new(0, config);
+    let waits: Vec<u64> = (0..200)
+        .map(|_| budget.hold(0).as_millis() as u64)
+        .collect();
+    assert!(
+        waits.iter().all(|ms| (100..=3_000).contains(ms)),
+        "{waits:?}"
+    );
+    // One a second is in line; of the others ten come in each second of the two behind it.
+    let within = |from, to| {
+        waits
+            .iter()
+            .take(19)
+            .filter(|ms| (from..to).contains(*ms))
+            .count()
+    };
+    assert_eq!(within(0, 1_001), 1);
+    assert!((9..=11).contains(&within(1_001, 2_001)), "{waits:?}");
 }
 
 #[test]

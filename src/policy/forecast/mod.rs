@@ -31,8 +31,8 @@ pub use history::{ClassLoad, History, Series, SlotLoad};
 pub use model::{Cycle, Model, Predicted};
 pub use outlook::{Outlook, View};
 pub use peaks::{Peak, peaks};
-pub use rules::Rules;
-pub use stance::{Change, Setting, Stance, Why, slots_for};
+pub use rules::{PeakRules, Rules};
+pub use stance::{Change, Setting, Stance, StanceRules, Why, slots_for};
 
 /// Length of a slot.
 pub const SLOT_MS: u64 = 300_000;

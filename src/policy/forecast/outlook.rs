@@ -51,7 +51,7 @@ impl Outlook {
             began: history.demand(None).began(),
             peaks: views
                 .first()
-                .map_or_else(Vec::new, |all| peaks(&all.demand)),
+                .map_or_else(Vec::new, |all| peaks(&all.demand, &rules.peaks)),
             views,
         }
     }

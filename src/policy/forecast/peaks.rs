@@ -1,14 +1,8 @@
 //! Which peaks are known: stretches of the coming day in which the usual load stands out.
 
-use super::Model;
+use super::{Model, PeakRules};
 use serde::Serialize;
 
-/// How far above the typical load of the day its highest must be for there to be a peak at all.
-const STANDS_OUT: f64 = 2.0;
-/// The least a peak is, in jobs at once: less is no load worth preparing for.
-const LEAST: f64 = 0.5;
-/// A peak is what lies above this part of the way from the typical load to the highest.
-const PART: f64 = 0.5;
 /// A dip of so many slots does not part a peak: half an hour.
 const DIP: u64 = 6;
 
@@ -26,17 +20,17 @@ pub struct Peak {
 /// The peaks of the coming day, in order. What runs already began before: its start is not known, so it is left out.
 /// They follow from what is usual alone, so that all daemons of a fleet find about the same ones.
 #[must_use]
-pub fn peaks(model: &Model) -> Vec<Peak> {
+pub fn peaks(model: &Model, rules: &PeakRules) -> Vec<Peak> {
     let known = model.ahead.iter().flatten().map(|p| p.usual);
     let mut sorted: Vec<f64> = known.collect();
     sorted.sort_unstable_by(f64::total_cmp);
     let (Some(top), Some(typical)) = (sorted.last().copied(), sorted.get(sorted.len() / 2)) else {
         return Vec::new();
     };
-    if top < LEAST || top < STANDS_OUT * typical {
+    if top <= 0.0 || top < rules.least || top < rules.above * typical {
         return Vec::new();
     }
-    let bound = typical + PART * (top - typical);
+    let bound = typical + rules.part * (top - typical);
     let mut found: Vec<Peak> = Vec::new();
     for (slot, predicted) in (model.now..).zip(&model.ahead) {
         let Some(usual) = predicted.map(|p| p.usual).filter(|u| *u >= bound) else {

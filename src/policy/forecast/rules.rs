@@ -1,6 +1,8 @@
 //! The constants of the forecast, each with its source.
 
-use super::{DAY, WEEK};
+use super::{DAY, SLOT_MS, WEEK};
+use crate::config::ForecastConfig;
+use std::time::Duration;
 
 /// What a forecast goes by.
 ///
@@ -37,6 +39,29 @@ pub struct Rules {
     pub least_near: usize,
     /// Slots of past forecasts that the bound is taken from, and the error is told of.
     pub judged: u64,
+    /// What counts as a peak.
+    pub peaks: PeakRules,
+}
+
+/// When a stretch of the day is a peak. (ours: an office's two halves of the day stand out, an even load does not)
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct PeakRules {
+    /// How many times the typical load of the day its highest must be for there to be a peak at all.
+    pub above: f64,
+    /// A peak is what lies above this part of the way from the typical load to the highest.
+    pub part: f64,
+    /// The least a peak is, in jobs at once: less is no load worth preparing for.
+    pub least: f64,
+}
+
+impl Default for PeakRules {
+    fn default() -> Self {
+        Self {
+            above: 2.0,
+            part: 0.5,
+            least: 0.5,
+        }
+    }
 }
 
 impl Default for Rules {
@@ -56,6 +81,39 @@ impl Default for Rules {
             near: 200,
             least_near: 100,
             judged: 7 * DAY,
+            peaks: PeakRules::default(),
         }
     }
+}
+
+impl From<&ForecastConfig> for Rules {
+    /// What is not a setting is structure: fewer weeks, days and past forecasts than these say nothing, and a week is
+    /// judged because five are kept.
+    fn from(given: &ForecastConfig) -> Self {
+        let (model, peaks) = (&given.model, &given.peaks);
+        let [level_min, level_max] = model.level;
+        Self {
+            weeks: model.weeks,
+            weekly_after: slots(model.weekly_after),
+            days: model.days,
+            level_slots: slots(model.level_over),
+            level_min,
+            level_max,
+            quiet: model.quiet,
+            fade: model.fade.as_secs_f64() * 1_000.0 / SLOT_MS as f64,
+            quantile: model.quantile,
+            peaks: PeakRules {
+                above: peaks.above,
+                part: peaks.part,
+                least: peaks.least,
+            },
+            ..Self::default()
+        }
+    }
+}
+
+/// Whole slots, rounded up.
+fn slots(time: Duration) -> u64 {
+    let ms = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    ms.div_ceil(SLOT_MS)
 }

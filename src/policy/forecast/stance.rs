@@ -1,18 +1,49 @@
 //! How many slots a daemon has: raised before a known peak, back at once when anything is not well, gently after it.
 
+use crate::config::SlotsConfig;
 use serde::Serialize;
 use std::fmt;
+use std::time::Duration;
 
-/// After a return for the sake of health, nothing is raised until all was well for so long: else our own load would
-/// raise and lower the slots in turn.
-const REST_MS: u64 = 300_000;
-/// After a peak the slots stay for so long …
-const LINGER_MS: u64 = 300_000;
-/// … or, while all of them are in use, for so long: a peak whose work is not done is not over.
-const LINGER_BUSY_MS: u64 = 1_800_000;
-/// Then a quarter of what is too many goes, each time this has passed.
-const STEP_MS: u64 = 60_000;
-const STEP: usize = 4;
+/// How slots come back.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct StanceRules {
+    /// After a return for the sake of health, nothing is raised until all was well for so long: else our own load would
+    /// raise and lower the slots in turn.
+    pub rest: Duration,
+    /// After a peak the slots stay for so long …
+    pub linger: Duration,
+    /// … or, while all of them are in use, for so long: a peak whose work is not done is not over.
+    pub linger_busy: Duration,
+    /// Then a share of what is too many goes, each time this has passed.
+    pub step: Duration,
+    /// That share: one slot at least goes.
+    pub step_share: f64,
+}
+
+impl Default for StanceRules {
+    fn default() -> Self {
+        Self {
+            rest: Duration::from_secs(300),
+            linger: Duration::from_secs(300),
+            linger_busy: Duration::from_secs(1_800),
+            step: Duration::from_secs(60),
+            step_share: 0.25,
+        }
+    }
+}
+
+impl From<&SlotsConfig> for StanceRules {
+    fn from(given: &SlotsConfig) -> Self {
+        Self {
+            rest: given.rest,
+            linger: given.linger,
+            linger_busy: given.linger_busy,
+            step: given.step,
+            step_share: given.step_share,
+        }
+    }
+}
 
 /// The slots that a load needs so that little of it waits: the load and its square root, the natural noise of arrivals
 /// (Halfin and Whitt, 1981).
@@ -74,9 +105,10 @@ pub struct Change {
     pub why: Why,
 }
 
-/// The slots of one daemon over time.
+/// The slots of one daemon over time. Times are monotonic milliseconds.
 #[derive(Debug, Clone, Default)]
 pub struct Stance {
+    rules: StanceRules,
     /// Slots beyond the base.
     extra: usize,
     base: usize,
@@ -84,12 +116,21 @@ pub struct Stance {
     most: usize,
     /// Since when fewer would do.
     over_since: Option<u64>,
-    stepped_ms: u64,
+    stepped_ms: Option<u64>,
     /// Until when nothing is raised.
     rest_until: u64,
 }
 
 impl Stance {
+    /// Nothing is raised yet.
+    #[must_use]
+    pub fn new(rules: StanceRules) -> Self {
+        Self {
+            rules,
+            ..Self::default()
+        }
+    }
+
     /// The slots now.
     #[must_use]
     pub const fn slots(&self) -> usize {
@@ -109,7 +150,7 @@ impl Stance {
         let moved = self.base != at.base;
         self.base = at.base;
         if let Some(what) = at.unwell {
-            self.rest_until = now_ms + REST_MS;
+            self.rest_until = now_ms + millis(self.rules.rest);
             return self.back(Why::Unwell(what.to_owned()));
         }
         if self.extra > room {
@@ -143,14 +184,22 @@ impl Stance {
 
     /// One step down, if it is time.
     fn ease(&mut self, now_ms: u64, wanted: usize, full: bool) -> Option<Change> {
+        let rules = &self.rules;
         let since = *self.over_since.get_or_insert(now_ms);
-        let linger = if full { LINGER_BUSY_MS } else { LINGER_MS };
-        if now_ms.saturating_sub(since) < linger || now_ms < self.stepped_ms + STEP_MS {
+        let linger = if full {
+            rules.linger_busy
+        } else {
+            rules.linger
+        };
+        let last = self.stepped_ms;
+        let early = last.is_some_and(|last| now_ms < last + millis(rules.step));
+        if early || now_ms.saturating_sub(since) < millis(linger) {
             return None;
         }
-        self.stepped_ms = now_ms;
+        self.stepped_ms = Some(now_ms);
         let too_many = self.extra - wanted;
-        self.extra -= too_many.div_ceil(STEP);
+        let going = (too_many as f64 * rules.step_share).ceil() as usize;
+        self.extra -= going.clamp(1, too_many);
         if self.extra == 0 {
             return self.back_from(self.base, Why::Over);
         }
@@ -175,4 +224,8 @@ impl Stance {
             why,
         })
     }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX / 2)
 }

@@ -220,17 +220,32 @@ fn a_series_keeps_five_weeks_whatever_order_it_is_filled_in() {
 fn peaks_are_found_where_the_day_stands_out() {
     // Monday.
     let model = fit(&weeks(office, 0.05, 0.0, 1), NOW);
-    let found = peaks(&model);
+    let found = peaks(&model, &PeakRules::default());
     assert_eq!(found.len(), 2, "the long dip at noon parts them: {found:?}");
     let start = (found[0].start - NOW) as f64 / 12.0;
     assert!((7.5..=9.5).contains(&start), "{start}");
     let flat = fit(&weeks(|_| 5.0, 0.1, 0.0, 1), NOW);
-    assert!(peaks(&flat).is_empty());
-    assert!(peaks(&fit(&Series::default(), NOW)).is_empty());
+    assert!(peaks(&flat, &PeakRules::default()).is_empty());
+    let nothing = fit(&Series::default(), NOW);
+    assert!(peaks(&nothing, &PeakRules::default()).is_empty());
     // In the middle of it its start is not known.
     let now = NOW - 7 * DAY + 10 * 12;
     let within = fit(&weeks(office, 0.05, 0.0, 1), now);
-    assert!(peaks(&within).iter().all(|p| p.start > now + 12));
+    let found = peaks(&within, &PeakRules::default());
+    assert!(found.iter().all(|p| p.start > now + 12));
+    // What is a peak is a matter of the rules.
+    let strict = PeakRules {
+        above: 50.0,
+        ..PeakRules::default()
+    };
+    assert!(peaks(&model, &strict).is_empty());
+    let idle = fit(&weeks(|_| 0.0, 0.0, 0.0, 1), NOW);
+    let lax = PeakRules {
+        above: 1.0,
+        part: 0.1,
+        least: 0.0,
+    };
+    assert!(peaks(&idle, &lax).is_empty(), "nothing to prepare for");
 }
 
 const MINUTE: u64 = 60_000;

@@ -150,7 +150,9 @@ impl Feeder {
     /// Whether jobs leave the reserve of the critical ones alone: they may take long, for all that is known.
     fn is_long(&self, spec: &JobSpec, class: Priority) -> bool {
         let exempt = class == Priority::Critical || spec.is_never_shed();
-        !exempt && !self.context.telemetry(&spec.kind).lengths.usually_short()
+        let rule = self.context.shared.slots.short_rule();
+        let kind = (!exempt).then(|| self.context.telemetry(&spec.kind));
+        kind.is_some_and(|kind| !kind.lengths.usually_short(rule))
     }
 
     /// The flows of a plan with what was reserved for each, and what else holds for their jobs.

@@ -97,7 +97,9 @@ impl Feeder {
                 counter: "put_off",
             })?)
         };
-        if delivery.job.attempt == 1 {
+        // What snoozed or made room was counted at its first start: coming again, it is no new work.
+        let is_new = !delivery.history.as_ref().is_some_and(History::has_run);
+        if is_new && delivery.job.attempt == 1 {
             context.shared.budgets.fresh(&kind.budgets);
         }
         let run = Run {

@@ -1,6 +1,7 @@
 //! What is asked of the slots of a daemon, and what comes of it.
 
 use crate::job::Priority;
+use crate::policy::length::ShortRule;
 use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,6 +43,8 @@ pub struct Reserve {
     pub share: f64,
     /// Kinds whose runs usually take no longer are short: they may borrow what is reserved.
     pub lend_below: Duration,
+    /// What usually means.
+    pub short: ShortRule,
 }
 
 impl Reserve {

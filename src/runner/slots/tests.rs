@@ -84,6 +84,7 @@ fn long_jobs_leave_some_slots_to_critical_ones_and_lend_them_to_short_ones() {
     let reserve = Reserve {
         share: 0.2,
         lend_below: Duration::from_secs(1),
+        ..Reserve::default()
     };
     let slots = Slots::new(10).reserving(reserve);
     let queue: Arc<str> = "q".into();
@@ -118,7 +119,7 @@ fn long_jobs_leave_some_slots_to_critical_ones_and_lend_them_to_short_ones() {
 fn the_reserve_is_rounded_down_and_never_all_there_is() {
     let tenth = Reserve {
         share: 0.1,
-        lend_below: Duration::ZERO,
+        ..Reserve::default()
     };
     let of = [1, 4, 9, 10, 19, 32].map(|total| tenth.of(total));
     assert_eq!(of, [0, 0, 0, 1, 1, 3]);

@@ -21,7 +21,8 @@ pub(super) struct Ledger {
 impl Ledger {
     /// Takes in what was counted since the last time. The first time begins with it.
     pub(super) fn note(&mut self, taken: &Taken, now_ms: u64) {
-        let since = self.noted_ms.unwrap_or(now_ms);
+        // Time that went back is no time, and nothing was done in the future.
+        let since = self.noted_ms.unwrap_or(now_ms).min(now_ms);
         self.noted_ms = Some(now_ms);
         let up_ms = now_ms.saturating_sub(since).min(SLOT_MS);
         let mut done = SlotLoad {
@@ -98,6 +99,17 @@ mod tests {
         let bulk = load[&1].classes[Priority::Bulk.index()];
         assert_eq!((bulk.busy_ms, load[&1].up_ms), (7, 1_000));
         assert!(!ledger.written());
+    }
+
+    #[test]
+    fn after_a_clock_went_back_work_counts_where_it_is_done() {
+        let mut ledger = Ledger::default();
+        ledger.note(&worked(0), 20 * SLOT_MS);
+        ledger.note(&worked(5), 8 * SLOT_MS);
+        ledger.note(&worked(7), 8 * SLOT_MS + 1_000);
+        let (_, load) = ledger.batch();
+        let bulk = load[&8].classes[Priority::Bulk.index()];
+        assert_eq!((bulk.jobs, bulk.busy_ms, load[&8].up_ms), (2, 12, 1_000));
     }
 
     #[test]

@@ -6,16 +6,18 @@
 
 mod ledger;
 mod prepare;
+mod rounds;
 mod told;
 
 pub use told::{Told, outlook_json, rounded};
 
-use crate::clock::ServerClock;
+use crate::clock::{Epoch, ServerClock};
 use crate::config::{Config, ForecastMode};
 use crate::db::Database;
 use crate::health::HealthView;
 use crate::policy::forecast::{
-    Change, DAY, History, Outlook, Rules, SLOT_MS, Setting, Stance, Why, slot_at, slots_for,
+    Change, DAY, History, Outlook, Rules, SLOT_MS, Setting, Stance, StanceRules, Why, slot_at,
+    slots_for,
 };
 use crate::policy::gate::GateState;
 use crate::queue::QueueError;
@@ -23,6 +25,7 @@ use crate::queue::load_history::{DAYS, Fleet, LoadHistory};
 use crate::runner::{QueueContext, Shared};
 use crate::telemetry::events::{self, SlotsChange};
 use ledger::Ledger;
+use rounds::{Rounds, SPREAD_MS};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -30,15 +33,6 @@ use tokio_util::sync::CancellationToken;
 
 /// How often health is looked at, and what was done is noted.
 const TICK: Duration = Duration::from_secs(1);
-/// How often what was done is written to Redis …
-const WRITE_EVERY_MS: u64 = 60_000;
-/// … each daemon at a moment of its own in this time after the full minute, …
-const SPREAD_MS: u64 = 10_000;
-/// … so that the last slot is complete when it is read, this long after its end.
-const SETTLED_MS: u64 = 15_000;
-/// How long it waits after an error of Redis.
-const RETRY_MS: u64 = 5_000;
-
 /// What it works with.
 pub struct Desk {
     /// The history.
@@ -85,15 +79,15 @@ struct Forecaster {
     rules: Rules,
     /// Slots of time that it looks ahead.
     lead: u64,
+    /// Our own clock, for what has to wait: that of Redis may be put back.
+    epoch: Epoch,
     clock: Option<ServerClock>,
     fleet: Option<Fleet>,
     ledger: Ledger,
-    write_at: u64,
-    spread_ms: u64,
+    rounds: Rounds,
     history: Arc<History>,
     /// Whether the whole history was read; later only the last days are.
     is_read: bool,
-    read_at: u64,
     outlook: Option<Arc<Outlook>>,
     stance: Stance,
     /// The last raise or return, and when it was.
@@ -112,18 +106,17 @@ impl Forecaster {
         let lead = desk.config.forecast.lead.as_millis() as u64;
         Self {
             daemon: uuid::Uuid::new_v4().to_string(),
-            rules: Rules::default(),
+            rules: Rules::from(&desk.config.forecast),
             lead: lead.div_ceil(SLOT_MS),
+            epoch: Epoch::start(),
             clock: None,
             fleet: None,
             ledger: Ledger::default(),
-            write_at: 0,
-            spread_ms: rand::random::<u64>() % SPREAD_MS,
+            rounds: Rounds::new(rand::random::<u64>() % SPREAD_MS),
             history: Arc::default(),
             is_read: false,
-            read_at: 0,
             outlook: None,
-            stance: Stance::default(),
+            stance: Stance::new(StanceRules::from(&desk.config.forecast.slots)),
             last: None,
             prepared: prepare::Prepared::default(),
             trouble: [const { None }; 2],
@@ -146,18 +139,19 @@ impl Forecaster {
         };
         self.ledger
             .note(&self.desk.shared.slots.take_load(), now_ms);
-        if now_ms >= self.write_at {
+        if self.rounds.is_write_due(self.epoch.now_ms()) {
             let written = self.write().await;
-            self.write_at = match written {
-                Ok(()) => self.next_write(now_ms),
-                Err(_) => now_ms + RETRY_MS,
-            };
+            let now_ms = self.clock.map_or(now_ms, |clock| clock.now_ms());
+            let well = written.is_ok();
+            self.rounds.wrote(self.epoch.now_ms(), now_ms, well);
             self.went(WRITING, written);
         }
-        if self.is_read_due(now_ms) {
+        let now_ms = self.clock.map_or(now_ms, |clock| clock.now_ms());
+        let made = self.outlook.as_ref().map(|outlook| outlook.now);
+        if self.rounds.is_read_due(self.epoch.now_ms(), now_ms, made) {
             let read = self.look(now_ms).await;
             if read.is_err() {
-                self.read_at = now_ms + RETRY_MS;
+                self.rounds.read_failed(self.epoch.now_ms());
             }
             self.went(READING, read);
         }
@@ -176,16 +170,6 @@ impl Forecaster {
         self.trouble[what] = trouble;
     }
 
-    fn next_write(&self, now_ms: u64) -> u64 {
-        let minute = now_ms / WRITE_EVERY_MS * WRITE_EVERY_MS;
-        let next = minute + self.spread_ms;
-        if next > now_ms {
-            next
-        } else {
-            next + WRITE_EVERY_MS
-        }
-    }
-
     /// Writes what was noted, if Redis takes it. A batch whose answer was lost is repeated as it was.
     async fn write(&mut self) -> Result<(), QueueError> {
         let slots = (self.desk.base)();
@@ -202,12 +186,6 @@ impl Forecaster {
                 return Ok(());
             }
         }
-    }
-
-    fn is_read_due(&self, now_ms: u64) -> bool {
-        let settled = slot_at(now_ms.saturating_sub(SETTLED_MS));
-        let known = self.outlook.as_ref().is_some_and(|o| o.now >= settled);
-        !known && now_ms >= self.read_at
     }
 
     /// Reads what is new and forecasts from it.
@@ -261,7 +239,7 @@ impl Forecaster {
             unwell: unwell.as_deref(),
             full: slots.busy() >= slots.total(),
         };
-        let change = self.stance.step(now_ms, &setting);
+        let change = self.stance.step(self.epoch.now_ms(), &setting);
         if self.acts() && slots.total() != self.stance.slots() {
             slots.set_total(self.stance.slots());
         }

@@ -14,44 +14,46 @@ use std::time::Duration;
 
 /// How long opening connections ahead may take.
 const OPEN_DEADLINE: Duration = Duration::from_secs(2);
-/// Peaks that begin within an hour of each other are the same one.
+/// Peaks that begin within an hour of each other are the same one. All daemons of a fleet must say so.
 const SAME: u64 = 12;
 /// How long it waits after something failed.
 const RETRY_MS: u64 = 15_000;
 /// How often the pool is looked at until the peak is over: connections that nobody uses are closed after a while.
 const LOOK_MS: u64 = 60_000;
-/// A job that prepares for a peak and has not begun after this is of no use any more.
-const WARM_TTL_MS: u64 = 3_600_000;
 
 /// What was prepared for.
 #[derive(Debug, Default)]
 pub(super) struct Prepared {
     /// The last peak.
     peak: Option<Peak>,
+    /// By our own clock.
     not_before_ms: u64,
 }
 
 impl Prepared {
-    fn is_due(&self, peak: &Peak, now_ms: u64) -> bool {
+    fn is_new(&self, peak: &Peak) -> bool {
         let same = |last: Peak| last.start.abs_diff(peak.start) <= SAME;
-        now_ms >= self.not_before_ms && !self.peak.is_some_and(same)
+        !self.peak.is_some_and(same)
     }
 
     /// Whether the pool is to be looked at for a peak that was prepared for.
     fn is_looked_after(&self, now_ms: u64) -> bool {
         let lasts = |peak: Peak| slot_at(now_ms) < peak.end;
-        now_ms >= self.not_before_ms && self.peak.is_some_and(lasts)
+        self.peak.is_some_and(lasts)
     }
 }
 
 impl Forecaster {
     /// Prepares for a peak that is near, once, and only while all is well.
     pub(super) async fn prepare(&mut self, now_ms: u64) {
+        if self.epoch.now_ms() < self.prepared.not_before_ms {
+            return;
+        }
         let peak = self
             .outlook
             .as_ref()
             .and_then(|o| o.near_peak(slot_at(now_ms)));
-        let peak = peak.filter(|p| self.prepared.is_due(p, now_ms));
+        let peak = peak.filter(|p| self.prepared.is_new(p));
         let looks = self.acts() && self.prepared.is_looked_after(now_ms);
         if (peak.is_none() && !looks) || self.unwell().is_some() {
             return;
@@ -63,11 +65,11 @@ impl Forecaster {
         match done {
             Ok(()) => {
                 self.prepared.peak = peak.or(self.prepared.peak);
-                self.prepared.not_before_ms = now_ms + LOOK_MS;
+                self.prepared.not_before_ms = self.epoch.now_ms() + LOOK_MS;
             }
             Err(e) => {
                 events::forecast_failed("before a known peak", &e);
-                self.prepared.not_before_ms = now_ms + RETRY_MS;
+                self.prepared.not_before_ms = self.epoch.now_ms() + RETRY_MS;
             }
         }
     }
@@ -133,7 +135,7 @@ impl Forecaster {
         if self.acts() {
             let envelope = json!({
                 "kind": spec.kind, "id": id, "queue": spec.queue, "enqueued_at": clock::unix_ms(),
-                "ttl_ms": WARM_TTL_MS, "meta": {"before_peak": clock::rfc3339(peak_ms)},
+                "ttl_ms": self.desk.config.forecast.warm_ttl.as_millis() as u64, "meta": {"before_peak": clock::rfc3339(peak_ms)},
             });
             let envelope = envelope.to_string().into_bytes();
             let answer = context.queue.enqueue(&[(&id, envelope)]).await;

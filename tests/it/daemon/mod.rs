@@ -3,6 +3,7 @@
 mod attack;
 mod audited;
 mod bell;
+mod blame;
 mod crash;
 mod cron;
 mod embedded;

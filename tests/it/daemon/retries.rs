@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
-use tidegate::embed::{Context, Daemon, Data, Kind};
+use tidegate::embed::{Context, Daemon, Data, JobError, Kind};
 use tokio_util::sync::CancellationToken;
 
 const STORM: usize = 1_000;
@@ -132,5 +132,35 @@ async fn a_dependency_that_comes_back_meets_new_work_and_no_storm() {
     let line = format!("tidegate_retries_held_total{{resource=\"other:app\"}} {held}");
     assert!(metrics.contains(&line), "{line}");
     assert_ne!(held, Value::from(0));
+    daemon.stop(Duration::ZERO, CancellationToken::new()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_snoozes_again_and_again_is_new_work_once() {
+    const NAPS: u32 = 6;
+    static RUNS: AtomicUsize = AtomicUsize::new(0);
+    async fn nap(_: Value) -> Result<(), JobError> {
+        if RUNS.fetch_add(1, Ordering::SeqCst) < NAPS as usize {
+            return Err(JobError::snooze(Duration::from_millis(1), "not yet"));
+        }
+        Ok(())
+    }
+    // Each new job allows one retry, and next to nothing fades.
+    let settings = "[retry_budget]\nshare = 0.5\nfloor = 1\nwindow = \"10m\"\n";
+    let site = Site::new(&format!("[gate]\nmode = \"off\"\n{settings}"), &[]);
+    let daemon = Daemon::builder()
+        .config(site.config.clone())
+        .kind(Kind::new("app.nap", nap).resources(["other:app"]))
+        .start()
+        .await
+        .unwrap();
+    site.push(&[r#"{"kind":"app.nap","id":"sleepy"}"#.to_owned()])
+        .await;
+    site.wait_for_stat("completed", 1, DEADLINE).await;
+    let counts = site.queue("default").await.counts().await.unwrap();
+    assert_eq!(counts.stats["snoozed"], u64::from(NAPS));
+    let left = daemon.health()["budgets"][0]["budget"]["left"].clone();
+    let left = left.as_f64().unwrap();
+    assert!((1.5..=2.0).contains(&left), "{left}");
     daemon.stop(Duration::ZERO, CancellationToken::new()).await;
 }

@@ -39,6 +39,36 @@ async fn what_follows_by_definition_runs_unless_a_job_says_otherwise() {
     assert_eq!((counts.inbox, counts.quarantine), (0, 0));
 }
 
+/// Neither of two versions of the definitions need lead round in a circle, and both together may: the steps are counted.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_chain_that_goes_round_in_a_circle_is_set_aside_in_the_end() {
+    let out = tempfile::NamedTempFile::new().unwrap();
+    let last = append_to(out.path(), "");
+    let first = append_to(
+        out.path(),
+        "[then]\nkind = \"app.append\"\nargs = { n = 7 }",
+    );
+    let first = first.replacen("app.append", "app.round", 1);
+    let site = Site::new("", &[&last, &first]);
+    let _daemon = site.start("a");
+    // As the queue writes them.
+    let step = |root: &str, n: u32| {
+        let before = n - 1;
+        format!(
+            r#"{{"kind":"app.round","id":"{root}-t{n}","workflow":"{root}","parents":[{{"id":"{root}-t{before}","state":"done"}}]}}"#
+        )
+    };
+    site.push(&[step("r", 256), step("s", 255)]).await;
+    site.wait_for_stat("quarantined", 1, DEADLINE).await;
+    site.wait_for_stat("completed", 3, DEADLINE).await;
+    let queue = site.queue("default").await;
+    let aside = queue.quarantined("", 9).await.unwrap();
+    assert_eq!(aside.len(), 1, "{aside:?}");
+    assert_eq!(aside[0].code, "too_large");
+    assert!(aside[0].reason.contains("step 257 of a chain"), "{aside:?}");
+    assert_eq!(fs::read_to_string(out.path()).unwrap().lines().count(), 3);
+}
+
 const CHAINS: u64 = 40;
 const MEMBERS: u64 = 60;
 
