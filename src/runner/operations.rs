@@ -174,7 +174,12 @@ impl Operations {
     /// Every operation there is, in the order of handlers and resources.
     #[must_use]
     pub fn each(&self) -> Vec<Arc<Operation>> {
-        self.known.lock().operations.values().map(Arc::clone).collect()
+        self.known
+            .lock()
+            .operations
+            .values()
+            .map(Arc::clone)
+            .collect()
     }
 
     /// One operation; none if no definition needed it yet.

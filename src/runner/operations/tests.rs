@@ -255,7 +255,10 @@ fn what_no_kind_has_any_more_is_forgotten_when_its_last_call_is_over() {
     let passage = bed.operations.pass(&bed.http).unwrap();
     bed.http.clear();
     bed.operations.forget_unused();
-    assert!(bed.operations.get("http", "http:a").is_some(), "a call runs");
+    assert!(
+        bed.operations.get("http", "http:a").is_some(),
+        "a call runs"
+    );
     drop(passage);
     bed.operations.forget_unused();
     assert!(bed.operations.get("http", "http:a").is_none());
