@@ -19,15 +19,6 @@ pub(super) struct Used {
     pub(super) operations: Vec<UsedBy>,
 }
 
-/// How many jobs may run beside what is reserved.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Bounds {
-    /// Long ones that are not critical.
-    pub(super) long: usize,
-    /// All that are not critical.
-    pub(super) lent: usize,
-}
-
 /// The jobs of one operation.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct UsedBy {
@@ -39,7 +30,7 @@ pub(super) struct UsedBy {
 
 impl Used {
     /// How many more jobs that ask may bring, as far as its own limits go.
-    pub(super) fn room(&self, ask: &Ask, bounds: Bounds) -> usize {
+    pub(super) fn room(&self, ask: &Ask, long_limit: usize) -> usize {
         let of_kind = self.kinds.get(&ask.kind).copied().unwrap_or(0);
         let of_class = self.classes[ask.class.index()];
         let own = ask
@@ -48,17 +39,18 @@ impl Used {
             .min(ask.class_limit.saturating_sub(of_class))
             .min(ask.flow_limit);
         let own = match ask.long {
-            true => own.min(bounds.long.saturating_sub(self.long)),
+            true => own.min(long_limit.saturating_sub(self.long)),
             false => own,
-        };
-        let [_, others @ ..] = self.classes;
-        let own = match ask.class {
-            Priority::Critical => own,
-            _ => own.min(bounds.lent.saturating_sub(others.iter().sum())),
         };
         let each = ask.operations.iter();
         each.map(|of| self.room_of(of, ask.class))
             .fold(own, usize::min)
+    }
+
+    /// How many jobs run that are not critical.
+    pub(super) fn others(&self) -> usize {
+        let [_, others @ ..] = self.classes;
+        others.iter().sum()
     }
 
     fn room_of(&self, of: &OperationLimit, class: Priority) -> usize {
