@@ -28,7 +28,6 @@ use crate::client::Client;
 use crate::config::{Config, GateMode, Switch};
 use crate::db::Database;
 use crate::handlers::{Deps, HandlerKind, Handlers};
-use crate::policy::breaker::BreakerConfig;
 use crate::policy::gate::{Rules, Transition};
 use crate::queue::Queue;
 use crate::queue::connection::Connection;
@@ -376,8 +375,8 @@ fn start_services(
     intake::start(parts, conn, services, stop);
     if config.breaker.fleet == Switch::On {
         let operations = Arc::clone(&parts.shared.operations);
-        let constants = BreakerConfig::from(&config.breaker);
-        let fleet = fleet::Fleet::new(conn.clone(), &config.redis.prefix, operations, constants);
+        let prefix = &config.redis.prefix;
+        let fleet = fleet::Fleet::new(conn.clone(), prefix, operations, &config.breaker);
         services.spawn(fleet.run(stop.clone()));
     }
     services.spawn(bell::run(
