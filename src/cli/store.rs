@@ -7,6 +7,7 @@ use crate::config::Config;
 use crate::daemon::queue_names;
 use crate::handlers::{BUILT_IN, Handlers};
 use crate::job::id;
+use crate::policy::gate::Rules;
 use crate::queue::Queue;
 use crate::queue::connection::{self, Connection};
 use crate::queue::inspect::Found;
@@ -56,6 +57,11 @@ pub struct Store {
 }
 
 impl Store {
+    /// What the gate goes by.
+    pub(super) fn rules(&self) -> Rules {
+        Rules::from(&self.config.gate)
+    }
+
     /// Reads configuration and definitions and connects.
     ///
     /// # Errors

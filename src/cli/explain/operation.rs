@@ -233,8 +233,7 @@ pub(super) fn explain(
         );
         return Err(CliError::NotFound(message));
     }
-    let mode = store.config.gate.mode;
-    let gates = gates(fleet, mode, &[resource], None);
+    let gates = gates(fleet, &store.rules(), &[resource], None);
     let supply = supply::pool(fleet, handler, &resources);
     let reasons: Reasons = of_it.into_iter().chain(gates).chain(supply).collect();
     let mut json = json!({"operation": format!("{handler}@{resource}"), "handler": handler,
