@@ -42,6 +42,8 @@ pub struct Fleet {
     time: Option<(u64, Instant)>,
     answered: Instant,
     is_alone: bool,
+    /// How much it told: where it is too much for a turn, it goes on there.
+    told: usize,
 }
 
 /// What is known of one operation.
@@ -82,6 +84,7 @@ impl Fleet {
             time: None,
             answered: clock::monotonic(),
             is_alone: false,
+            told: 0,
         }
     }
 
@@ -107,11 +110,9 @@ impl Fleet {
             return PAUSE;
         }
         let speech = self.speech(&stands);
-        match self
-            .store
-            .turn(&encode(&speech.news), &speech.changes)
-            .await
-        {
+        let (text, told) = encode(&speech.news, self.told);
+        self.told = self.told.wrapping_add(told);
+        match self.store.turn(&text, &speech.changes).await {
             Ok(turn) => {
                 self.hear(turn, &stands);
                 if speech.is_urgent { SHORT_PAUSE } else { PAUSE }
@@ -223,6 +224,9 @@ impl Fleet {
                 known.record = serde_json::from_str(&text).ok();
                 known.text = text;
             }
+            if let Some(record) = &mut known.record {
+                record.set_back(turn.now_ms, &self.config);
+            }
             if had_one || known.record.is_some() {
                 let record = known.record.as_ref();
                 self.operations
@@ -255,22 +259,60 @@ fn name_of(operation: &Operation) -> String {
     format!("{}|{}", operation.handler, operation.resource)
 }
 
-/// What is told, within what may be told in one turn; nothing if there is nothing to tell.
-fn encode(news: &[(String, Report)]) -> String {
-    let mut told = news.len();
-    loop {
-        if told == 0 {
-            return String::new();
-        }
-        let text = serde_json::to_string(&news[..told]).unwrap_or_default();
-        if text.len() <= NEWS_MAX {
-            return text;
-        }
-        told /= 2;
+/// What is told, within what may be told in one turn; nothing if there is nothing to tell. Where it is too much each has its
+/// turn: `from` counts those that were told before. Answers with how many are told.
+fn encode(news: &[(String, Report)], from: usize) -> (String, usize) {
+    if news.is_empty() {
+        return (String::new(), 0);
     }
+    let mut text = "[".to_owned();
+    let mut told = 0;
+    for one in news.iter().cycle().skip(from % news.len()).take(news.len()) {
+        let one = serde_json::to_string(one).unwrap_or_default();
+        if one.is_empty() || text.len() + one.len() + ",]".len() > NEWS_MAX {
+            break;
+        }
+        if told > 0 {
+            text.push(',');
+        }
+        text.push_str(&one);
+        told += 1;
+    }
+    text.push(']');
+    (text, told)
 }
 
 /// What another daemon told; nothing of what can't be read.
 fn decode(text: &str) -> Vec<(String, Report)> {
     serde_json::from_str(text).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_operation_has_its_turn_where_there_is_too_much_to_tell() {
+        let report = Report {
+            seconds: vec![[1_000_000; 4]; 120],
+            ..Report::default()
+        };
+        let news: Vec<(String, Report)> = (0..30)
+            .map(|n| (format!("http|http:{n}"), report.clone()))
+            .collect();
+        assert_eq!(encode(&[], 7), (String::new(), 0));
+        let mut heard = std::collections::BTreeSet::new();
+        let mut from = 0;
+        for _ in 0..30 {
+            let (text, told) = encode(&news, from);
+            assert!(told > 0 && told < news.len() && text.len() <= NEWS_MAX);
+            let read = decode(&text);
+            assert_eq!(read.len(), told);
+            heard.extend(read.into_iter().map(|(name, _)| name));
+            from += told;
+        }
+        assert_eq!(heard.len(), news.len());
+        let few = &news[..2];
+        assert_eq!(decode(&encode(few, 1).0), [few[1].clone(), few[0].clone()]);
+    }
 }

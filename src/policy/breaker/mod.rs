@@ -142,10 +142,14 @@ impl Breaker {
                 limit: limit.filter(|_| self.mode == Mode::On),
             },
             Outlook::Trial => return self.start_trial(now_ms),
-            Outlook::Refuse { .. } if self.mode == Mode::MetricsOnly => Verdict::Allow {
-                epoch: UNCOUNTED,
-                limit: None,
-            },
+            Outlook::Refuse { .. } if self.mode == Mode::MetricsOnly => {
+                // It is not seen at the limit: in a fleet nobody would ever try.
+                self.want(now_ms);
+                Verdict::Allow {
+                    epoch: UNCOUNTED,
+                    limit: None,
+                }
+            }
             Outlook::Refuse { retry_at_ms } => Verdict::Refuse { retry_at_ms },
         };
         (verdict, woken)

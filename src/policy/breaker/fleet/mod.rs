@@ -90,6 +90,25 @@ pub enum Decision {
     },
 }
 
+impl Record {
+    /// The same after the time of the store went back: nothing began later than now, nor ends later than it could from now.
+    pub fn set_back(&mut self, now_ms: u64, config: &BreakerConfig) {
+        match &mut self.decision {
+            Decision::Closed { since_ms, .. } | Decision::Ramping { since_ms, .. } => {
+                *since_ms = now_ms.min(*since_ms);
+            }
+            Decision::Open { until_ms, .. } => {
+                let longest = config.max_cool_down.mul_f64(1.0 + config.jitter);
+                *until_ms = now_ms.saturating_add(millis(longest)).min(*until_ms);
+            }
+            Decision::Probing { until_ms, .. } => {
+                let lease = millis(config.probe_lease);
+                *until_ms = now_ms.saturating_add(lease).min(*until_ms);
+            }
+        }
+    }
+}
+
 /// What becomes of a record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
@@ -241,7 +260,8 @@ impl View<'_> {
                     ..record.clone()
                 })
             }
-            Trial::None => self.begin_trial(record, until_ms, None),
+            // Its jobs could not run: others have the first turn.
+            Trial::None => self.begin_trial(record, until_ms, Some(self.me)),
             _ => None,
         }
     }

@@ -151,11 +151,13 @@ impl Pool {
         }
     }
 
-    /// Forgets daemons that have told nothing for longer than calls count.
+    /// Forgets daemons that have told nothing for longer than calls count, and what was told before the time of the store
+    /// went back.
     pub fn forget(&mut self, now_ms: u64, config: &BreakerConfig) {
         let longest = super::millis(config.window_max);
+        let since = |witness: &Witness| now_ms.checked_sub(witness.heard_ms);
         self.daemons
-            .retain(|_, witness| now_ms.saturating_sub(witness.heard_ms) <= longest);
+            .retain(|_, witness| since(witness).is_some_and(|ms| ms <= longest));
     }
 
     /// Whether nobody told anything that is remembered.

@@ -23,6 +23,8 @@ struct Daemon {
     name: String,
     breaker: Breaker,
     pool: Pool,
+    /// What it knows to be kept, and how it goes by it.
+    kept: Option<Record>,
     record: Option<Record>,
     /// It has heard what was told until then.
     heard_ms: u64,
@@ -58,6 +60,7 @@ impl Fleet {
             name: format!("d{n}"),
             breaker: Breaker::new(config.clone()),
             pool: Pool::default(),
+            kept: None,
             record: None,
             heard_ms: 0,
             ahead_ms: 7_000 * n as u64,
@@ -165,7 +168,7 @@ impl Fleet {
         let report = view.news().cloned();
         let next = view.next();
         if let Some(change) = next
-            && daemon.record == self.store.record
+            && daemon.kept == self.store.record
         {
             let before = self.store.record.as_ref().map_or(0, |r| r.epoch);
             self.store.record = match change {
@@ -190,11 +193,15 @@ impl Fleet {
         // What is told at this very moment comes with the next turn.
         daemon.heard_ms = self.now_ms - 1;
         daemon.pool.forget(self.now_ms, &self.config);
-        daemon.record.clone_from(&self.store.record);
-        let record = daemon.record.as_ref();
-        let change = daemon
-            .breaker
-            .follow(now, record, &daemon.name, self.now_ms);
+        if daemon.kept != self.store.record {
+            daemon.kept.clone_from(&self.store.record);
+            daemon.record.clone_from(&self.store.record);
+        }
+        if let Some(record) = &mut daemon.record {
+            record.set_back(self.now_ms, &self.config);
+        }
+        let known = daemon.record.as_ref();
+        let change = daemon.breaker.follow(now, known, &daemon.name, self.now_ms);
         daemon.log.extend(change);
     }
 }
@@ -468,4 +475,45 @@ proptest! {
         // With jobs or without them: a trial that hung holds the field for five minutes, and a rest comes as late.
         fleet.until(State::Closed, 1_000);
     }
+}
+
+#[test]
+fn the_time_of_the_store_may_go_back_at_any_moment() {
+    for seconds in 0..60 {
+        let mut fleet = Fleet::of(2);
+        fleet.dead = true;
+        fleet.until(State::Open, 20);
+        fleet.seconds(20);
+        fleet.dead = false;
+        fleet.seconds(seconds);
+        fleet.now_ms -= 3_600_000;
+        for daemon in &mut fleet.daemons {
+            (daemon.ahead_ms, daemon.heard_ms) = (daemon.ahead_ms + 3_600_000, 0);
+        }
+        fleet.store.news.clear();
+        let took = fleet.until(State::Closed, 120);
+        assert!(took < 100, "{took} s after {seconds}");
+    }
+}
+
+#[test]
+fn a_fleet_that_only_looks_finds_the_way_back_too() {
+    let mut fleet = Fleet::of(2);
+    let now = fleet.now_ms;
+    for daemon in &mut fleet.daemons {
+        let set = daemon
+            .breaker
+            .set_mode(now + daemon.ahead_ms, Mode::MetricsOnly);
+        assert_eq!(set, None);
+    }
+    fleet.dead = true;
+    while !is_open(&fleet) {
+        fleet.second();
+    }
+    fleet.seconds(30);
+    fleet.dead = false;
+    for _ in 0..120 {
+        fleet.second();
+    }
+    assert!(!is_open(&fleet), "{:?}", fleet.store.record);
 }
