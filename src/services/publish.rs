@@ -169,7 +169,7 @@ impl Board {
             let anchor = of
                 .limiter
                 .anchor_ms
-                .map(|ms| Duration::from_secs_f64(ms / 1_000.0));
+                .and_then(|ms| Duration::try_from_secs_f64(ms / 1_000.0).ok());
             let running = of.limiter.inflight;
             self.metrics
                 .operation(&of.handler, &of.resource, of.limit, running, anchor);
