@@ -2,10 +2,11 @@
 
 use super::CliError;
 use super::store::Store;
-use crate::policy::gate::Orders;
+use crate::policy::gate::{Orders, Rules};
 use crate::queue::orders::OrderBook;
 use crate::queue::{board, pages};
 use crate::services::merge::merged;
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 /// Lists of health that tell what each daemon does; the rest of it tells how the world is.
@@ -70,6 +71,13 @@ impl Fleet {
             orders: self.orders.clone(),
             now_ms: self.now_ms,
         }
+    }
+
+    /// What the gate goes by in the daemon that told of health for all; by the configuration here, if none did.
+    pub(super) fn rules(&self, store: &Store) -> Rules {
+        let told = self.health.as_ref().map(|health| &health["gate"]);
+        let told = told.and_then(|gate| Rules::deserialize(gate).ok());
+        told.unwrap_or_else(|| Rules::from(&store.config.gate))
     }
 
     /// How old what a daemon told is, ms; none if it has no page any more.

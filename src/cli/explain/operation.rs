@@ -247,7 +247,7 @@ pub(super) fn explain(
         );
         return Err(CliError::NotFound(message));
     }
-    let gates = gates(fleet, &store.rules(), &[resource], None);
+    let gates = gates(fleet, &fleet.rules(store), &[resource], None);
     let supply = supply::pool(fleet, handler, &resources);
     let reasons: Reasons = of_it.into_iter().chain(gates).chain(supply).collect();
     let mut json = json!({"operation": format!("{handler}@{resource}"), "handler": handler,
