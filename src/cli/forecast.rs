@@ -53,7 +53,7 @@ pub async fn run(_: Args, global: &Global) -> Result<Report, CliError> {
     let rules = Rules::from(&config.forecast);
     let outlook = Outlook::of(&history, &rules, now, lead.div_ceil(SLOT_MS));
     let pages = pages::read(&conn, &config.redis.prefix).await?;
-    let daemons: Vec<Value> = pages.iter().filter_map(|page| told(page)).collect();
+    let daemons: Vec<Value> = pages.iter().filter_map(|of| told(&of.page)).collect();
     let json = view(&config, &outlook, &daemons);
     let text = text(&config, &outlook, &daemons, now_ms);
     Ok(Report::new(json, text))
@@ -226,7 +226,7 @@ fn wanted_line(config: &Config, outlook: &Outlook, daemons: &[Value]) -> String 
 }
 
 /// The slots of one daemon, and why it has them.
-fn daemon_line(daemon: &Value) -> String {
+pub(super) fn daemon_line(daemon: &Value) -> String {
     let slots = &daemon["slots"];
     let count = |name: &str| slots[name].as_u64().unwrap_or(0);
     let has = if daemon["mode"] == "on" {

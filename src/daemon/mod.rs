@@ -168,6 +168,7 @@ impl Daemon {
             mode: config.gate.mode,
             forecast: Told::default(),
             queues: queues.iter().map(|c| Arc::clone(&c.queue.name)).collect(),
+            database: deps.database.clone(),
         });
         let parts = Arc::new(Parts {
             handlers,

@@ -28,7 +28,6 @@ pub(super) fn start(
         prefix,
         interval,
         metrics: Arc::clone(&parts.shared.metrics),
-        database: parts.deps.database.clone(),
         successes: Arc::clone(&parts.shared.successes),
     };
     services.spawn(publish::run(board, stop.clone()));

@@ -87,10 +87,14 @@ impl Context {
     }
 }
 
-/// Whether the jobs of a handler share the pool of `[database]`, so that more of them than it has connections only wait.
+/// What the resources that are a Postgres server begin with.
+const POSTGRES: &str = "postgres:";
+
+/// Whether what the jobs of a handler do to a resource takes connections of the pool of `[database]`, so that more of them
+/// than it has only wait.
 #[must_use]
-pub fn uses_pool(handler: &str) -> bool {
-    handler.starts_with("db.") || handler == "cache.warm"
+pub fn uses_pool(handler: &str, resource: &str) -> bool {
+    resource.starts_with(POSTGRES) && (handler.starts_with("db.") || handler == "cache.warm")
 }
 
 /// One way of handling jobs, as the list of them knows it.

@@ -146,8 +146,14 @@ impl Desk {
         pipe.arg(page).arg("PX").arg(ttl).ignore();
         pipe.cmd("ZADD").arg(&index).arg(now_ms);
         pipe.arg(&self.instance).ignore();
-        pipe.cmd("ZREMRANGEBYSCORE").arg(&index).arg("-inf");
-        pipe.arg(now_ms.saturating_sub(ttl)).ignore();
+        // What is far ahead is of a clock that went back since: it would be the newest for ever.
+        for (from, to) in [
+            ("-inf".to_owned(), now_ms.saturating_sub(ttl).to_string()),
+            (now_ms.saturating_add(ttl).to_string(), "+inf".to_owned()),
+        ] {
+            pipe.cmd("ZREMRANGEBYSCORE").arg(&index);
+            pipe.arg(from).arg(to).ignore();
+        }
         pipe.cmd("PEXPIRE").arg(&index).arg(INDEX_TTL_MS.max(ttl));
         pipe.ignore();
         pipe.cmd("ZRANGE").arg(&index).arg(0).arg(PAGES_MAX - 1);
@@ -171,10 +177,11 @@ impl Desk {
         now_ms
     }
 
-    /// Who comes first in order of name, of those that live, publishes for all.
+    /// Who comes first in order of name, of those that live, publishes for all. A time that is still to come says no more
+    /// than one that is long past.
     fn elect(&mut self, index: &[(String, f64)], now_ms: u64) {
         let silence = super::millis(self.silence);
-        let lives = |at: f64| at as u64 + silence >= now_ms;
+        let lives = |at: f64| now_ms.abs_diff(at as u64) <= silence;
         let alive = index
             .iter()
             .filter(|(_, at)| lives(*at))
@@ -204,23 +211,39 @@ impl Desk {
     }
 }
 
+/// A daemon's page, as it was published.
+#[derive(Debug)]
+pub struct Published {
+    /// The page, JSON.
+    pub page: String,
+    /// When, Redis time in ms.
+    pub at_ms: u64,
+}
+
 /// Every daemon's page, in order of instance; of more than [`PAGES_MAX`], the first.
 ///
 /// # Errors
 /// Redis failed, or a key has the wrong type.
-pub async fn read(conn: &Connection, prefix: &str) -> Result<Vec<String>, QueueError> {
+pub async fn read(conn: &Connection, prefix: &str) -> Result<Vec<Published>, QueueError> {
     let mut conn = conn.clone();
-    let mut instances: Vec<String> = redis::cmd("ZRANGE")
+    let mut instances: Vec<(String, f64)> = redis::cmd("ZRANGE")
         .arg(index_key(prefix))
         .arg(0)
         .arg(PAGES_MAX - 1)
+        .arg("WITHSCORES")
         .query_async(&mut conn)
         .await?;
-    instances.sort_unstable();
+    instances.sort_unstable_by(|a, b| a.0.cmp(&b.0));
     if instances.is_empty() {
         return Ok(Vec::new());
     }
-    let keys: Vec<String> = instances.iter().map(|i| page_key(prefix, i)).collect();
+    let keys = instances.iter().map(|(i, _)| page_key(prefix, i));
+    let keys: Vec<String> = keys.collect();
     let pages: Vec<Option<String>> = redis::cmd("MGET").arg(keys).query_async(&mut conn).await?;
-    Ok(pages.into_iter().flatten().collect())
+    let published = |(page, (_, at)): (Option<String>, (String, f64))| {
+        let at_ms = at as u64;
+        page.map(|page| Published { page, at_ms })
+    };
+    let all = pages.into_iter().zip(instances);
+    Ok(all.filter_map(published).collect())
 }

@@ -31,9 +31,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::Notify;
 
-/// What the resources that are a Postgres server begin with.
-const POSTGRES: &str = "postgres:";
-
 /// What operations go by.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -136,8 +133,7 @@ impl Operations {
     }
 
     fn pool_of(&self, handler: &str, resource: &str) -> Option<usize> {
-        let shares = resource.starts_with(POSTGRES) && handlers::uses_pool(handler);
-        shares.then_some(self.pool)
+        handlers::uses_pool(handler, resource).then_some(self.pool)
     }
 
     fn made(&self, handler: &Arc<str>, resource: &Arc<str>, index: usize) -> Operation {

@@ -28,6 +28,7 @@ pub fn merged(own: &Value, others: &[Value]) -> Value {
     // Each daemon has its own: it stands on the pages.
     if let Some(health) = health.as_object_mut() {
         health.remove("reserve");
+        health.remove("pool");
     }
     health["daemons"] = all().count().into();
     health

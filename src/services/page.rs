@@ -3,6 +3,7 @@
 use super::forecast::Told;
 use crate::clock;
 use crate::config::GateMode;
+use crate::db::Database;
 use crate::health::{HealthView, slots_for};
 use crate::job::Priority;
 use crate::policy::gate::{Orders, share};
@@ -53,14 +54,11 @@ impl Default for Identity {
     }
 }
 
-/// When breakers last changed their states, and why.
+/// When breakers, by handler and resource, and retry budgets, by resource, last changed their states, and why.
 #[derive(Debug, Default)]
-pub struct Turns(Mutex<BTreeMap<Names, Turn>>);
+pub struct Turns(Mutex<BTreeMap<String, Turn>>);
 
-/// A handler and a resource.
-type Names = (Arc<str>, Arc<str>);
-
-/// The last change of a breaker.
+/// The last change of one.
 #[derive(Debug, Clone)]
 struct Turn {
     at_ms: u64,
@@ -69,19 +67,34 @@ struct Turn {
 
 impl Turns {
     /// A breaker changed its state now.
-    pub fn note(&self, handler: &Arc<str>, resource: &Arc<str>, reason: &str) {
+    pub fn note(&self, handler: &str, resource: &str, reason: &str) {
+        self.put(operation(handler, resource), reason);
+    }
+
+    /// A retry budget began or ended to hold retries back.
+    pub fn note_budget(&self, resource: &str, reason: &str) {
+        self.put(resource.to_owned(), reason);
+    }
+
+    fn put(&self, what: String, reason: &str) {
         let turn = Turn {
             at_ms: clock::unix_ms(),
             reason: reason.to_owned(),
         };
-        let key = (Arc::clone(handler), Arc::clone(resource));
-        self.0.lock().insert(key, turn);
+        self.0.lock().insert(what, turn);
     }
 
-    fn of(&self, handler: &Arc<str>, resource: &Arc<str>) -> Option<Turn> {
-        let key = (Arc::clone(handler), Arc::clone(resource));
-        self.0.lock().get(&key).cloned()
+    /// Adds to what is told of one since when it is in its state and why, if it ever changed.
+    fn tell(&self, what: &str, told: &mut Value) {
+        if let Some(turn) = self.0.lock().get(what) {
+            told["since"] = turn.at_ms.into();
+            told["because"] = turn.reason.as_str().into();
+        }
     }
+}
+
+fn operation(handler: &str, resource: &str) -> String {
+    format!("{handler}@{resource}")
 }
 
 /// Knows where everything is that a daemon tells of.
@@ -94,7 +107,7 @@ pub struct Teller {
     pub orders: watch::Receiver<Arc<Orders>>,
     /// The operations with their breakers.
     pub operations: Arc<Operations>,
-    /// When the breakers last changed.
+    /// When breakers and budgets last changed.
     pub turns: Arc<Turns>,
     /// The slots.
     pub slots: Arc<Slots>,
@@ -106,6 +119,8 @@ pub struct Teller {
     pub forecast: Told,
     /// The queues it serves.
     pub queues: Vec<Arc<str>>,
+    /// The pool of connections that jobs share.
+    pub database: Option<Database>,
 }
 
 impl Teller {
@@ -118,6 +133,11 @@ impl Teller {
         health["limiters"] = json!(self.operations.limiters());
         health["budgets"] = self.budgets();
         health["reserve"] = self.reserve();
+        if let Some(database) = &self.database {
+            let pool = database.gauges();
+            let busy = pool.size.saturating_sub(pool.idle);
+            health["pool"] = json!({"max": pool.max, "open": pool.size, "busy": busy});
+        }
         let forecast = self.forecast.load();
         if !forecast.is_null() {
             health["forecast"] = (**forecast).clone();
@@ -131,8 +151,12 @@ impl Teller {
 
     fn budgets(&self) -> Value {
         let each = self.budgets.snapshots().into_iter();
-        each.map(|(resource, budget)| json!({"resource": resource, "budget": budget}))
-            .collect()
+        let told = each.map(|(resource, budget)| {
+            let mut told = json!({"resource": resource, "budget": budget});
+            self.turns.tell(&resource, &mut told);
+            told
+        });
+        told.collect()
     }
 
     fn reserve(&self) -> Value {
@@ -152,10 +176,7 @@ impl Teller {
         let each = self.operations.snapshots().into_iter();
         let told = each.map(|(handler, resource, snapshot)| {
             let mut told = json!({"handler": handler, "resource": resource, "breaker": snapshot});
-            if let Some(turn) = self.turns.of(&handler, &resource) {
-                told["since"] = turn.at_ms.into();
-                told["because"] = turn.reason.into();
-            }
+            self.turns.tell(&operation(&handler, &resource), &mut told);
             told
         });
         told.collect()

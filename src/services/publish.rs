@@ -5,7 +5,6 @@ use super::merge;
 use super::orders::Obedience;
 use super::page::Teller;
 use crate::clock;
-use crate::db::Database;
 use crate::health::{HealthView, STEP_MS};
 use crate::job::Priority;
 use crate::policy::budget::BudgetState;
@@ -47,8 +46,6 @@ pub struct Board {
     pub interval: Duration,
     /// The gauges.
     pub metrics: Arc<Metrics>,
-    /// The pool whose use is shown.
-    pub database: Option<Database>,
     /// Successes not logged one by one.
     pub successes: Arc<Successes>,
 }
@@ -92,9 +89,16 @@ pub async fn run(mut board: Board, stop: CancellationToken) {
 impl Board {
     fn tell_budgets(&self) {
         for (resource, budget) in self.teller.budgets.changes() {
+            let holds = budget.state == BudgetState::Holding;
+            let reason = if holds {
+                "retries wait"
+            } else {
+                "none waits any more"
+            };
+            self.teller.turns.note_budget(&resource, reason);
             events::retry_budget(RetryBudgetChange {
                 resource: &resource,
-                holds: budget.state == BudgetState::Holding,
+                holds,
                 share: budget.share,
                 limit: budget.limit,
                 per_second: budget.per_second,
@@ -170,7 +174,7 @@ impl Board {
             self.metrics
                 .operation(&of.handler, &of.resource, of.limit, running, anchor);
         }
-        if let Some(database) = &self.database {
+        if let Some(database) = &self.teller.database {
             let pool = database.gauges();
             let busy = pool.size.saturating_sub(pool.idle);
             self.metrics.pg_pool(pool.idle.into(), busy.into());

@@ -15,6 +15,7 @@ pub mod model;
 mod operators;
 mod order;
 mod overwritten;
+mod pages;
 mod progress;
 mod retries;
 pub mod rig;

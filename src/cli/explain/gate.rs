@@ -30,7 +30,13 @@ pub(super) fn gates(
         .collect()
 }
 
-fn gate(fleet: &Fleet, mode: GateMode, name: &str, class: Option<Priority>) -> Option<Reason> {
+/// One resource as it holds jobs of `class` back; none if nobody tells of it.
+pub(super) fn gate(
+    fleet: &Fleet,
+    mode: GateMode,
+    name: &str,
+    class: Option<Priority>,
+) -> Option<Reason> {
     let resource = fleet.resource(name)?;
     let state = lift::state_of(resource);
     let shares = shares(state, class);
@@ -58,45 +64,46 @@ fn gate(fleet: &Fleet, mode: GateMode, name: &str, class: Option<Priority>) -> O
         GateMode::Shadow if !held.is_empty() => " (shadow: nothing is really held back)",
         _ => "",
     };
-    let lifts = lift::lifts(resource);
-    let lifted = lifts
-        .first()
-        .map_or_else(String::new, |lift| format!("; {lift}"));
-    let since = for_so_long(resource["state_age_ms"].as_u64());
+    let since_ms = resource["state_age_ms"].as_u64();
+    let since = for_so_long(since_ms);
     let each = shares
         .iter()
         .map(|(class, share)| (class.to_string(), (*share).into()));
-    let message = format!("{name} is {state}{since}: {cause}; {kept}{shadow}{lifted}");
+    let message = format!("{name} is {state}{since}: {cause}; {kept}{shadow}");
     let details = json!({
         "resource": name,
         "state": state,
-        "since_ms": resource["state_age_ms"],
         "pressure": resource["pressure"],
         "signal": worst["name"],
-        "value": worst["value"],
-        "limit": limit,
-        "age_ms": worst["age_ms"],
         "shares": each.collect::<Map<String, Value>>(),
         "forced": resource["forced"],
         "instance": resource["instance"],
-        "lifted_by": lifts,
     });
-    Some(Reason::new("gate", binds, message, details))
+    // As old as the sample was when it was told, and as long ago as that is.
+    let told = fleet.age_of(&resource["instance"]).unwrap_or_default();
+    let sampled = worst["age_ms"].as_u64().map(|ms| ms + told);
+    let reason = Reason::new("gate", binds, message, details);
+    let reason = reason.measured(worst["value"].clone(), limit, sampled);
+    Some(reason.since(since_ms).lifted_by(lift::lifts(resource)))
 }
 
 /// Why a resource is in its state: an operator's order, or its worst signal.
 fn cause(resource: &Value, worst: &Value, bound: GateState, limit: f64) -> String {
     let forced = &resource["forced"];
-    if let Some(order) = forced["order"].as_str()
-        && forced["measured"] != resource["state"]
-    {
-        return ordered(
+    let order = forced["order"].as_str().map(|order| {
+        ordered(
             order,
             forced["by"].as_str().unwrap_or("-"),
             forced["until"].as_u64().unwrap_or_default(),
             forced["why"].as_str().unwrap_or_default(),
-        );
-    }
+        )
+    });
+    // An order may also ask for less than what is measured anyway.
+    let beside = match order {
+        Some(order) if forced["measured"] != resource["state"] => return order,
+        Some(order) => format!("; {order}"),
+        None => String::new(),
+    };
     let value = match &worst["value"] {
         Value::Null => "not measured".to_owned(),
         value => value.to_string(),
@@ -104,7 +111,7 @@ fn cause(resource: &Value, worst: &Value, bound: GateState, limit: f64) -> Strin
     let signal = worst["name"].as_str().unwrap_or("-");
     let sampled = worst["age_ms"].as_u64();
     let sampled = sampled.map_or_else(String::new, |ms| format!(" {} ago", age(ms)));
-    format!("{signal} is {value}{sampled}, {bound} from {limit:.3}")
+    format!("{signal} is {value}{sampled}, {bound} from {limit:.3}{beside}")
 }
 
 /// Who ordered what, until when and why.
@@ -149,9 +156,19 @@ mod tests {
         assert_eq!(
             postgres.message,
             "postgres:primary is overloaded for 2m 5s: acquire_ms is 190.5 300ms ago, overloaded from 202.000; \
-             of the slots bulk keeps 0%; overloaded is left after acquire_ms has stayed below 154.000"
+             of the slots bulk keeps 0%"
         );
-        assert_eq!(postgres.details["limit"], 202.0);
+        let told = postgres.to_json();
+        assert_eq!(
+            (&told["value"], &told["limit"]),
+            (&json!(190.5), &json!(202.0))
+        );
+        assert_eq!(
+            (&told["age_ms"], &told["since_ms"]),
+            (&json!(300), &json!(125_000))
+        );
+        let lifts = json!(["overloaded is left after acquire_ms has stayed below 154.000"]);
+        assert_eq!(told["lifted_by"], lifts);
         assert_eq!(postgres.details["shares"], json!({"bulk": 0.0}));
         let critical = gates(&fleet(), GateMode::On, &one, Some(Priority::Critical));
         assert!(critical.iter().all(|gate| gate.binds == Binds::Not));
@@ -173,5 +190,14 @@ mod tests {
         let wanted = "db:x is critical: me@here ordered at-least critical until 1970-01-01T00:00:00.000Z: moving; \
                       of the slots low keeps 0%";
         assert!(found[0].message.starts_with(wanted), "{}", found[0].message);
+
+        let mut worse = fleet.health.clone().unwrap_or_default();
+        worse["resources"]["db:x"]["forced"]["measured"] = "critical".into();
+        let found = gates(&Fleet::of(worse), GateMode::On, &["db:x"], None);
+        let message = &found[0].message;
+        assert!(
+            message.contains("not measured") && message.contains("; me@here ordered"),
+            "{message}"
+        );
     }
 }

@@ -9,7 +9,7 @@ use super::operation::operations;
 use super::reason::{Binds, Reason, Reasons};
 use super::retries::{budgets, reserves};
 use super::workers::Workers;
-use super::{limits, slots};
+use super::{limits, slots, supply};
 use crate::catalog::JobSpec;
 use crate::job::{Envelope, Priority};
 use crate::queue::home::home_of;
@@ -33,6 +33,7 @@ pub(super) async fn explain(store: &Store, id: &str, fleet: &Fleet) -> Result<Re
     };
     let mut view = view(store, &queue, id, &found, false);
     view_around(&mut view, &queue, id, &found).await?;
+    let fleet = &fleet.serving(&queue.name);
     let scene = Scene {
         counts: queue.counts().await?,
         workers: Workers::of(&queue, store).await?,
@@ -43,7 +44,7 @@ pub(super) async fn explain(store: &Store, id: &str, fleet: &Fleet) -> Result<Re
     };
     let reasons = match scene.found.state.as_str() {
         "pending" => scene.pending(id).await?,
-        "delayed" => scene.delayed(),
+        "delayed" => scene.delayed(id),
         "running" => scene.running(),
         _ => scene.over(),
     };
@@ -73,15 +74,16 @@ impl Scene<'_> {
         let history = Some(&self.found.history);
         let flow = home_of(&envelope, &store.catalog, &self.found.ties, history);
         let kind = Some(&*envelope.kind);
-        reasons.extend(limits::pauses(&counts.control, kind, counts.now_ms));
+        reasons.extend(limits::pauses(&self.queue.name, counts, kind));
         match store.catalog.get(&envelope.kind) {
-            None => reasons.push(Reason::stop(
-                "unknown_kind",
-                format!(
+            None => {
+                let message = format!(
                     "{} is not defined here; a daemon needs its definition",
                     envelope.kind
-                ),
-            )),
+                );
+                let lift = "its definition, and a reload".to_owned();
+                reasons.push(Reason::stop("unknown_kind", message).lifted_by([lift]));
+            }
             Some(spec) => reasons.extend(self.of_kind(spec, &flow).await?),
         }
         let (queue, fleet) = (&self.queue, self.fleet);
@@ -108,16 +110,25 @@ impl Scene<'_> {
             let resources: Vec<&str> = spec.resources.iter().map(|r| &**r).collect();
             let mode = self.store.config.gate.mode;
             reasons.extend(gates(self.fleet, mode, &resources, Some(flow.priority)));
-            reasons.extend(reserves(self.fleet, flow.priority));
+            reasons.extend(reserves(self.fleet, Some(flow.priority)));
         }
-        reasons.extend(operations(self.fleet, &spec.handler, &spec.resources));
+        reasons.extend(self.operations(spec));
+        reasons.extend(supply::forecasts(self.fleet));
         let control = &self.counts.control;
         reasons.extend(limits::of_flow(&self.queue, flow, spec, control).await?);
         reasons.extend(limits::per_daemon(spec, control, self.fleet));
         Ok(reasons)
     }
 
-    fn delayed(&self) -> Vec<Reason> {
+    /// Breakers and limiters of what it touches, and the connections it shares.
+    fn operations(&self, spec: &JobSpec) -> Vec<Reason> {
+        let (fleet, breaker) = (self.fleet, &self.store.config.breaker);
+        let pool = supply::pool(fleet, &spec.handler, &spec.resources);
+        let all = operations(fleet, breaker, &spec.handler, &spec.resources);
+        all.into_iter().chain(pool).collect()
+    }
+
+    fn delayed(&self, id: &str) -> Vec<Reason> {
         let due = when(self.found.at_ms.unwrap_or(0), self.counts.now_ms);
         let debounced = self.debounced();
         let why = match (self.found.history.attempts, self.found.history.snoozes) {
@@ -130,7 +141,11 @@ impl Scene<'_> {
         };
         let details = json!({"due_at": self.found.at_ms, "debounced": debounced});
         let message = format!("{why} {due}");
-        let delayed = Reason::new("delayed", Binds::Stops, message, details);
+        let left = self.found.at_ms.unwrap_or(0);
+        let left = left.saturating_sub(self.counts.now_ms);
+        let delayed = Reason::new("delayed", Binds::Stops, message, details)
+            .measured(left, 0, Some(0))
+            .lifted_by([format!("its time; `tidegate job retry {id}` runs it now")]);
         let missing = self.workers.missing(&self.queue.name);
         let held = self.waits_for_budget();
         [delayed].into_iter().chain(held).chain(missing).collect()
@@ -149,7 +164,7 @@ impl Scene<'_> {
                 let mut reasons = budgets(self.fleet, &spec.resources);
                 // What may not start now is not let go either.
                 reasons.extend(gates(self.fleet, mode, &resources, Some(flow.priority)));
-                reasons.extend(operations(self.fleet, &spec.handler, &spec.resources));
+                reasons.extend(self.operations(spec));
                 reasons
             }
             _ => Vec::new(),
@@ -215,7 +230,10 @@ fn before(ahead: Option<usize>, class: Priority, counts: &Counts) -> Option<Reas
     };
     let message = format!("{own} before it in its flow, {higher} in higher classes");
     let details = json!({"in_flow": ahead, "in_higher_classes": higher});
-    Some(Reason::new("ahead", Binds::Waits, message, details))
+    let before = ahead.map(|n| n as u64 + higher);
+    let reason = Reason::new("ahead", Binds::Waits, message, details);
+    let reason = reason.measured(json!(before), 0, Some(0));
+    Some(reason.lifted_by(["they start first".to_owned()]))
 }
 
 /// Where a job that is not known may still be: what waits for admission, and what was refused it.

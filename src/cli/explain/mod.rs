@@ -13,6 +13,7 @@ mod resource;
 mod retries;
 mod schedules;
 mod slots;
+mod supply;
 mod workers;
 
 use super::fleet::Fleet;

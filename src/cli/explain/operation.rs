@@ -5,16 +5,25 @@ use super::super::output::{age, pairs};
 use super::super::store::Store;
 use super::super::{CliError, Report};
 use super::gate::{gates, ordered};
-use super::reason::{Binds, Reason, Reasons};
+use super::reason::{Binds, Reason, Reasons, for_so_long};
+use super::supply;
+use crate::config::BreakerConfig;
 use crate::policy::gate::Aspect;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
-/// What breakers and limiters let through of a handler on each of its resources.
-pub(super) fn operations(fleet: &Fleet, handler: &str, resources: &[Arc<str>]) -> Vec<Reason> {
+/// What breakers and limiters let through of a handler on each of its resources. `settings` are those of breakers.
+pub(super) fn operations(
+    fleet: &Fleet,
+    settings: &BreakerConfig,
+    handler: &str,
+    resources: &[Arc<str>],
+) -> Vec<Reason> {
     let each = resources.iter().flat_map(|resource| {
-        let breaker = entry(fleet, "breakers", handler, resource).map(|e| breaker(fleet, e));
-        let limiter = entry(fleet, "limiters", handler, resource).map(|e| limiter(fleet, e));
+        let breaker = entry(fleet, "breakers", handler, resource);
+        let breaker = breaker.map(|e| breaker_reason(fleet, settings, e));
+        let limiter = entry(fleet, "limiters", handler, resource);
+        let limiter = limiter.map(|e| limiter_reason(fleet, e));
         [breaker, limiter].into_iter().flatten()
     });
     each.collect()
@@ -38,7 +47,7 @@ fn order(fleet: &Fleet, entry: &Value, aspect: Aspect) -> Option<String> {
     Some(ordered(&what, &order.by, order.until, &order.why))
 }
 
-fn breaker(fleet: &Fleet, entry: &Value) -> Reason {
+fn breaker_reason(fleet: &Fleet, settings: &BreakerConfig, entry: &Value) -> Reason {
     let breaker = &entry["breaker"];
     let (handler, resource) = names(entry);
     let state = breaker["state"].as_str().unwrap_or("closed");
@@ -48,33 +57,31 @@ fn breaker(fleet: &Fleet, entry: &Value) -> Reason {
         ("open", true) => Binds::Stops,
         _ => Binds::Slows,
     };
-    let mut message = format!("the breaker of {handler} on {resource} is {state}");
-    if let Some(since) = entry["since"].as_u64() {
-        let ms = fleet.now_ms.saturating_sub(since);
-        message.push_str(&format!(" for {}", age(ms)));
-    }
+    let since = entry["since"].as_u64();
+    let since_ms = since.map(|since| fleet.now_ms.saturating_sub(since));
+    let order = order(fleet, entry, Aspect::Breaker);
+    let mut message = format!(
+        "the breaker of {handler} on {resource} is {state}{}",
+        for_so_long(since_ms)
+    );
     if let Some(mode) = breaker["mode"].as_str().filter(|_| !heeded) {
-        message.push_str(&format!(" ({mode}: it holds nothing back)"));
+        let would = would(breaker).unwrap_or_default();
+        message.push_str(&format!(" ({mode}: it holds nothing back{would})"));
     }
     if let Some(because) = entry["because"].as_str() {
         message.push_str(&format!(": {because}"));
     }
-    if let Some(calls) = breaker["calls"].as_u64().filter(|calls| *calls > 0) {
+    let share = bad_share(breaker);
+    if let Some((calls, _)) = share {
         let (failed, slow) = (&breaker["failures"], &breaker["slow"]);
         message.push_str(&format!(
             "; of {calls} calls {failed} failed, {slow} were slow"
         ));
     }
     if let Some(share) = breaker["limit"].as_f64() {
-        message.push_str(&format!(
-            "; {:.0}% of the usual limit may run",
-            share * 100.0
-        ));
+        let percent = share * 100.0;
+        message.push_str(&format!("; {percent:.0}% of the usual limit may run"));
     }
-    if let Some(ms) = breaker["retry_in_ms"].as_u64() {
-        message.push_str(&format!(", next trial in {}", age(ms)));
-    }
-    let order = order(fleet, entry, Aspect::Breaker);
     if let Some(order) = &order {
         message.push_str(&format!("; {order}"));
     }
@@ -82,16 +89,65 @@ fn breaker(fleet: &Fleet, entry: &Value) -> Reason {
         "handler": handler,
         "resource": resource,
         "breaker": breaker,
-        "since": entry["since"],
+        "since": since,
         "because": entry["because"],
         "instance": entry["instance"],
         "daemons": entry["daemons"],
         "order": order,
     });
+    let share = share.map(|(_, share)| share);
     Reason::new("breaker", binds, message, details)
+        .measured(
+            json!(share),
+            settings.failed_share.min(settings.slow_share),
+            fleet.age_of(&entry["instance"]),
+        )
+        .since(since_ms)
+        .lifted_by(closes(breaker, state, &format!("{handler}@{resource}")))
 }
 
-fn limiter(fleet: &Fleet, entry: &Value) -> Reason {
+/// `, would refuse`: what a breaker that is not heeded says of the next call.
+fn would(breaker: &Value) -> Option<String> {
+    let would = match breaker["would"].as_str()? {
+        "refuse" => "it would let nothing through",
+        "try" => "it would let one through, to try",
+        "limit" => "it would let a part through",
+        _ => return None,
+    };
+    Some(format!("; {would}"))
+}
+
+/// The calls a breaker goes by, and the share of them that failed or was slow, whichever is more; none without calls.
+fn bad_share(breaker: &Value) -> Option<(u64, f64)> {
+    let count = |field: &str| breaker[field].as_u64().unwrap_or_default();
+    let calls = count("calls");
+    let bad = count("failures").max(count("slow"));
+    (calls > 0).then(|| {
+        (
+            calls,
+            (bad as f64 / calls as f64 * 1_000.0).round() / 1_000.0,
+        )
+    })
+}
+
+/// What has to come about before a breaker lets more through.
+fn closes(breaker: &Value, state: &str, name: &str) -> Option<String> {
+    let forced = breaker["forced_ms"].as_u64();
+    let retry = breaker["retry_in_ms"].as_u64();
+    Some(match (state, forced, retry) {
+        (_, Some(ms), _) => format!(
+            "the order ends in {}, or with `tidegate gate release {name}`; then it is tried",
+            age(ms)
+        ),
+        ("open", None, Some(ms)) => format!("the next trial is in {}, if it succeeds", age(ms)),
+        ("open", None, None) => "the next job of it is a trial, if it succeeds".to_owned(),
+        ("half_open", ..) => "the trial that runs, if it succeeds".to_owned(),
+        ("ramping", ..) => "good results open it further, step by step".to_owned(),
+        _ => return None,
+    })
+}
+
+fn limiter_reason(fleet: &Fleet, entry: &Value) -> Reason {
     let limiter = &entry["limiter"];
     let (handler, resource) = names(entry);
     let number = |value: &Value| value.as_u64();
@@ -111,9 +167,10 @@ fn limiter(fleet: &Fleet, entry: &Value) -> Reason {
     };
     let mut message =
         format!("{used} of {limit} calls of {handler} on {resource} run, by its {by}");
+    let since_ms = number(&limiter["since_ms"]);
     if let Some(reason) = limiter["reason"].as_str() {
-        let since = number(&limiter["since_ms"]).unwrap_or_default();
-        message.push_str(&format!(" ({reason}, {} ago)", age(since)));
+        let ago = age(since_ms.unwrap_or_default());
+        message.push_str(&format!(" ({reason}, {ago} ago)"));
     }
     if let Some(anchor) = limiter["anchor_ms"].as_f64() {
         message.push_str(&format!("; undisturbed one takes {anchor:.1} ms"));
@@ -124,22 +181,33 @@ fn limiter(fleet: &Fleet, entry: &Value) -> Reason {
     if limiter["measuring"] == true {
         message.push_str("; it is low for a moment, to measure");
     }
+    if let Some(mode) = entry["mode"].as_str().filter(|mode| *mode != "on") {
+        message.push_str(&format!("; {mode}: the limiter itself holds nothing back"));
+    }
     let order = order(fleet, entry, Aspect::Limit);
     if let Some(order) = &order {
         message.push_str(&format!("; {order}"));
     }
+    let more = match by {
+        "pool" => "more connections: [database] max_connections".to_owned(),
+        "order" => format!("`tidegate gate release {handler}@{resource}`"),
+        _ => "a higher limit: it rises while its calls do not wait within the resource".to_owned(),
+    };
     let details = json!({
         "handler": handler,
         "resource": resource,
         "used": used,
-        "limit": limit,
         "by": by,
         "mode": entry["mode"],
         "limiter": limiter,
         "instance": entry["instance"],
         "order": order,
     });
+    let age_ms = fleet.oldest_page();
     Reason::new("limiter", binds, message, details)
+        .measured(used, limit, age_ms)
+        .since(since_ms)
+        .lifted_by(["one of them ends".to_owned(), more])
 }
 
 /// Explains one operation: `handler@resource`.
@@ -157,7 +225,8 @@ pub(super) fn explain(
         .iter()
         .filter(|spec| spec.handler == handler && spec.resources.iter().any(|r| **r == *resource));
     let kinds: Vec<&str> = using.map(|spec| &*spec.kind).collect();
-    let of_it = operations(fleet, handler, &[resource.into()]);
+    let resources: [Arc<str>; 1] = [resource.into()];
+    let of_it = operations(fleet, &store.config.breaker, handler, &resources);
     if kinds.is_empty() && of_it.is_empty() {
         let message = format!(
             "there is no operation {handler}@{resource}; `tidegate gate show` lists those there are"
@@ -166,7 +235,8 @@ pub(super) fn explain(
     }
     let mode = store.config.gate.mode;
     let gates = gates(fleet, mode, &[resource], None);
-    let reasons: Reasons = of_it.into_iter().chain(gates).collect();
+    let supply = supply::pool(fleet, handler, &resources);
+    let reasons: Reasons = of_it.into_iter().chain(gates).chain(supply).collect();
     let mut json = json!({"operation": format!("{handler}@{resource}"), "handler": handler,
         "resource": resource, "kinds": kinds});
     reasons.write(&mut json);
@@ -180,7 +250,9 @@ pub(super) fn explain(
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::config::{self, Sources};
 
     fn fleet() -> Fleet {
         let mut fleet = Fleet::of(json!({"resources": {}, "breakers": [
@@ -193,23 +265,60 @@ mod tests {
         fleet
     }
 
+    fn told(handler: &str, resources: &[Arc<str>]) -> Vec<Reason> {
+        let config = config::load(&Sources::default()).unwrap();
+        operations(&fleet(), &config.breaker, handler, resources)
+    }
+
     #[test]
     fn a_breaker_tells_since_when_why_and_the_next_trial() {
         let resources: Vec<Arc<str>> = vec!["http:app".into()];
-        let found = operations(&fleet(), "http", &resources);
+        let found = told("http", &resources);
         assert_eq!((found[0].code, found[0].binds), ("breaker", Binds::Stops));
         assert_eq!(
             found[0].message,
-            "the breaker of http on http:app is open for 5s: 9 of 9 calls failed, next trial in 4s"
+            "the breaker of http on http:app is open for 5s: 9 of 9 calls failed"
         );
-        let closed = operations(&fleet(), "exec", &resources);
+        let json = found[0].to_json();
+        assert_eq!(
+            (&json["since_ms"], &json["limit"]),
+            (&json!(5_000), &json!(0.5))
+        );
+        assert_eq!(
+            json["lifted_by"],
+            json!(["the next trial is in 4s, if it succeeds"])
+        );
+        let closed = told("exec", &resources);
         assert_eq!((closed.len(), closed[0].binds), (1, Binds::Not));
-        assert!(operations(&fleet(), "http", &[]).is_empty());
+        assert_eq!(closed[0].to_json()["value"], json!(0.25));
+        assert!(told("http", &[]).is_empty());
+    }
+
+    #[test]
+    fn what_an_ordered_breaker_would_do_and_how_long_is_told() {
+        let breaker = json!({"state": "open", "mode": "metrics_only", "would": "refuse"});
+        let entry = json!({"handler": "http", "resource": "http:app", "breaker": breaker});
+        let config = config::load(&Sources::default()).unwrap();
+        let of = |entry: &Value| breaker_reason(&Fleet::default(), &config.breaker, entry);
+        assert_eq!(
+            of(&entry).message,
+            "the breaker of http on http:app is open (metrics_only: it holds nothing back; it would let nothing through)"
+        );
+        let mut forced = entry;
+        forced["breaker"] =
+            json!({"state": "open", "mode": "on", "forced_ms": 90_000, "retry_in_ms": 90_000});
+        let lifted = of(&forced).to_json()["lifted_by"][0].clone();
+        assert!(
+            lifted
+                .as_str()
+                .unwrap()
+                .starts_with("the order ends in 1m 30s, or with")
+        );
     }
 
     #[test]
     fn a_limiter_tells_its_use_reason_anchor_and_wait() {
-        let found = operations(&fleet(), "http", &["http:app".into()]);
+        let found = told("http", &["http:app".into()]);
         assert_eq!((found[1].code, found[1].binds), ("limiter", Binds::Stops));
         assert_eq!(
             found[1].message,

@@ -8,13 +8,15 @@ use super::super::{CliError, Report};
 use super::gate::gates;
 use super::operation::operations;
 use super::reason::{Binds, Reason, Reasons};
+use super::retries::{budgets, reserves};
 use super::workers::Workers;
-use super::{limits, schedules, slots};
+use super::{limits, schedules, slots, supply};
 use crate::catalog::JobSpec;
 use crate::daemon::NEVER_SHED;
 use crate::queue::Queue;
 use crate::queue::inspect::Counts;
 use serde_json::{Value, json};
+use std::sync::Arc;
 
 /// Explains some queues.
 ///
@@ -37,6 +39,7 @@ pub(super) async fn explain(
 
 async fn one(store: &Store, name: &str, fleet: &Fleet) -> Result<(Value, String), CliError> {
     let queue = store.queue(name);
+    let fleet = &fleet.serving(name);
     let counts = queue.counts().await?;
     let workers = Workers::of(&queue, store).await?;
     let specs: Vec<&JobSpec> = store
@@ -46,19 +49,22 @@ async fn one(store: &Store, name: &str, fleet: &Fleet) -> Result<(Value, String)
         .map(|spec| &**spec)
         .collect();
     let mut all: Vec<Reason> = workers.missing(name).into_iter().collect();
-    all.extend(limits::pauses(&counts.control, None, counts.now_ms));
+    all.extend(limits::pauses(name, &counts, None));
     all.extend(limits::parked(&counts));
-    let mut resources: Vec<&str> = specs
-        .iter()
-        .filter(|spec| spec.handler != NEVER_SHED)
-        .flat_map(|spec| spec.resources.iter().map(|r| &**r))
+    let shed = specs.iter().filter(|spec| spec.handler != NEVER_SHED);
+    let mut resources: Vec<Arc<str>> = shed
+        .flat_map(|spec| spec.resources.iter().cloned())
         .collect();
     resources.sort_unstable();
     resources.dedup();
+    all.extend(budgets(fleet, &resources));
+    let resources: Vec<&str> = resources.iter().map(|r| &**r).collect();
     all.extend(gates(fleet, store.config.gate.mode, &resources, None));
+    all.extend(reserves(fleet, None));
+    all.extend(supply::forecasts(fleet));
     let mut kinds = Vec::with_capacity(specs.len());
     for spec in specs {
-        let own = of_kind(&queue, spec, fleet, &counts).await?;
+        let own = of_kind(store, &queue, spec, fleet, &counts).await?;
         kinds.push(kind_view(store, spec, fleet, &own));
         all.extend(own);
     }
@@ -76,6 +82,7 @@ async fn one(store: &Store, name: &str, fleet: &Fleet) -> Result<(Value, String)
 
 /// What is about one kind alone.
 async fn of_kind(
+    store: &Store,
     queue: &Queue,
     spec: &JobSpec,
     fleet: &Fleet,
@@ -83,7 +90,10 @@ async fn of_kind(
 ) -> Result<Vec<Reason>, CliError> {
     let mut own = limits::of_kind(queue, spec, &counts.control).await?;
     own.extend(limits::per_daemon(spec, &counts.control, fleet));
-    own.extend(operations(fleet, &spec.handler, &spec.resources));
+    let (handler, resources) = (&spec.handler, &spec.resources);
+    let breaker = &store.config.breaker;
+    own.extend(operations(fleet, breaker, handler, resources));
+    own.extend(supply::pool(fleet, handler, resources));
     Ok(own)
 }
 

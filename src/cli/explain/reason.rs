@@ -47,6 +47,22 @@ pub(super) struct Reason {
     pub(super) message: String,
     /// Measured values, if there are any.
     pub(super) details: Value,
+    facts: Facts,
+}
+
+/// What each limit is told with; `null` where there is no such thing.
+#[derive(Debug, Default)]
+struct Facts {
+    /// What is measured, or in use.
+    value: Value,
+    /// From which value it holds back, or the most that may be in use.
+    limit: Value,
+    /// How old the value is, ms.
+    age_ms: Option<u64>,
+    /// How long it has been as it is, ms.
+    since_ms: Option<u64>,
+    /// What would lift it.
+    lifted_by: Vec<String>,
 }
 
 impl Reason {
@@ -62,7 +78,35 @@ impl Reason {
             binds,
             message: message.into(),
             details,
+            facts: Facts::default(),
         }
+    }
+
+    /// With what is measured or in use, where it begins to hold back, and how old the measure is, ms.
+    pub(super) fn measured(
+        mut self,
+        value: impl Into<Value>,
+        limit: impl Into<Value>,
+        age_ms: Option<u64>,
+    ) -> Self {
+        self.facts.value = value.into();
+        self.facts.limit = limit.into();
+        self.facts.age_ms = age_ms;
+        self
+    }
+
+    /// With how long it has been as it is, ms.
+    pub(super) fn since(mut self, ms: Option<u64>) -> Self {
+        self.facts.since_ms = ms;
+        self
+    }
+
+    /// With what would lift it. Of one that holds nothing back there is nothing to lift.
+    pub(super) fn lifted_by(mut self, lifts: impl IntoIterator<Item = String>) -> Self {
+        if self.binds != Binds::Not {
+            self.facts.lifted_by = lifts.into_iter().collect();
+        }
+        self
     }
 
     /// One that lets nothing start, and has no values.
@@ -70,16 +114,25 @@ impl Reason {
         Self::new(code, Binds::Stops, message, json!({}))
     }
 
-    fn to_json(&self) -> Value {
-        let mut json = self.details.clone();
+    pub(super) fn to_json(&self) -> Value {
+        let (mut json, facts) = (self.details.clone(), &self.facts);
         json["code"] = self.code.into();
         json["binds"] = self.binds.as_str().into();
         json["message"] = self.message.as_str().into();
+        json["value"] = facts.value.clone();
+        json["limit"] = facts.limit.clone();
+        json["age_ms"] = facts.age_ms.into();
+        json["since_ms"] = facts.since_ms.into();
+        json["lifted_by"] = facts.lifted_by.clone().into();
         json
     }
 
-    fn line(&self) -> String {
-        format!("  - {}: {}\n", self.code, self.message.replace('\n', " "))
+    /// The sentence, and the first thing that would lift it.
+    pub(super) fn line(&self) -> String {
+        let lifted = self.facts.lifted_by.first();
+        let lifted = lifted.map_or_else(String::new, |lift| format!("; {lift}"));
+        let text = format!("{}{lifted}", self.message).replace('\n', " ");
+        format!("  - {}: {text}\n", self.code)
     }
 }
 
@@ -156,7 +209,24 @@ mod tests {
         };
         assert_eq!(codes("reasons"), ["\"breaker\"", "\"gate\"", "\"ahead\""]);
         assert_eq!(codes("limits"), ["\"slots\""]);
+        assert_eq!(json["limits"][0]["value"], Value::Null);
         assert!(reasons.text("-").contains("limits with room:\n  - slots"));
         assert_eq!(Reasons::default().text("none"), "  - none\n");
+    }
+
+    #[test]
+    fn each_is_told_with_value_limit_age_since_when_and_what_lifts_it() {
+        let full = |used| {
+            let reason = Reason::new("slots", Binds::full(used, 4), "4 slots", json!({}));
+            let lifts = ["one ends".to_owned(), "a larger limit".to_owned()];
+            let told = reason.measured(used, 4, Some(250)).since(Some(9_000));
+            told.lifted_by(lifts)
+        };
+        let json = full(4).to_json();
+        let facts = ["value", "limit", "age_ms", "since_ms"].map(|name| json[name].clone());
+        assert_eq!(facts, [4, 4, 250, 9_000].map(Value::from));
+        assert_eq!(json["lifted_by"], json!(["one ends", "a larger limit"]));
+        assert_eq!(full(4).line(), "  - slots: 4 slots; one ends\n");
+        assert_eq!(full(3).to_json()["lifted_by"], json!([]));
     }
 }

@@ -1,14 +1,22 @@
-//! How a resource fares: its state, every signal with its limits, what would lift it, and its last hour.
+//! How a resource fares: its state, every signal with its limits, what would lift it, its last hour, and what else limits
+//! what is done to it.
 
 use super::super::fleet::Fleet;
 use super::super::output::{age, table};
 use super::super::store::Store;
 use super::super::{CliError, Report};
+use super::gate::gate;
 use super::lift::{self, lifts, state_of};
+use super::operation::operations;
+use super::reason::{Reason, Reasons};
+use super::retries::budgets;
+use super::supply;
 use crate::job::Priority;
 use crate::policy::gate::share;
 use crate::queue::board;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
+use std::collections::BTreeSet;
+use std::sync::Arc;
 
 /// Entries of the history that one column of the picture stands for: a minute.
 const PER_COLUMN: usize = 6;
@@ -23,10 +31,20 @@ pub(super) fn is_one(target: &str, fleet: &Fleet) -> bool {
 /// Explains one resource.
 ///
 /// # Errors
-/// No daemon told of health lately, none probes this resource, or Redis failed.
+/// Neither definitions nor daemons know it, or Redis failed.
 pub(super) async fn explain(store: &Store, name: &str, fleet: &Fleet) -> Result<Report, CliError> {
+    let kinds: Vec<&str> = store
+        .catalog
+        .iter()
+        .filter(|spec| spec.resources.iter().any(|r| **r == *name))
+        .map(|spec| &*spec.kind)
+        .collect();
+    let limits = limits(store, fleet, name);
     let Some(resource) = fleet.resource(name) else {
-        return Err(CliError::NotFound(unknown(fleet, name)));
+        if kinds.is_empty() && limits.is_empty() {
+            return Err(CliError::NotFound(unknown(fleet, name)));
+        }
+        return Ok(unprobed(name, &kinds, limits));
     };
     let key = board::history_key(&store.config.redis.prefix);
     let published = board::read(&store.conn, &key).await?;
@@ -39,15 +57,47 @@ pub(super) async fn explain(store: &Store, name: &str, fleet: &Fleet) -> Result<
         text.push_str(&format!("  - {lift}\n"));
     }
     text.push_str(&hour(resource, &history));
-    text.push_str(&operations_text(fleet, name));
+    text.push_str(&limits_text(&limits));
     let mut json = resource.clone();
     json["shares"] = Value::Object(shares(resource));
     json["operations"] = of_operations(fleet, name).cloned().collect();
-    json["order"] = serde_json::json!(fleet.orders.of_resource(name));
+    json["order"] = json!(fleet.orders.of_resource(name));
     json["resource"] = name.into();
+    json["probed"] = true.into();
+    json["kinds"] = json!(kinds);
     json["lifted_by"] = lifts.into();
     json["history"] = history;
+    let gate = gate(fleet, store.config.gate.mode, name, None);
+    let all: Reasons = gate.into_iter().chain(limits).collect();
+    all.write(&mut json);
     Ok(Report::new(json, text))
+}
+
+/// One that nobody measures: what limits its operations is all there is.
+fn unprobed(name: &str, kinds: &[&str], limits: Vec<Reason>) -> Report {
+    let mut json = json!({"resource": name, "probed": false, "kinds": kinds});
+    let mut text = format!("resource {name}: nobody probes it, so health holds nothing back\n");
+    text.push_str(&limits_text(&limits));
+    let all: Reasons = limits.into_iter().collect();
+    all.write(&mut json);
+    Report::new(json, text)
+}
+
+/// The limits of what is done to a resource: breakers and limiters of its operations, its retry budget, its connections.
+fn limits(store: &Store, fleet: &Fleet, name: &str) -> Vec<Reason> {
+    let own: [Arc<str>; 1] = [name.into()];
+    let entries = fleet.each("breakers").chain(fleet.each("limiters"));
+    let on_it = entries.filter(|entry| entry["resource"] == name);
+    let handlers: BTreeSet<&str> = on_it.filter_map(|e| e["handler"].as_str()).collect();
+    let each = handlers.iter();
+    let operations = each.flat_map(|of| operations(fleet, &store.config.breaker, of, &own));
+    let pool = handlers.iter().find_map(|of| supply::pool(fleet, of, &own));
+    operations.chain(budgets(fleet, &own)).chain(pool).collect()
+}
+
+fn limits_text(limits: &[Reason]) -> String {
+    let lines = limits.iter().map(Reason::line);
+    lines.collect()
 }
 
 fn unknown(fleet: &Fleet, name: &str) -> String {
@@ -55,7 +105,10 @@ fn unknown(fleet: &Fleet, name: &str) -> String {
         return format!("no daemon told of health lately, so nothing is known of {name}");
     }
     let names: Vec<&str> = fleet.resources().map(|(name, _)| name).collect();
-    format!("{name} is not probed; probed are: {}", names.join(", "))
+    format!(
+        "{name} is not probed, and no definition names it; probed are: {}",
+        names.join(", ")
+    )
 }
 
 /// What its state leaves to each class.
@@ -66,22 +119,11 @@ fn shares(resource: &Value) -> Map<String, Value> {
         .collect()
 }
 
-/// The breakers on it.
+/// The breakers on it, as they were told.
 fn of_operations<'a>(fleet: &'a Fleet, name: &str) -> impl Iterator<Item = &'a Value> {
     fleet
         .each("breakers")
         .filter(move |entry| entry["resource"] == name)
-}
-
-fn operations_text(fleet: &Fleet, name: &str) -> String {
-    let each = of_operations(fleet, name).map(|entry| {
-        let handler = entry["handler"].as_str().unwrap_or("-");
-        let state = entry["breaker"]["state"].as_str().unwrap_or("-");
-        format!(
-            "  - the breaker of {handler} on it is {state}: `tidegate explain {handler}@{name}`\n"
-        )
-    });
-    each.collect()
 }
 
 fn headline(name: &str, resource: &Value) -> String {
@@ -154,9 +196,7 @@ fn picture(percents: &[u64]) -> String {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
-    use serde_json::json;
 
     fn signal(name: &str, pressure: f64, cap: &str, missing: bool) -> Value {
         json!({"name": name, "value": 12.5, "lo": 5.0, "hi": 25.0, "worst_state": cap, "pressure": pressure,

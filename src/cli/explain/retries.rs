@@ -6,37 +6,49 @@ use crate::job::Priority;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
-/// Retry budgets of these resources that make retries wait.
+/// The retry budgets of these resources.
 pub(super) fn budgets(fleet: &Fleet, resources: &[Arc<str>]) -> Vec<Reason> {
     let ours = |b: &&Value| resources.iter().any(|r| b["resource"] == **r);
-    fleet
-        .each("budgets")
-        .filter(ours)
-        .filter_map(budget)
-        .collect()
+    let found = fleet.each("budgets").filter(ours);
+    found.map(|entry| budget(fleet, entry)).collect()
 }
 
-fn budget(entry: &Value) -> Option<Reason> {
+fn budget(fleet: &Fleet, entry: &Value) -> Reason {
     let budget = &entry["budget"];
-    if budget["state"] != "holding" {
-        return None;
-    }
+    let holds = budget["state"] == "holding";
     let resource = entry["resource"].as_str().unwrap_or("-");
     let percent = |name: &str| budget[name].as_f64().unwrap_or(0.0) * 100.0;
-    let message = format!(
-        "it waits for the retry budget of {resource}: retries are {:.0}% of its work and may be {:.0}%, now {:.1} a second; new \
-         work goes first",
+    let figures = format!(
+        "retries are {:.0}% of its work and may be {:.0}%, now {:.1} a second",
         percent("share"),
         percent("limit"),
         budget["per_second"].as_f64().unwrap_or(0.0),
     );
-    let details = json!({"resource": resource, "budget": budget});
-    Some(Reason::new("retry_budget", Binds::Slows, message, details))
+    let (binds, message) = match holds {
+        true => (
+            Binds::Slows,
+            format!("retries wait for the budget of {resource}: {figures}; new work goes first"),
+        ),
+        false => (
+            Binds::Not,
+            format!("the retry budget of {resource} has room: {figures}"),
+        ),
+    };
+    let since = entry["since"].as_u64();
+    let details = json!({"resource": resource, "budget": budget, "instance": entry["instance"]});
+    Reason::new("retry_budget", binds, message, details)
+        .measured(
+            budget["share"].clone(),
+            budget["limit"].clone(),
+            fleet.age_of(&entry["instance"]),
+        )
+        .since(since.map(|since| fleet.now_ms.saturating_sub(since)))
+        .lifted_by(["new work, or time: some are let through all along".to_owned()])
 }
 
-/// Daemons whose slots are used by long jobs, but for those that are kept for critical ones.
-pub(super) fn reserves(fleet: &Fleet, class: Priority) -> Vec<Reason> {
-    if class == Priority::Critical {
+/// Slots of daemons that long jobs leave to critical and short ones, as they concern a class; any, if none is given.
+pub(super) fn reserves(fleet: &Fleet, class: Option<Priority>) -> Vec<Reason> {
+    if class == Some(Priority::Critical) {
         return Vec::new();
     }
     fleet.pages.iter().filter_map(reserve).collect()
@@ -46,13 +58,24 @@ fn reserve(page: &Value) -> Option<Reason> {
     let reserve = &page["reserve"];
     let of = |name: &str| reserve[name].as_u64();
     let (slots, reserved, long) = (of("slots")?, of("reserved")?, of("long")?);
+    if reserved == 0 {
+        return None;
+    }
+    let most = slots.saturating_sub(reserved);
     let instance = page["instance"].as_str().unwrap_or("-");
-    let full = reserved > 0 && long + reserved >= slots;
     let message = format!(
-        "in {instance} {long} long jobs run, and the other {reserved} of {slots} slots are kept for critical and short ones"
+        "in {instance} {long} long jobs run, and {reserved} of {slots} slots are kept for critical and short ones"
     );
     let details = json!({"instance": instance, "reserve": reserve});
-    full.then(|| Reason::new("reserve", Binds::Slows, message, details))
+    // Short jobs may have a slot all the same.
+    let binds = if long >= most {
+        Binds::Slows
+    } else {
+        Binds::Not
+    };
+    let reason = Reason::new("reserve", binds, message, details);
+    let reason = reason.measured(long, most, page["age_ms"].as_u64());
+    Some(reason.lifted_by(["one of the long jobs ends".to_owned()]))
 }
 
 #[cfg(test)]
@@ -60,15 +83,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_budgets_that_hold_are_told() {
+    fn a_budget_that_holds_is_told_apart_from_one_with_room() {
         let budget = |resource: &str, state: &str| {
             json!({"resource": resource,
+                "since": 1_000,
                 "budget": {"state": state, "share": 0.31, "limit": 0.2, "per_second": 7.25}})
         };
         let all = [budget("http:app", "holding"), budget("redis:main", "free")];
-        let fleet = Fleet::of(json!({"budgets": all}));
+        let mut fleet = Fleet::of(json!({"budgets": all}));
+        fleet.now_ms = 5_000;
         let found = budgets(&fleet, &["http:app".into(), "redis:main".into()]);
-        assert_eq!(found.len(), 1);
+        let binds: Vec<Binds> = found.iter().map(|reason| reason.binds).collect();
+        assert_eq!(binds, [Binds::Slows, Binds::Not]);
         let message = &found[0].message;
         assert!(
             message.contains(
@@ -76,7 +102,13 @@ mod tests {
             ),
             "{message}"
         );
-        assert!(budgets(&fleet, &["redis:main".into()]).is_empty());
+        let json = found[0].to_json();
+        assert_eq!(
+            (&json["value"], &json["limit"]),
+            (&json!(0.31), &json!(0.2))
+        );
+        assert_eq!(json["since_ms"], 4_000);
+        assert!(budgets(&fleet, &["other:thing".into()]).is_empty());
     }
 
     #[test]
@@ -86,13 +118,14 @@ mod tests {
             pages: vec![page(8), page(7), json!({})],
             ..Fleet::default()
         };
-        let found = reserves(&fleet, Priority::High);
-        assert_eq!(found.len(), 1);
+        let found = reserves(&fleet, Some(Priority::High));
+        let binds: Vec<Binds> = found.iter().map(|reason| reason.binds).collect();
+        assert_eq!(binds, [Binds::Slows, Binds::Not]);
         let message = &found[0].message;
         assert!(
-            message.starts_with("in web1 8 long jobs run, and the other 2 of 10 slots"),
+            message.starts_with("in web1 8 long jobs run, and 2 of 10 slots are kept"),
             "{message}"
         );
-        assert!(reserves(&fleet, Priority::Critical).is_empty());
+        assert!(reserves(&fleet, Some(Priority::Critical)).is_empty());
     }
 }

@@ -15,13 +15,12 @@ pub(super) async fn reasons(queue: &Queue, store: &Store) -> Result<Vec<Reason>,
     paused.sort();
     let mut reasons: Vec<Reason> = Vec::new();
     for (name, since) in paused {
-        let ago = age(stored.glance.now_ms.saturating_sub(*since));
-        reasons.push(Reason::new(
-            "schedule_paused",
-            Binds::Waits,
-            format!("the schedule {name} is paused for {ago}: `tidegate cron resume {name}`"),
-            json!({"schedule": name, "paused_at": since}),
-        ));
+        let ago = stored.glance.now_ms.saturating_sub(*since);
+        let message = format!("the schedule {name} is paused for {}", age(ago));
+        let details = json!({"schedule": name, "paused_at": since});
+        let reason = Reason::new("schedule_paused", Binds::Waits, message, details);
+        let lift = format!("`tidegate cron resume {name}`");
+        reasons.push(reason.since(Some(ago)).lifted_by([lift]));
     }
     // Without definitions nobody knows which kinds there are.
     let added = if store.defined {

@@ -5,9 +5,9 @@ use super::super::store::Store;
 use super::reason::{Binds, Reason};
 use super::workers::Workers;
 use crate::queue::inspect::Counts;
-use serde_json::{Value, json};
+use serde_json::json;
 
-/// The slots of the daemons that serve a queue, and the limit of the queue itself.
+/// The slots of the daemons that serve a queue, which `fleet` is, and the limit of the queue itself.
 pub(super) fn slots(
     store: &Store,
     name: &str,
@@ -19,15 +19,12 @@ pub(super) fn slots(
     if alive == 0 {
         return Vec::new();
     }
-    let serving = fleet.pages.iter().filter(|page| serves(page, name));
-    let serving: Vec<&Value> = serving.collect();
     let sum = |field: &str| {
-        let each = serving
-            .iter()
-            .filter_map(|page| page["slots"][field].as_u64());
-        each.sum::<u64>()
+        let each = fleet.pages.iter();
+        each.filter_map(|page| page["slots"][field].as_u64())
+            .sum::<u64>()
     };
-    let daemons = match serving.is_empty() {
+    let daemons = match fleet.pages.is_empty() {
         // Nobody told: by the configuration here.
         true => (
             counts.running,
@@ -35,11 +32,11 @@ pub(super) fn slots(
         ),
         false => (sum("used"), sum("total")),
     };
-    let mut found = vec![reason(
-        "slots",
-        daemons,
-        "slots of the daemons are in use: [daemon] concurrency",
-    )];
+    let age_ms = fleet.oldest_page();
+    let ends = "a job ends".to_owned();
+    let more = "more slots: [daemon] concurrency, taken over by a reload".to_owned();
+    let all = reason("slots", daemons, "slots of the daemons are in use", age_ms);
+    let mut found = vec![all.lifted_by([ends.clone(), more])];
     let own = store.config.queue.iter().find(|q| q.name == name);
     let live = counts.control.concurrency;
     if let Some(limit) = live.or(own.and_then(|q| q.concurrency)) {
@@ -48,21 +45,25 @@ pub(super) fn slots(
             Some(_) => "jobs of the queue run: tidegate limits --concurrency",
             None => "jobs of the queue run: [[queue]] concurrency",
         };
-        found.push(reason("queue_slots", (counts.running, limit), whose));
+        let more = format!("more: `tidegate limits set {name} --concurrency N`");
+        let own = reason("queue_slots", (counts.running, limit), whose, Some(0));
+        found.push(own.lifted_by([ends, more]));
     }
     found
 }
 
-fn serves(page: &Value, queue: &str) -> bool {
-    let queues = page["queues"].as_array().into_iter().flatten();
-    queues.into_iter().any(|name| name == queue)
-}
-
-fn reason(code: &'static str, (used, limit): (u64, u64), whose: &str) -> Reason {
+fn reason(
+    code: &'static str,
+    (used, limit): (u64, u64),
+    whose: &str,
+    age_ms: Option<u64>,
+) -> Reason {
+    let message = format!("{used} of {limit} {whose}");
     Reason::new(
         code,
         Binds::full(used, limit),
-        format!("{used} of {limit} {whose}"),
-        json!({"used": used, "limit": limit}),
+        message,
+        json!({"used": used}),
     )
+    .measured(used, limit, age_ms)
 }

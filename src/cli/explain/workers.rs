@@ -39,7 +39,8 @@ impl Workers {
             let within = age(self.lease_ms);
             let message =
                 format!("no daemon that serves {queue} gave a sign of life within {within}");
-            Reason::stop("no_daemon", message)
+            let lift = format!("a daemon that serves {queue}: `tidegate run`");
+            Reason::stop("no_daemon", message).lifted_by([lift])
         })
     }
 }

@@ -4,6 +4,7 @@ mod force;
 mod known;
 mod log;
 mod show;
+mod supply;
 
 use super::{CliError, Global, Report};
 use clap::Subcommand;

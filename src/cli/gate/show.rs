@@ -4,6 +4,7 @@ use super::super::fleet::Fleet;
 use super::super::output::{age, table};
 use super::super::store::Store;
 use super::super::{CliError, Global, Report};
+use super::supply;
 use crate::clock::rfc3339;
 use crate::config::GateMode;
 use crate::health::{MEMORY, QUEUE_REDIS};
@@ -39,6 +40,7 @@ pub(super) async fn run(args: &Args, global: &Global) -> Result<Report, CliError
     text.push_str(&resources_text(&fleet));
     text.push_str(&classes_text(&fleet, mode));
     text.push_str(&operations_text(&operations));
+    text.push_str(&supply::text(&fleet));
     text.push_str(&orders_text(&fleet));
     if args.daemons {
         text.push_str(&daemons_text(&fleet));
@@ -58,11 +60,7 @@ pub(super) async fn run(args: &Args, global: &Global) -> Result<Report, CliError
         "operations": operations,
         "orders": fleet.orders,
     });
-    for field in ["budgets", "reserve", "forecast"] {
-        if let Some(part) = fleet.health.as_ref().and_then(|h| h.get(field)) {
-            json[field] = part.clone();
-        }
-    }
+    supply::write(&fleet, &mut json);
     if args.daemons {
         json["pages"] = fleet.pages.clone().into();
     }
@@ -111,7 +109,7 @@ fn state_of(resource: &Value) -> GateState {
     serde_json::from_value(resource["state"].clone()).unwrap_or_default()
 }
 
-fn text_of(value: &Value) -> String {
+pub(super) fn text_of(value: &Value) -> String {
     match value {
         Value::Null => "-".to_owned(),
         Value::String(text) => text.clone(),
@@ -149,7 +147,7 @@ fn resources_text(fleet: &Fleet) -> String {
 }
 
 /// A table under its headings; nothing if it is empty.
-fn section(first: &str, headings: &[&str], rows: &[Vec<String>]) -> String {
+pub(super) fn section(first: &str, headings: &[&str], rows: &[Vec<String>]) -> String {
     if rows.is_empty() {
         return String::new();
     }
@@ -263,10 +261,7 @@ fn operations_text(operations: &[Value]) -> String {
             Value::Null => limiter["limiter"][field].clone(),
             known => known.clone(),
         };
-        let state = match (&breaker["mode"], &breaker["state"]) {
-            (Value::String(mode), state) if mode != "on" => format!("{} ({mode})", text_of(state)),
-            (_, state) => text_of(state),
-        };
+        let state = breaker_text(breaker);
         let next = breaker["retry_in_ms"].as_u64();
         let calls = match breaker["calls"].as_u64() {
             Some(calls) => format!("{} and {} of {calls}", breaker["failures"], breaker["slow"]),
@@ -296,6 +291,19 @@ fn operations_text(operations: &[Value]) -> String {
         "limited by",
     ];
     section("operation", &headings, &rows)
+}
+
+/// Its state; if it is not heeded, what it would do, and if it is held open, for how long.
+fn breaker_text(breaker: &Value) -> String {
+    let state = text_of(&breaker["state"]);
+    let forced = breaker["forced_ms"].as_u64();
+    match (&breaker["mode"], forced) {
+        (Value::String(mode), _) if mode != "on" => {
+            format!("{state} ({mode}, would {})", text_of(&breaker["would"]))
+        }
+        (_, Some(ms)) => format!("{state} (ordered, for {})", age(ms)),
+        _ => state,
+    }
 }
 
 fn orders_text(fleet: &Fleet) -> String {

@@ -13,7 +13,7 @@ pub struct Timing {
     /// A better state is entered after the badness was low enough for this long, one step at a time.
     pub hold_ms: u64,
     /// The same after a mere failure that ended: no other signal would have kept the state up. It doubles with each
-    /// relapse, up to `hold_ms`.
+    /// relapse, up to `hold_ms`; the first one makes it a sixth of that at least, so that 0 does not flap either.
     pub failure_hold_ms: u64,
     /// Without a good sample for longer than this a signal is missing. Leave room for a sample or two
     /// to be lost.
@@ -24,6 +24,8 @@ pub struct Timing {
 
 /// A relapse is one within so many holds of the last improvement. Our choice.
 const RELAPSE_HOLDS: u64 = 10;
+/// After a relapse a failure is held for this part of the hold at least: what the defaults begin with. Our choice.
+const LEAST_PART: u64 = 6;
 
 /// Of a signal that is sampled at an interval of its own, so many samples may be lost before it is missing.
 const LOST_SAMPLES: u64 = 3;
@@ -159,7 +161,10 @@ impl ResourceGauge {
         } = self.timing;
         let soon = now_ms.saturating_sub(improved_ms) < RELAPSE_HOLDS.saturating_mul(hold_ms);
         self.failure_hold_ms = match soon {
-            true => self.failure_hold_ms.saturating_mul(2).min(hold_ms),
+            true => {
+                let doubled = self.failure_hold_ms.saturating_mul(2);
+                doubled.max(hold_ms / LEAST_PART).min(hold_ms)
+            }
             false => failure_hold_ms.min(hold_ms),
         };
     }

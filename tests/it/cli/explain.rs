@@ -20,6 +20,18 @@ fn one<'a>(answer: &'a Value, list: &str, code: &str) -> &'a Value {
     found.unwrap_or_else(|| panic!("no {code} among {list} of {answer}"))
 }
 
+/// Each limit of an answer tells of itself with the same five fields, and what binds tells what would lift it.
+fn are_whole(answer: &Value) {
+    let lists = ["reasons", "limits"].map(|list| answer[list].as_array().unwrap());
+    for limit in lists.into_iter().flatten() {
+        for field in ["value", "limit", "age_ms", "since_ms"] {
+            assert!(limit.get(field).is_some(), "{field} of {limit}");
+        }
+        let lifts = limit["lifted_by"].as_array().unwrap();
+        assert_eq!(lifts.is_empty(), limit["binds"] == "not", "{limit}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn every_limit_is_told_with_its_numbers_and_what_binds_comes_first() {
     let dir = tempfile::tempdir().unwrap();
@@ -37,6 +49,7 @@ async fn every_limit_is_told_with_its_numbers_and_what_binds_comes_first() {
         .into_iter()
         .find(|id| json_at(&site, &["job", "show", id]).ok()["state"] == "pending");
     let why = json_at(&site, &["explain", waits.unwrap()]).ok();
+    are_whole(&why);
     let full = one(&why, "reasons", "slots_full");
     assert_eq!((&full["holders"], &full["limit"]), (&json!(1), &json!(1)));
     let own = one(&why, "reasons", "kind_limit");
@@ -69,6 +82,15 @@ async fn every_limit_is_told_with_its_numbers_and_what_binds_comes_first() {
     assert!(after.contains("1 of 4 slots of the daemons"), "{text}");
 
     let queue = &json_at(&site, &["explain", "default"]).ok()["queues"][0];
+    are_whole(queue);
+    let budget = one(queue, "limits", "retry_budget");
+    assert_eq!(
+        (&budget["value"], &budget["limit"]),
+        (&json!(0.0), &json!(0.2))
+    );
+    for told in [budget, one(queue, "limits", "slots")] {
+        assert!(told["age_ms"].as_u64().unwrap() < 10_000, "{told}");
+    }
     let kind = &queue["kinds"][0];
     assert_eq!(
         (&kind["kind"], &kind["held_by"]),
@@ -93,6 +115,33 @@ async fn every_limit_is_told_with_its_numbers_and_what_binds_comes_first() {
     })
     .await;
     let operation = json_at(&site, &["explain", "exec@other:thing"]).ok();
+    are_whole(&operation);
+    // Nobody probes it, and yet something limits what is done to it.
+    let thing = json_at(&site, &["explain", "other:thing"]).ok();
+    are_whole(&thing);
+    assert_eq!(
+        (&thing["probed"], &thing["kinds"]),
+        (&json!(false), &json!(["app.held"]))
+    );
+    let breaker = one(&thing, "reasons", "breaker");
+    assert!(breaker["breaker"]["forced_ms"].is_u64(), "{breaker}");
+    let lift = breaker["lifted_by"][0].as_str().unwrap();
+    assert!(
+        lift.contains("tidegate gate release exec@other:thing"),
+        "{lift}"
+    );
+    let redis = json_at(&site, &["explain", "redis:main"]).ok();
+    are_whole(&redis);
+    one(&redis, "limits", "gate");
+    let shown = at(&site, &["gate", "show"]).out;
+    for part in [
+        "open (ordered, for 14m",
+        "retry budget",
+        "reserved slots",
+        "forecast\n",
+    ] {
+        assert!(shown.contains(part), "{part}: {shown}");
+    }
     let breaker = one(&operation, "reasons", "breaker");
     assert_eq!(
         (&operation["kinds"], &breaker["because"]),

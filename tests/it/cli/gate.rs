@@ -22,7 +22,7 @@ pub async fn all_show(site: &Site, what: &str, daemons: usize, condition: impl F
     let prefix = &site.config.redis.prefix;
     wait_until(what, DEADLINE, || async {
         let pages = pages::read(&conn, prefix).await.unwrap();
-        let json = |page: &String| serde_json::from_str(page).unwrap();
+        let json = |told: &pages::Published| serde_json::from_str(&told.page).unwrap();
         let pages: Vec<Value> = pages.iter().map(json).collect();
         pages.len() == daemons && pages.iter().all(&condition)
     })
@@ -343,7 +343,7 @@ async fn who_publishes_for_all_is_followed_by_another_one_and_who_ends_takes_its
         let instance = health(&site).await["instance"].clone();
         let conn = connection::connect(&site.config.redis).await.unwrap();
         let pages = pages::read(&conn, &site.config.redis.prefix).await.unwrap();
-        let named = |page: &String| page.contains(instance.as_str().unwrap());
+        let named = |told: &pages::Published| told.page.contains(instance.as_str().unwrap());
         assert!(!pages.iter().any(named), "{pages:?}");
     }
 }

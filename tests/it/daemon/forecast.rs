@@ -332,7 +332,7 @@ async fn a_fleet_warms_once_and_shares_what_is_wanted() {
         let told = pages::read(&conn, &site.config.redis.prefix).await.unwrap();
         let told = told
             .iter()
-            .map(|page| serde_json::from_str::<Value>(page).unwrap());
+            .map(|page| serde_json::from_str::<Value>(&page.page).unwrap());
         told.map(|page| page["forecast"].clone()).any(|forecast| {
             (&forecast["daemons"], &forecast["slots"]["now"]) == (&2.into(), &8.into())
         })

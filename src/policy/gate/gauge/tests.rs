@@ -24,8 +24,12 @@ struct Rig {
 
 impl Rig {
     fn new(signals: &[Signal]) -> Self {
+        Self::timed(TIMING, signals)
+    }
+
+    fn timed(timing: Timing, signals: &[Signal]) -> Self {
         Self {
-            gauge: ResourceGauge::new(0, TIMING, signals.iter().copied()),
+            gauge: ResourceGauge::new(0, timing, signals.iter().copied()),
             now_ms: 0,
         }
     }
@@ -155,6 +159,23 @@ fn a_failure_that_comes_back_is_held_longer_each_time_and_forgiven_later() {
     let well = [(DOWN.name, Some(0.0)), (NAME, Some(1.0))];
     rig.run(10 * HOLD_MS / 1_000, &well);
     assert_eq!(first_step(&mut rig), 11);
+}
+
+#[test]
+fn a_failure_that_comes_back_is_held_even_if_the_first_one_is_not() {
+    let timing = Timing {
+        failure_hold_ms: 0,
+        ..TIMING
+    };
+    let mut rig = Rig::timed(timing, &[RTT, DOWN]);
+    let steps = [0; 5].map(|_| outage(&mut rig)[0].0);
+    assert_eq!(steps, [6, 11, 16, 26, 36]);
+    let never = Timing {
+        hold_ms: 0,
+        ..timing
+    };
+    let mut rig = Rig::timed(never, &[RTT, DOWN]);
+    assert_eq!([0; 3].map(|_| outage(&mut rig)[0].0), [6; 3]);
 }
 
 #[test]
