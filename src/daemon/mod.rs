@@ -28,16 +28,20 @@ use crate::client::Client;
 use crate::config::Config;
 use crate::db::Database;
 use crate::handlers::{Deps, HandlerKind, Handlers};
+use crate::health::Monitor;
 use crate::queue::Queue;
 use crate::queue::connection::Connection;
 use crate::runner::{QueueContext, Registry, Runner, Shared};
 use crate::services::forecast::Told;
+use crate::services::orders::Obedience;
 use crate::services::page::{Identity, Teller, Turns};
 use crate::services::{limiter_store, server};
+use crate::telemetry::alerts::AlertsTask;
 use crate::telemetry::{Alert, Alerts, Metrics, Successes};
 use arc_swap::ArcSwap;
 use parts::{budgets, connect, inspect, obey, operations, slots};
 use services::{start_admin, start_services};
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -54,7 +58,7 @@ pub struct Daemon {
     parts: Arc<Parts>,
     runner: Runner,
     admin_address: Option<SocketAddr>,
-    alerts: crate::telemetry::alerts::AlertsTask,
+    alerts: AlertsTask,
     stop: CancellationToken,
     services: TaskTracker,
 }
@@ -173,7 +177,7 @@ impl Daemon {
         let parts = Arc::new(Parts {
             handlers,
             code,
-            conn: conn.clone(),
+            conn,
             deps,
             shared,
             queues: queues.clone(),
@@ -181,33 +185,14 @@ impl Daemon {
             stopping: AtomicBool::new(false),
             config: ArcSwap::from_pointee(config),
         });
-        let stop = CancellationToken::new();
-        let services = TaskTracker::new();
-        let admin_address = start_admin(&parts, &services, &stop).await?;
-        services.spawn(monitor.run(stop.clone()));
-        start_services(&parts, &conn, obedience, &services, &stop);
-        services.spawn(store.run(stop.clone()));
-        services.spawn(server::run(
-            conn.clone(),
-            parts.shared.alerts.clone(),
-            unsafe_settings,
-            stop.clone(),
-        ));
-        let runner = Runner::start(queues, &parts.config.load().redis);
-        tracing::info!(
-            event = "started",
-            kinds = parts.shared.registry.load().catalog.len(),
-            queues = parts.queues.len(),
-            "taking jobs"
-        );
-        Ok(Self {
+        let idle = Idle {
             parts,
-            runner,
-            admin_address,
-            alerts: alerts_task,
-            stop,
-            services,
-        })
+            monitor,
+            store,
+            obedience,
+            unsafe_settings,
+        };
+        idle.start(queues, alerts_task).await
     }
 
     /// Where the admin endpoints listen, if they do.
@@ -283,6 +268,53 @@ impl Daemon {
             let _ = tokio::time::timeout(END_DEADLINE, database.close()).await;
         }
         tracing::info!(event = "stopped", "stopped");
+    }
+}
+
+/// A daemon that is put together and does nothing yet.
+struct Idle {
+    parts: Arc<Parts>,
+    monitor: Monitor,
+    store: limiter_store::Store,
+    obedience: Obedience,
+    unsafe_settings: BTreeSet<&'static str>,
+}
+
+impl Idle {
+    /// The endpoints for operators first: an address that can't be had is told before any job runs.
+    async fn start(
+        self,
+        queues: Vec<Arc<QueueContext>>,
+        alerts: AlertsTask,
+    ) -> Result<Daemon, DaemonError> {
+        let parts = self.parts;
+        let stop = CancellationToken::new();
+        let services = TaskTracker::new();
+        let admin_address = start_admin(&parts, &services, &stop).await?;
+        services.spawn(self.monitor.run(stop.clone()));
+        start_services(&parts, &parts.conn, self.obedience, &services, &stop);
+        services.spawn(self.store.run(stop.clone()));
+        services.spawn(server::run(
+            parts.conn.clone(),
+            parts.shared.alerts.clone(),
+            self.unsafe_settings,
+            stop.clone(),
+        ));
+        let runner = Runner::start(queues, &parts.config.load().redis);
+        tracing::info!(
+            event = "started",
+            kinds = parts.shared.registry.load().catalog.len(),
+            queues = parts.queues.len(),
+            "taking jobs"
+        );
+        Ok(Daemon {
+            parts,
+            runner,
+            admin_address,
+            alerts,
+            stop,
+            services,
+        })
     }
 }
 
