@@ -60,6 +60,9 @@ pub struct BreakerConfig {
     /// How long a trial has the field for itself.
     #[serde(with = "duration")]
     pub trial_timeout: Duration,
+    /// … and at most, after several that hang.
+    #[serde(with = "duration")]
+    pub trial_timeout_max: Duration,
     /// Shares of the limit on the way back.
     pub ramp: Vec<f64>,
     /// Results after which a step of the ramp is judged.
@@ -69,11 +72,23 @@ pub struct BreakerConfig {
     /// How long a step lasts at least.
     #[serde(with = "duration")]
     pub ramp_step: Duration,
+    /// … and at most, after steps down.
+    #[serde(with = "duration")]
+    pub ramp_step_max: Duration,
+    /// How long a step waits for that many results, if none is bad.
+    #[serde(with = "duration")]
+    pub ramp_wait: Duration,
+    /// A breaker that no job needed for so long rests.
+    #[serde(with = "duration")]
+    pub rest: Duration,
     /// Daemons that must see it fail before all open.
     pub quorum: u32,
     /// How long the right to try for all daemons lasts unless it is renewed.
     #[serde(with = "duration")]
     pub probe_lease: Duration,
+    /// How long Redis may be silent before each daemon decides alone.
+    #[serde(with = "duration")]
+    pub alone_after: Duration,
 }
 
 impl BreakerConfig {
@@ -114,9 +129,21 @@ impl BreakerConfig {
         }
         found.within("breaker.open_jitter", self.open_jitter, 0.0, 0.5);
         found.lasting("breaker.trial_timeout", self.trial_timeout, SECOND, hour);
+        found.lasting(
+            "breaker.trial_timeout_max",
+            self.trial_timeout_max,
+            SECOND,
+            DAY,
+        );
+        if self.trial_timeout > self.trial_timeout_max {
+            let problem = "must not be more than breaker.trial_timeout_max";
+            found.add("breaker.trial_timeout", problem);
+        }
         self.check_ramp(found);
+        found.lasting("breaker.rest", self.rest, SECOND, DAY);
         found.within("breaker.quorum", self.quorum, 2, 100);
         found.lasting("breaker.probe_lease", self.probe_lease, 2 * SECOND, minute);
+        found.lasting("breaker.alone_after", self.alone_after, 2 * SECOND, minute);
     }
 
     fn check_ramp(&self, found: &mut Problems) {
@@ -136,6 +163,13 @@ impl BreakerConfig {
             Duration::ZERO,
             60 * SECOND,
         );
+        let (longest, hour) = (self.ramp_step_max, 3_600 * SECOND);
+        found.lasting("breaker.ramp_step_max", longest, Duration::ZERO, hour);
+        if self.ramp_step > longest {
+            let problem = "must not be more than breaker.ramp_step_max";
+            found.add("breaker.ramp_step", problem);
+        }
+        found.lasting("breaker.ramp_wait", self.ramp_wait, SECOND, hour);
     }
 }
 
@@ -183,12 +217,23 @@ mod tests {
             ("open_max = \"1s\"", &["breaker.open", "open_max"]),
             ("open_jitter = 0.9", &["breaker.open_jitter", "0.5"]),
             ("trial_timeout = \"10ms\"", &["breaker.trial_timeout", "1s"]),
+            (
+                "trial_timeout = \"10m\"",
+                &["breaker.trial_timeout", "trial_timeout_max"],
+            ),
             ("ramp = []", &["breaker.ramp", "16"]),
             ("ramp = [0.5, 0.1]", &["breaker.ramp", "rising"]),
             ("ramp = [0.5, 1.0]", &["breaker.ramp", "between"]),
             ("ramp_calls = 0", &["breaker.ramp_calls", "1"]),
             ("ramp_good = 0.2", &["breaker.ramp_good", "0.5"]),
             ("ramp_step = \"2m\"", &["breaker.ramp_step", "1m"]),
+            (
+                "ramp_step = \"50s\"",
+                &["breaker.ramp_step", "ramp_step_max"],
+            ),
+            ("ramp_wait = \"0s\"", &["breaker.ramp_wait", "1s"]),
+            ("rest = \"2d\"", &["breaker.rest", "1d"]),
+            ("alone_after = \"1s\"", &["breaker.alone_after", "2s"]),
             ("quorum = 1", &["breaker.quorum", "2"]),
             ("probe_lease = \"1s\"", &["breaker.probe_lease", "2s"]),
         ] {

@@ -3,7 +3,6 @@
 use super::{DaemonError, Parts, forecast, intake, publish};
 use crate::admin::{self, AdminState};
 use crate::config::Switch;
-use crate::policy::breaker::BreakerConfig;
 use crate::queue::connection::Connection;
 use crate::services::orders::Obedience;
 use crate::services::{auditor, bell, fleet, lag, limiter, scheduler, upkeep};
@@ -62,8 +61,8 @@ pub(super) fn start_services(
     intake::start(parts, conn, services, stop);
     if config.breaker.fleet == Switch::On {
         let operations = Arc::clone(&parts.shared.operations);
-        let constants = BreakerConfig::from(&config.breaker);
-        let fleet = fleet::Fleet::new(conn.clone(), &config.redis.prefix, operations, constants);
+        let prefix = &config.redis.prefix;
+        let fleet = fleet::Fleet::new(conn.clone(), prefix, operations, &config.breaker);
         services.spawn(fleet.run(stop.clone()));
     }
     services.spawn(bell::run(

@@ -4,6 +4,7 @@
 //! Redis can't be reached each daemon decides by itself.
 
 use crate::clock;
+use crate::config::BreakerConfig as Settings;
 use crate::policy::breaker::BreakerConfig;
 use crate::policy::breaker::Stand;
 use crate::policy::breaker::fleet::{Change as Next, Pool, Record, Report, View};
@@ -17,21 +18,26 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
-/// The pause between two turns.
+/// The pause between two turns. No setting: how long daemons wait for each other's word follows from it.
 const PAUSE: Duration = Duration::from_secs(1);
 /// The pause while something is about to be decided.
 const SHORT_PAUSE: Duration = Duration::from_millis(250);
-/// How long Redis may be silent before this daemon decides by itself.
-const PATIENCE: Duration = Duration::from_secs(4);
+/// A decision about an operation that this daemon does not have is removed when it has not changed for this long: nobody
+/// has it any more, or it would.
+const STRAY: Duration = Duration::from_secs(2 * 86_400);
 
 /// What the service is made of.
 pub struct Fleet {
     store: Store,
     operations: Arc<Operations>,
     config: BreakerConfig,
+    /// How long Redis may be silent before this daemon decides by itself.
+    alone_after: Duration,
     me: String,
     /// What is known of operations of which anything is.
     known: BTreeMap<String, Known>,
+    /// Decisions about operations that this daemon does not have, and since when they are the same.
+    strays: BTreeMap<String, (String, Instant)>,
     /// The time of Redis, and when that was.
     time: Option<(u64, Instant)>,
     answered: Instant,
@@ -62,15 +68,17 @@ impl Fleet {
         conn: Connection,
         prefix: &str,
         operations: Arc<Operations>,
-        config: BreakerConfig,
+        settings: &Settings,
     ) -> Self {
         let me = uuid::Uuid::new_v4().to_string();
         Self {
             store: Store::new(conn, prefix, &me),
             operations,
-            config,
+            config: BreakerConfig::from(settings),
+            alone_after: settings.alone_after,
             me,
             known: BTreeMap::new(),
+            strays: BTreeMap::new(),
             time: None,
             answered: clock::monotonic(),
             is_alone: false,
@@ -153,7 +161,36 @@ impl Fleet {
                 });
             }
         }
+        speech.changes.extend(self.removals(speech.changes.len()));
         speech
+    }
+
+    /// What is to be removed because nobody has its operation any more, beside so many other changes.
+    fn removals(&self, others: usize) -> Vec<Change> {
+        let old = |(_, (_, since)): &(&String, &(String, Instant))| clock::since(*since) > STRAY;
+        let remove = |(name, (text, _)): (&String, &(String, Instant))| Change {
+            operation: name.clone(),
+            old: text.clone(),
+            new: String::new(),
+        };
+        let room = CHANGES_MAX.saturating_sub(others);
+        let strays = self.strays.iter().filter(old);
+        strays.take(room).map(remove).collect()
+    }
+
+    /// Takes note of decisions about operations that this daemon does not have.
+    fn note_strays(&mut self, decided: BTreeMap<String, String>) {
+        let now = clock::monotonic();
+        let known = std::mem::take(&mut self.strays);
+        let since = |name: &str, text: &str| {
+            let same = known.get(name).filter(|(before, _)| before == text);
+            same.map_or(now, |(_, since)| *since)
+        };
+        let strays = decided.into_iter().map(|(name, text)| {
+            let since = since(&name, &text);
+            (name, (text, since))
+        });
+        self.strays = strays.collect();
     }
 
     fn hear(&mut self, turn: Turn, stands: &[(Arc<Operation>, Option<Stand>)]) {
@@ -195,12 +232,13 @@ impl Fleet {
                 self.known.remove(&name);
             }
         }
+        self.note_strays(decided);
     }
 
     /// Redis did not answer. What was known grows old: soon each breaker goes by its own evidence.
     fn unanswered(&mut self, error: &QueueError) {
         tracing::debug!(error = %error, "breakers not shared");
-        if self.is_alone || clock::since(self.answered) < PATIENCE {
+        if self.is_alone || clock::since(self.answered) < self.alone_after {
             return;
         }
         self.is_alone = true;

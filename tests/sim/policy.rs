@@ -138,7 +138,8 @@ impl Policy {
     pub fn finished(&mut self, now: f64, ticket: u64, took: f64, good: bool, jitter: f64) {
         match &mut self.inner {
             Inner::Gate(gate) => {
-                let ended = if good { Ended::Done } else { Ended::Failed };
+                // What failed is the breaker's to judge, as in the daemon.
+                let ended = if good { Ended::Done } else { Ended::Void };
                 gate.limiter
                     .finished(ms(now), Duration::from_secs_f64(took), ended);
                 let result = match good {

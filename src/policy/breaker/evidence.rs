@@ -98,13 +98,10 @@ impl Evidence {
         if self.row >= config.connect_errors && self.usual.is_beyond(self.row) {
             return Some(Reason::ConnectErrors { count: self.row });
         }
-        if newest.failures > 0 {
-            return failing(&self.window, now_ms, config, span);
+        if newest.good() > 0 {
+            return None;
         }
-        if newest.slow > 0 {
-            return slowing(&self.window, now_ms, config, span);
-        }
-        None
+        proof(&self.window, now_ms, config, span)
     }
 
     /// What the window holds now.
@@ -119,33 +116,33 @@ impl Evidence {
     }
 }
 
-/// Whether too many calls of a window fail, beyond chance.
-pub(super) fn failing(
+/// Whether too many calls of a window fail, or are slow, or either of both, beyond chance. A dependency that hangs may
+/// show as failed calls and as slow ones, by chance as many of each: it depends on whose timer is first.
+pub(super) fn proof(
     window: &Window,
     now_ms: u64,
     config: &BreakerConfig,
     span: &Span,
 ) -> Option<Reason> {
+    let (failed_share, slow_share, sure) = (config.failed_share, config.slow_share, config.sure);
     window.find(now_ms, span, |counts| {
         let Counts {
-            calls, failures, ..
+            calls,
+            failures,
+            slow,
         } = counts;
-        too_many(failures, calls, config.failed_share, config.sure)
-            .then_some(Reason::Failures { failures, calls })
-    })
-}
-
-/// Whether too many calls of a window are slow, beyond chance.
-pub(super) fn slowing(
-    window: &Window,
-    now_ms: u64,
-    config: &BreakerConfig,
-    span: &Span,
-) -> Option<Reason> {
-    window.find(now_ms, span, |counts| {
-        let Counts { calls, slow, .. } = counts;
-        too_many(slow, calls, config.slow_share, config.sure)
-            .then_some(Reason::SlowCalls { slow, calls })
+        if too_many(failures, calls, failed_share, sure) {
+            return Some(Reason::Failures { failures, calls });
+        }
+        if too_many(slow, calls, slow_share, sure) {
+            return Some(Reason::SlowCalls { slow, calls });
+        }
+        let (bad, share) = (failures.saturating_add(slow), failed_share.max(slow_share));
+        too_many(bad, calls, share, sure).then_some(Reason::BadCalls {
+            failures,
+            slow,
+            calls,
+        })
     })
 }
 

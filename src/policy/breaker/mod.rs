@@ -11,6 +11,8 @@
 //!                        └──────────────────────────┴────────────────────────┘
 //! ```
 //!
+//! One that no job needs any more *rests*: it counts as closed, and who comes next goes on where it was (`rest.rs`).
+//!
 //! All times are monotonic milliseconds since any fixed origin. Every change of state begins a new
 //! *epoch*; a call carries the epoch it was admitted in, and a result of an older one is ignored.
 //!
@@ -25,8 +27,10 @@ pub mod fleet;
 mod operator;
 mod ramp;
 mod report;
+mod rest;
 mod settings;
 mod tie;
+mod trial;
 mod window;
 
 use std::time::Duration;
@@ -35,25 +39,24 @@ pub use call::{CallResult, Outlook, Permit, Verdict};
 use evidence::Evidence;
 use ramp::Ramp;
 pub use report::{Pooled, Reason, Snapshot, State, Transition, Would};
+pub use rest::Rest;
 pub use settings::{BreakerConfig, Mode};
 use tie::Tie;
 pub use tie::{Ahead, Stand, Trial};
 use window::{Counts, Span, Window};
 
-/// The longest time an operator may force a breaker open. (Our choice: a forgotten one ends.)
+/// The longest time an operator may force a breaker open, whatever is set: a forgotten order ends.
 pub const MAX_FORCED: Duration = Duration::from_secs(86_400);
 /// The epoch of calls whose results do not count; no state ever has it.
 const UNCOUNTED: u64 = 0;
-/// Trials that hang follow each other ever more slowly, but no more slowly than this.
-const LONGEST_PATIENCE: Duration = Duration::from_secs(300);
-/// The most trials that are remembered; of more the oldest can't report any longer.
-const MOST_TRIALS: usize = 8;
-/// When to ask again while another daemon tries for all.
+/// When to ask again while another daemon tries for all: after its next turn at the store, which is no setting either.
 const FLEET_WAIT_MS: u64 = 1_000;
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Phase {
     Closed,
+    /// Closed because no job needs it.
+    Resting(Rest),
     /// `forced` by an operator.
     Open {
         until_ms: u64,
@@ -66,7 +69,7 @@ enum Phase {
 impl Phase {
     fn state(self) -> State {
         match self {
-            Self::Closed => State::Closed,
+            Self::Closed | Self::Resting(_) => State::Closed,
             Self::Open { .. } => State::Open,
             Self::HalfOpen => State::HalfOpen,
             Self::Ramping(_) => State::Ramping,
@@ -101,6 +104,8 @@ pub struct Breaker {
     void: u64,
     /// When a job last waited for it.
     wanted_ms: Option<u64>,
+    /// When a job last waited for it or ran.
+    needed_ms: u64,
 }
 
 impl Breaker {
@@ -122,12 +127,15 @@ impl Breaker {
             seen: 0,
             void: 0,
             wanted_ms: None,
+            needed_ms: 0,
         }
     }
 
     /// Asks for leave to call. The transition, if any, is that of an open breaker whose cool-down
-    /// is over to half-open.
+    /// is over to half-open, or of one that rested to what it was before.
     pub fn admit(&mut self, now_ms: u64) -> (Verdict, Option<Transition>) {
+        self.needed_ms = now_ms;
+        let woken = self.wake(now_ms);
         let verdict = match self.judge(now_ms) {
             Outlook::Allow { limit } => Verdict::Allow {
                 epoch: self.counted_epoch(),
@@ -140,7 +148,7 @@ impl Breaker {
             },
             Outlook::Refuse { retry_at_ms } => Verdict::Refuse { retry_at_ms },
         };
-        (verdict, None)
+        (verdict, woken)
     }
 
     /// What [`Breaker::admit`] would answer now. Takes no permit and changes nothing.
@@ -174,17 +182,17 @@ impl Breaker {
         let newest = self.take_in(now_ms, result)?;
         match self.phase {
             Phase::Closed => self.open_if_sure(now_ms, newest, jitter),
-            Phase::Ramping(_) => match self.open_if_sure(now_ms, newest, jitter) {
-                Some(transition) => Some(transition),
-                None => self.climb(now_ms, newest.good() > 0),
-            },
-            Phase::Open { .. } | Phase::HalfOpen => None,
+            Phase::Ramping(ramp) => {
+                self.phase = Phase::Ramping(ramp.with(newest));
+                let opened = self.open_if_sure(now_ms, newest, jitter);
+                // In a fleet the steps are taken by all together.
+                match self.tie {
+                    None if opened.is_none() => self.climb(now_ms),
+                    _ => opened,
+                }
+            }
+            Phase::Resting(_) | Phase::Open { .. } | Phase::HalfOpen => None,
         }
-    }
-
-    /// Returns a permit whose call was not made or was cancelled: the next trial may start.
-    pub fn release(&mut self, permit: Permit) {
-        self.trials.retain(|out| out.epoch != permit.epoch);
     }
 
     /// The state now. An open breaker whose cool-down is over reads as half-open.
@@ -203,6 +211,7 @@ impl Breaker {
             Phase::Closed | Phase::Ramping(_) => Outlook::Allow {
                 limit: self.share(),
             },
+            Phase::Resting(rest) => self.after_rest(rest),
             Phase::Open { until_ms, .. } if now_ms < until_ms => Outlook::Refuse {
                 retry_at_ms: until_ms,
             },
@@ -218,15 +227,10 @@ impl Breaker {
         }
     }
 
-    /// Until when the newest trial has the field for itself; 0 if there is none.
-    fn trial_until(&self) -> u64 {
-        self.trials.last().map_or(0, |out| out.deadline_ms)
-    }
-
     fn share(&self) -> Option<f64> {
         match self.phase {
             Phase::Ramping(ramp) => Some(ramp.share(&self.config)),
-            Phase::Closed | Phase::Open { .. } | Phase::HalfOpen => None,
+            Phase::Closed | Phase::Resting(_) | Phase::Open { .. } | Phase::HalfOpen => None,
         }
     }
 
@@ -236,65 +240,6 @@ impl Breaker {
         } else {
             self.epoch
         }
-    }
-
-    /// Every trial has an epoch of its own, so that one given up on cannot speak for its successor.
-    fn start_trial(&mut self, now_ms: u64) -> (Verdict, Option<Transition>) {
-        let from = self.phase.state();
-        if from != State::HalfOpen {
-            self.phase = Phase::HalfOpen;
-            self.trials.clear();
-        }
-        if self.trials.len() == MOST_TRIALS {
-            self.trials.remove(0);
-        }
-        // The next one waits twice as long: calls that hang must not pile up.
-        let doubled = 2_u32.saturating_pow(u32::try_from(self.trials.len()).unwrap_or(u32::MAX));
-        let patience = self.config.trial_timeout.saturating_mul(doubled);
-        let longest = LONGEST_PATIENCE.max(self.config.trial_timeout);
-        self.epoch += 1;
-        let permit = Permit {
-            epoch: self.epoch,
-            deadline_ms: now_ms.saturating_add(millis(patience.min(longest))),
-        };
-        self.trials.push(permit);
-        let transition = Transition {
-            from,
-            to: State::HalfOpen,
-            reason: Reason::CoolDownOver,
-            at_ms: now_ms,
-        };
-        (
-            Verdict::Trial(permit),
-            (from == State::Open).then_some(transition),
-        )
-    }
-
-    /// A trial came to an end. One that says nothing makes room for the next.
-    fn end_trial(
-        &mut self,
-        now_ms: u64,
-        epoch: u64,
-        result: CallResult,
-        jitter: f64,
-    ) -> Option<Transition> {
-        let place = self.trials.iter().position(|out| out.epoch == epoch)?;
-        self.trials.remove(place);
-        let is_newest = place == self.trials.len();
-        let outcome = self.take_in(now_ms, result)?;
-        let (succeeded, failed) = match self.tie {
-            Some(_) => (Reason::FleetTrialSucceeded, Reason::FleetTrialFailed),
-            None => (Reason::TrialSucceeded, Reason::TrialFailed),
-        };
-        if outcome.good() > 0 {
-            self.tell_fleet(true);
-            let ramp = Phase::Ramping(Ramp::at(0, now_ms));
-            return Some(self.enter(now_ms, ramp, succeeded));
-        }
-        is_newest.then(|| {
-            self.tell_fleet(false);
-            self.open(now_ms, failed, jitter)
-        })
     }
 
     /// Counts a result; none if it says nothing about the dependency.
@@ -325,15 +270,12 @@ impl Breaker {
         self.enter(now_ms, phase, reason)
     }
 
-    /// One more result while ramping. In a fleet the steps are taken by all together.
-    fn climb(&mut self, now_ms: u64, was_good: bool) -> Option<Transition> {
+    /// Goes on with the way back if its step is to be left.
+    fn climb(&mut self, now_ms: u64) -> Option<Transition> {
         let Phase::Ramping(ramp) = self.phase else {
             return None;
         };
-        if self.tie.is_some() {
-            return None;
-        }
-        match ramp.after(now_ms, was_good, &self.config) {
+        match ramp.judged(now_ms, &self.config) {
             Some(next) => {
                 self.go_on(ramp, next);
                 None
@@ -362,6 +304,7 @@ impl Breaker {
         self.epoch += 1;
         self.evidence.clear();
         self.trials.clear();
+        self.needed_ms = self.needed_ms.max(now_ms);
         Transition {
             from,
             to: self.phase.state(),

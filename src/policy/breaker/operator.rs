@@ -46,14 +46,13 @@ impl Breaker {
     /// All there is to see, for `/health` and `explain`.
     pub fn snapshot(&self, now_ms: u64) -> Snapshot {
         let counts = self.evidence.counts(now_ms, &self.span);
-        let (would, retry_in_ms) = match self.judge(now_ms) {
-            Outlook::Allow { limit: None } => (Would::Allow, None),
-            Outlook::Allow { limit: Some(_) } => (Would::Limit, None),
-            Outlook::Trial => (Would::Try, None),
-            Outlook::Refuse { retry_at_ms } => {
-                (Would::Refuse, Some(retry_at_ms.saturating_sub(now_ms)))
-            }
+        let (would, limit, retry_at_ms) = match self.judge(now_ms) {
+            Outlook::Allow { limit: None } => (Would::Allow, None, None),
+            Outlook::Allow { limit } => (Would::Limit, limit, None),
+            Outlook::Trial => (Would::Try, None, None),
+            Outlook::Refuse { retry_at_ms } => (Would::Refuse, None, Some(retry_at_ms)),
         };
+        let retry_in_ms = retry_at_ms.map(|at| at.saturating_sub(now_ms));
         Snapshot {
             state: self.state(now_ms),
             mode: self.mode,
@@ -61,7 +60,7 @@ impl Breaker {
             forced_ms: retry_in_ms.filter(|_| self.is_forced(now_ms)),
             fleet: self.tie.is_some(),
             retry_in_ms,
-            limit: self.share(),
+            limit,
             openings: self.openings,
             calls: counts.calls,
             failures: counts.failures,

@@ -15,6 +15,8 @@ enum Step {
     Cancel(usize),
     /// A trial that is over is reported again.
     Again(usize, u8),
+    /// Time does its part, while calls run or not.
+    Tick(bool),
 }
 
 fn steps() -> impl Strategy<Value = Vec<(u64, Step)>> {
@@ -23,15 +25,17 @@ fn steps() -> impl Strategy<Value = Vec<(u64, Step)>> {
         (0..4_usize, 0..5_u8).prop_map(|(call, result)| Step::Finish(call, result)),
         (0..4_usize).prop_map(Step::Cancel),
         (0..4_usize, 0..5_u8).prop_map(|(call, result)| Step::Again(call, result)),
+        any::<bool>().prop_map(Step::Tick),
     ];
     // Mostly in quick succession; now and then long enough for a trial to be given up.
-    let wait = prop_oneof![9 => 0_u64..3_000, 1 => 0_u64..100_000];
+    let wait = prop_oneof![9 => 0_u64..3_000, 1 => 0_u64..400_000];
     prop::collection::vec((wait, step), 0..400)
 }
 
 proptest! {
     /// Whatever happens: peek foretells admit, no trial begins beside one that has the field, a trial that is over says
-    /// nothing more, a transition's ends are the states before and after, and it never stays shut when nothing is running.
+    /// nothing more, a transition's ends are the states before and after, it never stays shut when nothing is running, and
+    /// when no job needs it any more it is closed.
     #[test]
     fn holds_its_promises(steps in steps()) {
         let mut breaker = breaker();
@@ -84,6 +88,7 @@ proptest! {
                     prop_assert_eq!(said, None, "it is over");
                     None
                 }
+                Step::Tick(busy) => breaker.tick(now, busy),
                 Step::Finish(..) | Step::Cancel(_) | Step::Again(..) => None,
             };
             let after = breaker.phase.state();
@@ -94,5 +99,10 @@ proptest! {
         }
         let refused = matches!(breaker.peek(now + 480_000), Outlook::Refuse { .. });
         prop_assert!(!refused, "stuck");
+        // The longest cool-down and the rest, and a step of the way back that time may pass.
+        for at in (now..now + 700_000).step_by(1_000) {
+            breaker.tick(at, false);
+        }
+        prop_assert_eq!(breaker.state(now + 700_000), State::Closed);
     }
 }

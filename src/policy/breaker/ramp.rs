@@ -1,10 +1,10 @@
 //! The way back: step by step up to the whole limit, a step down where a step is too much, and then with more patience.
 //! So a dependency that comes back slowly sets the pace, instead of being closed off again.
 
-use super::{BreakerConfig, millis};
+use serde::{Deserialize, Serialize};
 
-/// The patience of a step is at most this many times the usual one.
-const MOST_PATIENCE: u64 = 32;
+use super::window::Counts;
+use super::{BreakerConfig, millis};
 
 /// A place on the way back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,59 +14,73 @@ pub(super) struct Ramp {
     /// Since then.
     since_ms: u64,
     /// Steps down until now.
-    falls: u32,
-    /// Results since the step was last judged, and the good ones among them.
-    results: u32,
-    good: u32,
+    pub(super) falls: u32,
+    /// What came since the step was last judged.
+    pub(super) results: Results,
+}
+
+/// What came of calls since a step was last judged, however long ago that is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Results {
+    /// Calls that say something about the dependency.
+    pub calls: u32,
+    /// The good ones among them.
+    pub good: u32,
+}
+
+impl Results {
+    pub(super) fn add(&mut self, other: Self) {
+        self.calls = self.calls.saturating_add(other.calls);
+        self.good = self.good.saturating_add(other.good);
+    }
 }
 
 impl Ramp {
-    pub(super) fn at(step: usize, now_ms: u64) -> Self {
+    pub(super) fn at(step: usize, falls: u32, now_ms: u64) -> Self {
         Self {
             step,
             since_ms: now_ms,
-            falls: 0,
-            results: 0,
-            good: 0,
+            falls,
+            results: Results::default(),
         }
     }
 
     /// The share of the limit; the last step is the whole.
     pub(super) fn share(self, config: &BreakerConfig) -> f64 {
-        config.ramp.get(self.step).copied().unwrap_or(1.0)
+        share_at(self.step, config)
     }
 
-    /// After one more result; none at the end of the way.
-    pub(super) fn after(self, now_ms: u64, was_good: bool, config: &BreakerConfig) -> Option<Self> {
-        let (results, good) = (self.results + 1, self.good + u32::from(was_good));
-        let lasted_ms = now_ms.saturating_sub(self.since_ms);
-        let next = match judge(results, good, lasted_ms, self.falls, config) {
-            Verdict::Open => {
-                return Some(Self {
-                    results,
-                    good,
-                    ..self
-                });
-            }
-            Verdict::Stay => self,
-            Verdict::Up => Self {
-                step: self.step + 1,
-                since_ms: now_ms,
-                ..self
-            },
-            Verdict::Down => Self {
-                step: self.step.saturating_sub(1),
-                since_ms: now_ms,
-                falls: self.falls.saturating_add(1),
-                ..self
-            },
-        };
-        (next.step <= config.ramp.len()).then_some(Self {
-            results: 0,
-            good: 0,
-            ..next
-        })
+    /// After one more call.
+    pub(super) fn with(mut self, outcome: Counts) -> Self {
+        self.results.add(Results {
+            calls: outcome.calls,
+            good: outcome.good(),
+        });
+        self
     }
+
+    /// Where its results lead by now; none at the end of the way.
+    pub(super) fn judged(self, now_ms: u64, config: &BreakerConfig) -> Option<Self> {
+        let lasted_ms = now_ms.saturating_sub(self.since_ms);
+        match judge(self.results, lasted_ms, self.falls, config) {
+            Verdict::Open => Some(self),
+            Verdict::Stay => Some(Self {
+                results: Results::default(),
+                ..self
+            }),
+            Verdict::Up if self.step == config.ramp.len() => None,
+            Verdict::Up => Some(Self::at(self.step + 1, self.falls, now_ms)),
+            Verdict::Down => {
+                let falls = self.falls.saturating_add(1);
+                Some(Self::at(self.step.saturating_sub(1), falls, now_ms))
+            }
+        }
+    }
+}
+
+/// The share of the limit at a step.
+pub(super) fn share_at(step: usize, config: &BreakerConfig) -> f64 {
+    config.ramp.get(step).copied().unwrap_or(1.0)
 }
 
 /// What is to become of a step.
@@ -82,22 +96,30 @@ pub(super) enum Verdict {
     Down,
 }
 
-/// Judges a step by its results.
+/// Judges a step by its results. After long enough a few will do, if all of them are good: where calls are rare or slow
+/// the way back would take hours.
 pub(super) fn judge(
-    results: u32,
-    good: u32,
+    results: Results,
     lasted_ms: u64,
     falls: u32,
     config: &BreakerConfig,
 ) -> Verdict {
-    if results < config.ramp_calls {
-        return Verdict::Open;
+    let Results { calls, good } = results;
+    let patience = config
+        .ramp_step
+        .saturating_mul(2_u32.saturating_pow(falls))
+        .min(config.max_ramp_step.max(config.ramp_step));
+    if calls < config.ramp_calls {
+        let few_will_do = lasted_ms >= millis(patience.max(config.ramp_wait));
+        return match few_will_do && calls > 0 && good == calls {
+            true => Verdict::Up,
+            false => Verdict::Open,
+        };
     }
-    if f64::from(good) < f64::from(results) * config.ramp_good {
+    if f64::from(good) < f64::from(calls) * config.ramp_good {
         return Verdict::Down;
     }
-    let patience = MOST_PATIENCE.min(2_u64.saturating_pow(falls));
-    if lasted_ms < millis(config.ramp_step).saturating_mul(patience) {
+    if lasted_ms < millis(patience) {
         return Verdict::Stay;
     }
     Verdict::Up

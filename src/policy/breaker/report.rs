@@ -5,6 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::Mode;
+use super::rest::Rest;
 
 /// The states of a breaker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
@@ -56,6 +57,15 @@ pub enum Reason {
         /// All calls in the window.
         calls: u32,
     },
+    /// Most calls in the window failed or were slow, beyond chance.
+    BadCalls {
+        /// Failed calls in the window.
+        failures: u32,
+        /// Slow ones.
+        slow: u32,
+        /// All calls in the window.
+        calls: u32,
+    },
     /// Nobody answered the door several times in a row.
     ConnectErrors {
         /// Connect errors in a row.
@@ -69,6 +79,10 @@ pub enum Reason {
     TrialSucceeded,
     /// The last ramp step was passed.
     Recovered,
+    /// No job needed it any more.
+    Rests(Rest),
+    /// Jobs need it again.
+    Needed,
     /// An operator opened it.
     Forced,
     /// An operator closed it, or set its mode.
@@ -81,6 +95,8 @@ pub enum Reason {
     FleetTrialSucceeded,
     /// The daemons recovered together, or an operator closed it for all.
     FleetRecovered,
+    /// No job of any daemon needed it any more.
+    FleetRests(Rest),
 }
 
 /// The evidence of all daemons together.
@@ -105,7 +121,8 @@ impl Reason {
             Self::Fleet(_)
             | Self::FleetTrialFailed
             | Self::FleetTrialSucceeded
-            | Self::FleetRecovered => "fleet",
+            | Self::FleetRecovered
+            | Self::FleetRests(_) => "fleet",
             Self::Forced | Self::Reset => "operator",
             _ => "local",
         }
@@ -117,11 +134,18 @@ impl fmt::Display for Reason {
         match self {
             Self::Failures { failures, calls } => write!(f, "{failures} of {calls} calls failed"),
             Self::SlowCalls { slow, calls } => write!(f, "{slow} of {calls} calls were slow"),
+            Self::BadCalls {
+                failures,
+                slow,
+                calls,
+            } => write!(f, "{failures} of {calls} calls failed, {slow} were slow"),
             Self::ConnectErrors { count } => write!(f, "{count} connect errors in a row"),
             Self::CoolDownOver => f.write_str("cool-down over"),
             Self::TrialFailed => f.write_str("trial failed"),
             Self::TrialSucceeded => f.write_str("trial succeeded"),
             Self::Recovered => f.write_str("recovered"),
+            Self::Rests(rest) => write!(f, "no job needs it any more; {rest}"),
+            Self::Needed => f.write_str("jobs need it again"),
             Self::Forced => f.write_str("forced open"),
             Self::Reset => f.write_str("reset"),
             Self::Fleet(pooled) => write!(
@@ -132,6 +156,7 @@ impl fmt::Display for Reason {
             Self::FleetTrialFailed => f.write_str("trial for all daemons failed"),
             Self::FleetTrialSucceeded => f.write_str("trial for all daemons succeeded"),
             Self::FleetRecovered => f.write_str("recovered on all daemons"),
+            Self::FleetRests(rest) => write!(f, "no job of any daemon needs it any more; {rest}"),
         }
     }
 }
@@ -178,7 +203,7 @@ pub struct Snapshot {
     pub fleet: bool,
     /// While calls are refused: milliseconds until one may be tried.
     pub retry_in_ms: Option<u64>,
-    /// While ramping: the share of the usual limit.
+    /// While ramping, or when it goes on with that after a rest: the share of the usual limit.
     pub limit: Option<f64>,
     /// Openings since the last full recovery.
     pub openings: u32,

@@ -32,16 +32,24 @@ pub struct BreakerConfig {
     pub max_cool_down: Duration,
     /// The cool-down varies by ± this fraction, so that daemons do not try again in step.
     pub jitter: f64,
-    /// How long a trial may take before another one is let through beside it; twice as long before a third, and so on.
+    /// How long a trial may take before another one is let through beside it; twice as long before a third, and so on …
     pub trial_timeout: Duration,
+    /// … up to this long: trials that hang follow each other ever more slowly.
+    pub max_trial_timeout: Duration,
     /// Shares of the usual limit on the way back, rising; the whole is the last step.
     pub ramp: Arc<[f64]>,
     /// A step of the ramp is judged after this many results.
     pub ramp_calls: u32,
     /// If at least this share of them is good it may go on, else it goes a step down.
     pub ramp_good: f64,
-    /// How long a step lasts at least; it doubles with every step down.
+    /// How long a step lasts at least; it doubles with every step down …
     pub ramp_step: Duration,
+    /// … up to this long.
+    pub max_ramp_step: Duration,
+    /// A step that lasted this long goes on after fewer results too, if none of them was bad.
+    pub ramp_wait: Duration,
+    /// A breaker that no job needed for this long rests: it counts as closed, and the next jobs begin with care.
+    pub rest: Duration,
     /// Daemons that must see it fail before all of them open.
     pub quorum: u32,
     /// How long the right to try for all daemons lasts unless it is renewed.
@@ -64,10 +72,14 @@ impl Default for BreakerConfig {
             max_cool_down: Duration::from_secs(20),
             jitter: 0.2,
             trial_timeout: Duration::from_secs(60),
+            max_trial_timeout: Duration::from_secs(300),
             ramp: Arc::new([0.01, 0.02, 0.04, 0.08, 0.25, 0.50]),
             ramp_calls: 5,
             ramp_good: 0.8,
             ramp_step: Duration::from_secs(1),
+            max_ramp_step: Duration::from_secs(32),
+            ramp_wait: Duration::from_secs(30),
+            rest: Duration::from_secs(300),
             quorum: 2,
             probe_lease: Duration::from_secs(5),
         }
@@ -89,10 +101,14 @@ impl From<&config::BreakerConfig> for BreakerConfig {
             max_cool_down: given.open_max,
             jitter: given.open_jitter,
             trial_timeout: given.trial_timeout,
+            max_trial_timeout: given.trial_timeout_max,
             ramp: given.ramp.as_slice().into(),
             ramp_calls: given.ramp_calls,
             ramp_good: given.ramp_good,
             ramp_step: given.ramp_step,
+            max_ramp_step: given.ramp_step_max,
+            ramp_wait: given.ramp_wait,
+            rest: given.rest,
             quorum: given.quorum,
             probe_lease: given.probe_lease,
         }

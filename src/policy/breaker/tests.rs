@@ -1,3 +1,4 @@
+use super::trial::MOST_TRIALS;
 use super::*;
 
 pub(super) const OK: CallResult = CallResult::Success { slow: false };
@@ -12,7 +13,7 @@ pub(super) fn breaker() -> Breaker {
 }
 
 /// One call that is let through and ends at once.
-fn call(breaker: &mut Breaker, now_ms: u64, result: CallResult) -> Option<Transition> {
+pub(super) fn call(breaker: &mut Breaker, now_ms: u64, result: CallResult) -> Option<Transition> {
     let epoch = match breaker.admit(now_ms).0 {
         Verdict::Allow { epoch, .. } => epoch,
         Verdict::Trial(permit) => permit.epoch,
@@ -22,7 +23,7 @@ fn call(breaker: &mut Breaker, now_ms: u64, result: CallResult) -> Option<Transi
 }
 
 /// A breaker opened by five connect errors at `now_ms`.
-fn opened(now_ms: u64) -> Breaker {
+pub(super) fn opened(now_ms: u64) -> Breaker {
     let mut breaker = breaker();
     for _ in 0..5 {
         call(&mut breaker, now_ms, REFUSED);
@@ -31,7 +32,7 @@ fn opened(now_ms: u64) -> Breaker {
     breaker
 }
 
-fn trial(breaker: &mut Breaker, now_ms: u64) -> Option<Permit> {
+pub(super) fn trial(breaker: &mut Breaker, now_ms: u64) -> Option<Permit> {
     match breaker.admit(now_ms).0 {
         Verdict::Trial(permit) => Some(permit),
         Verdict::Allow { .. } | Verdict::Refuse { .. } => None,
@@ -115,6 +116,21 @@ fn slow_calls_open_it_too() {
         .collect();
     let reason = Reason::SlowCalls {
         slow: 13,
+        calls: 13,
+    };
+    assert_eq!(reasons, [reason]);
+}
+
+#[test]
+fn failed_and_slow_calls_are_bad_ones_together() {
+    let mut breaker = breaker();
+    let reasons: Vec<_> = (0..13)
+        .filter_map(|n| call(&mut breaker, 0, if n % 2 == 0 { SLOW } else { FAILED }))
+        .map(|t| t.reason)
+        .collect();
+    let reason = Reason::BadCalls {
+        failures: 6,
+        slow: 7,
         calls: 13,
     };
     assert_eq!(reasons, [reason]);

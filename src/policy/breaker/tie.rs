@@ -1,11 +1,11 @@
 //! The breaker of this daemon as one of a fleet: what it tells the others, and how it follows what
 //! all of them decided.
 
-use super::fleet::{Decision, Record, Report};
-use super::{Breaker, Mode, Phase, Ramp, Reason, State, Transition};
+use super::fleet::{Decision, Progress, Record, Report};
+use super::{Breaker, Mode, Phase, Ramp, Reason, Rest, State, Transition};
 
 /// A job that waits for the breaker is forgotten after this long: a little more than the longest time between two looks
-/// of a daemon at its queues.
+/// of a daemon at its queues, which bounds it.
 const WANTED_MS: u64 = 12_000;
 
 /// The decision of the fleet that a breaker follows.
@@ -13,6 +13,8 @@ const WANTED_MS: u64 = 12_000;
 pub(super) struct Tie {
     /// Its epoch.
     epoch: u64,
+    /// Of a step of the way back: since when results count.
+    judged_ms: Option<u64>,
     /// This daemon tries for all, until then.
     probes_until_ms: Option<u64>,
     /// How its trial ended.
@@ -60,6 +62,7 @@ impl Breaker {
     /// A job waits for leave to call.
     pub fn want(&mut self, now_ms: u64) {
         self.wanted_ms = Some(now_ms);
+        self.needed_ms = now_ms;
     }
 
     /// What the fleet needs to know; none if this breaker takes no part, by an operator's order.
@@ -73,7 +76,7 @@ impl Breaker {
             Phase::Open { until_ms, .. } => now_ms >= until_ms,
             // A trial that hangs does not keep the fleet from another one.
             Phase::HalfOpen => now_ms >= self.trial_until(),
-            Phase::Closed | Phase::Ramping(_) => false,
+            Phase::Closed | Phase::Resting(_) | Phase::Ramping(_) => false,
         };
         let wanted = self
             .wanted_ms
@@ -81,10 +84,16 @@ impl Breaker {
         let ahead = match self.phase {
             Phase::Ramping(ramp) => Some(Ahead::Ramping(ramp.step)),
             Phase::Closed => Some(Ahead::Closed),
-            Phase::Open { .. } | Phase::HalfOpen => None,
+            Phase::Resting(_) | Phase::Open { .. } | Phase::HalfOpen => None,
         };
+        let idle_ms = self.idle_ms(now_ms);
         Some(Stand {
-            report: Report::new(own && is_shut, self.told.recent(now_ms, self.span)),
+            report: Report {
+                shut: own && is_shut,
+                idle_ms: (idle_ms <= WANTED_MS).then_some(idle_ms),
+                step: self.progress(),
+                ..Report::of(self.told.recent(now_ms, self.span))
+            },
             wants_trial: cooled && wanted && self.waits_for_fleet(now_ms),
             trial: self.trial(),
             ahead: self.left.zip(ahead),
@@ -109,10 +118,22 @@ impl Breaker {
         if self.mode == Mode::Disabled || self.is_forced(now_ms) || record.epoch <= self.void {
             return None;
         }
+        if matches!(self.phase, Phase::Resting(_)) {
+            // It did not recover while it was away: it knows no better than the others.
+            (self.left, self.away) = (None, false);
+        }
         let here = |at_ms: u64| now_ms.saturating_add(at_ms.saturating_sub(fleet_now_ms));
         let (until_ms, tie) = match &record.decision {
-            Decision::Closed { .. } => return self.close_with(now_ms),
-            Decision::Ramping { step, .. } => return self.ramp_with(now_ms, *step, record),
+            Decision::Closed { rest, .. } => return self.close_with(now_ms, *rest, record),
+            Decision::Ramping {
+                step,
+                judged_ms,
+                falls,
+                ..
+            } => {
+                let ramp = Ramp::at(*step, *falls, now_ms);
+                return self.ramp_with(now_ms, ramp, *judged_ms, record);
+            }
             Decision::Open { until_ms, .. } => (here(*until_ms), Tie::to(record, None)),
             Decision::Probing { by, until_ms } => {
                 let own = (by == me).then(|| here(*until_ms));
@@ -177,13 +198,34 @@ impl Breaker {
         }
     }
 
-    fn close_with(&mut self, now_ms: u64) -> Option<Transition> {
+    fn close_with(
+        &mut self,
+        now_ms: u64,
+        rest: Option<Rest>,
+        record: &Record,
+    ) -> Option<Transition> {
         let followed = self.tie.take().is_some() || self.left.take().is_some();
         if !followed || self.phase == Phase::Closed {
             return None;
         }
-        self.openings = 0;
-        Some(self.enter(now_ms, Phase::Closed, Reason::FleetRecovered))
+        self.openings = record.openings;
+        let (phase, reason) = match rest {
+            Some(rest) => (Phase::Resting(rest), Reason::FleetRests(rest)),
+            None => (Phase::Closed, Reason::FleetRecovered),
+        };
+        Some(self.enter(now_ms, phase, reason))
+    }
+
+    /// What came of its calls at the step of the way back that all are at.
+    fn progress(&self) -> Option<Progress> {
+        let judged_ms = self.tie?.judged_ms?;
+        match self.phase {
+            Phase::Ramping(ramp) => Some(Progress {
+                judged_ms,
+                results: ramp.results,
+            }),
+            _ => None,
+        }
     }
 
     fn open_with(
@@ -223,7 +265,13 @@ impl Breaker {
         Some(self.enter(now_ms, phase, reason))
     }
 
-    fn ramp_with(&mut self, now_ms: u64, step: usize, record: &Record) -> Option<Transition> {
+    fn ramp_with(
+        &mut self,
+        now_ms: u64,
+        to: Ramp,
+        judged_ms: u64,
+        record: &Record,
+    ) -> Option<Transition> {
         let own = self.tie.is_none() && self.left.is_none();
         let recovered_alone = self.left == Some(record.epoch) && self.phase == Phase::Closed;
         if own && self.is_shut() || recovered_alone {
@@ -231,18 +279,19 @@ impl Breaker {
             return None;
         }
         self.left = None;
-        self.tie = Some(Tie::to(record, None));
+        let tie = Tie {
+            judged_ms: Some(judged_ms),
+            ..Tie::to(record, None)
+        };
+        let known = self.tie.replace(tie);
         self.openings = record.openings;
         match self.phase {
-            Phase::Ramping(ramp) if ramp.step == step => None,
+            Phase::Ramping(_) if known.is_some_and(|t| t.judged_ms == tie.judged_ms) => None,
             Phase::Ramping(ramp) => {
-                self.go_on(ramp, Ramp::at(step, now_ms));
+                self.go_on(ramp, to);
                 None
             }
-            _ => {
-                let ramp = Phase::Ramping(Ramp::at(step, now_ms));
-                Some(self.enter(now_ms, ramp, Reason::FleetTrialSucceeded))
-            }
+            _ => Some(self.enter(now_ms, Phase::Ramping(to), Reason::FleetTrialSucceeded)),
         }
     }
 }
@@ -251,6 +300,7 @@ impl Tie {
     fn to(record: &Record, probes_until_ms: Option<u64>) -> Self {
         Self {
             epoch: record.epoch,
+            judged_ms: None,
             probes_until_ms,
             verdict: None,
         }

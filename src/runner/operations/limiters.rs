@@ -4,7 +4,6 @@ use super::limiting::{Limiting, Resumed};
 use super::{Inner, Operation, Operations};
 use crate::catalog::NEVER_SHED;
 use crate::config::{GateMode, LimiterConfig};
-use crate::policy::breaker::State;
 use crate::policy::limiter::{Change, Saved};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -45,8 +44,9 @@ impl Operations {
         }
     }
 
-    /// Has every limiter judge what was reported to it. Who waits for slots is woken where a limit rose, be it because a
-    /// breaker lets a trial through by now. Answers with the changes, and whether each is only what would be done.
+    /// Has every limiter judge what was reported to it, and time do its part with the breakers. Who waits for slots is woken
+    /// where a limit rose, be it because a breaker lets a trial through by now. Answers with the changes of limiters, and
+    /// whether each is only what would be done.
     pub fn tick(&self, may_grow: impl Fn(&str) -> bool) -> Vec<(Arc<Operation>, Change, bool)> {
         // Before the look, so that what begins meanwhile is not missed.
         self.used.store(false, Ordering::Release);
@@ -54,17 +54,22 @@ impl Operations {
         let (mut changes, mut rose, mut busy) = (Vec::new(), false, false);
         for operation in self.each() {
             let pressed = self.slots.was_pressed(operation.index);
-            let inner = &mut *operation.inner.lock();
-            if let Some(limiting) = inner.limiting.as_mut().filter(|_| pressed) {
-                limiting.pressed();
-            }
-            let may_grow = || may_grow(&operation.resource);
-            let change = inner.tick(now, slots, may_grow);
-            let limit = inner.limit(now, slots).calls;
-            rose |= limit > std::mem::replace(&mut inner.seen, limit);
-            busy |= inner.running > 0 || inner.breaker.state(now) == State::Open;
-            let acts = inner.limiting.as_ref().is_some_and(Limiting::acts);
-            changes.extend(change.map(|change| (Arc::clone(&operation), change, !acts)));
+            let by_time = {
+                let inner = &mut *operation.inner.lock();
+                if let Some(limiting) = inner.limiting.as_mut().filter(|_| pressed) {
+                    limiting.pressed();
+                }
+                let by_time = inner.breaker.tick(now, inner.running > 0);
+                let may_grow = || may_grow(&operation.resource);
+                let change = inner.tick(now, slots, may_grow);
+                let limit = inner.limit(now, slots).calls;
+                rose |= limit > std::mem::replace(&mut inner.seen, limit);
+                busy |= inner.running > 0 || inner.breaker.changes_by_time();
+                let acts = inner.limiting.as_ref().is_some_and(Limiting::acts);
+                changes.extend(change.map(|change| (Arc::clone(&operation), change, !acts)));
+                by_time
+            };
+            self.report(&operation, by_time);
         }
         if busy {
             self.used.store(true, Ordering::Release);

@@ -2,7 +2,7 @@
 
 use super::{Admitted, Operation, Operations};
 use crate::job::{Failure, Outcome};
-use crate::policy::breaker::CallResult;
+use crate::policy::breaker::{CallResult, Mode};
 use crate::policy::limiter::Ended;
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,7 +39,10 @@ impl Passage {
             let change = {
                 let now = operations.epoch.now_ms();
                 let mut inner = operation.inner.lock();
-                let ended = ended(outcome, &operation.resource);
+                let ended = match inner.breaker.mode() {
+                    Mode::On if is_for_breaker(outcome, result) => Ended::Void,
+                    _ => ended(outcome, &operation.resource),
+                };
                 inner.left(now, &call, took, ended);
                 let before = inner.limit_when_well(operations.slots.total());
                 let change = inner
@@ -81,6 +84,13 @@ fn judge(outcome: &Outcome, resource: &str, slow: bool) -> CallResult {
     }
 }
 
+/// Whether it is for the breaker to judge. A limiter that took late failures for latency would let ever fewer calls through,
+/// and the breaker would wait long for the evidence it needs.
+fn is_for_breaker(outcome: &Outcome, result: CallResult) -> bool {
+    let failed = matches!(outcome, Outcome::Failed(_) | Outcome::Fatal(_));
+    failed && result != CallResult::NotDependency
+}
+
 /// What it says about the speed of one dependency.
 fn ended(outcome: &Outcome, resource: &str) -> Ended {
     match outcome {
@@ -93,5 +103,29 @@ fn ended(outcome: &Outcome, resource: &str) -> Ended {
         | Outcome::Interrupted { .. }
         | Outcome::Yielded { .. }
         | Outcome::Cancelled => Ended::Void,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failures_of_the_dependency_are_for_the_breaker_those_of_the_job_are_not() {
+        let blamed = |resource: &str| {
+            let failure = Failure::new("no answer").blaming(resource, false);
+            let outcome = Outcome::Failed(failure);
+            is_for_breaker(&outcome, judge(&outcome, "http:a", false))
+        };
+        assert!(blamed("http:a") && !blamed("http:b"));
+        let own = Outcome::failed("bad arguments");
+        assert!(!is_for_breaker(&own, judge(&own, "http:a", true)));
+        let hung = CallResult::Success { slow: true };
+        assert!(is_for_breaker(&own, hung), "its timeout was used up");
+        let slow = Outcome::Done(None);
+        assert!(
+            !is_for_breaker(&slow, judge(&slow, "http:a", true)),
+            "how long an answer took is what a limiter goes by"
+        );
     }
 }

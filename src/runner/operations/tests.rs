@@ -7,6 +7,7 @@ use crate::runner::slots::Ask;
 
 const SLOTS: usize = 100;
 const TIMEOUT: Duration = Duration::from_secs(60);
+const REST: Duration = Duration::from_millis(300);
 
 struct Bed {
     operations: Arc<Operations>,
@@ -25,6 +26,7 @@ fn bed_with(mode: GateMode) -> Bed {
     config.breaker.open = Duration::ZERO;
     config.breaker.open_max = Duration::ZERO;
     config.breaker.ramp_step = Duration::ZERO;
+    config.breaker.rest = REST;
     config.limiter.mode = mode;
     let settings = Settings {
         breaker: config.breaker,
@@ -228,10 +230,19 @@ async fn it_rests_while_nothing_runs_and_tells_when_a_trial_may_go() {
     };
     let woken = tokio::time::timeout(deadline, trial).await;
     woken.expect("who waits is woken when the cool-down is over");
+    // Nobody came: it is counted as closed in the end, and then there is nothing left to judge.
+    let rested = async {
+        while bed.told.lock().last() != Some(&State::Closed) {
+            bed.operations.in_use().await;
+            bed.operations.tick(|_| true);
+            tokio::task::yield_now().await;
+        }
+    };
+    let rested = tokio::time::timeout(deadline, rested).await;
+    rested.expect("it ticks until then");
+    assert_eq!(*bed.told.lock(), [State::Open, State::Closed]);
     bed.operations.tick(|_| true);
     let idle = tokio::time::timeout(Duration::ZERO, bed.operations.in_use());
-    assert!(
-        idle.await.is_err(),
-        "nobody came: it rests until somebody does"
-    );
+    assert!(idle.await.is_err(), "it rests until somebody comes");
+    assert_eq!(bed.claim(5), 1, "who is tried alone");
 }

@@ -12,13 +12,13 @@ const SETTINGS: &str = "[breaker]\nopen = \"1s\"\nopen_max = \"2s\"\nprobe_lease
 
 /// A kind whose dependency is a folder: it is down while `dead` is there, and hangs while `hang` is. A daemon with `sick`
 /// in its own folder can't reach it. Every call leaves a line.
-fn job(at: &Path) -> String {
+fn job(at: &Path, again: &str) -> String {
     let at = at.display();
     let script = format!(
         "echo x >> {at}/calls; [ -e {at}/hang ] && exec sleep 60; [ -e {at}/dead ] && exit 69; [ -e sick ] && exit 69; exec sleep 0.02"
     );
     format!(
-        "kind = \"app.call\"\nhandler = \"exec\"\nresources = [\"other:thing\"]\n[retry]\nmax_attempts = 1000\nstrategy = \"fixed\"\nbase = \"200ms\"\njitter = \"none\"\n[exec]\ncommand = [\"/bin/sh\", \"-c\", '''{script}''']"
+        "kind = \"app.call\"\nhandler = \"exec\"\nresources = [\"other:thing\"]\n[retry]\nmax_attempts = 1000\nstrategy = \"fixed\"\nbase = \"{again}\"\njitter = \"none\"\n[exec]\ncommand = [\"/bin/sh\", \"-c\", '''{script}''']"
     )
 }
 
@@ -35,8 +35,13 @@ struct Daemon {
 
 impl Bed {
     fn new(redis_url: &str, names: &[&'static str]) -> Self {
+        Self::with(SETTINGS, "200ms", redis_url, names)
+    }
+
+    /// `again`: a job that failed comes again after so long.
+    fn with(settings: &str, again: &str, redis_url: &str, names: &[&'static str]) -> Self {
         let at = tempfile::tempdir().unwrap();
-        let site = Site::on(redis_url, SETTINGS, &[&job(at.path())]);
+        let site = Site::on(redis_url, settings, &[&job(at.path(), again)]);
         let mut bed = Self {
             site,
             at,
@@ -115,17 +120,19 @@ impl Bed {
     }
 }
 
+fn text(event: &Value, field: &str) -> String {
+    event[field].as_str().unwrap_or_default().to_owned()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn three_daemons_open_together_one_tries_and_all_recover_together() {
     let bed = Bed::on_shared_redis(&["a", "b", "c"]);
     bed.make("dead");
     bed.push(5_000).await;
     bed.opened().await;
-    let reason = bed
-        .log("a")
-        .iter()
-        .find(|e| e["scope"] == "fleet")
-        .map(|e| e["reason"].as_str().unwrap_or_default().to_owned());
+    let log = bed.log("a");
+    let reason = log.iter().find(|e| e["scope"] == "fleet");
+    let reason = reason.map(|e| text(e, "reason"));
     assert!(
         reason
             .as_ref()
@@ -151,6 +158,39 @@ async fn three_daemons_open_together_one_tries_and_all_recover_together() {
     bed.recovered().await;
     let counts = bed.site.queue("default").await.counts().await.unwrap();
     assert_eq!(counts.dead, 0);
+}
+
+/// Whoever failed comes again in an hour, and the others are paused: an alert until then would be of no use. Who comes
+/// later is tried alone.
+#[tokio::test(flavor = "multi_thread")]
+async fn breakers_that_no_job_needs_any_more_count_as_closed_and_try_the_next_one_alone() {
+    let settings = SETTINGS.replace("[daemon]", "rest = \"3s\"\n[daemon]");
+    let bed = Bed::with(&settings, "1h", &crate::support::redis_url(), &["a", "b"]);
+    bed.make("dead");
+    bed.push(1_000).await;
+    bed.opened().await;
+    crate::cli::json_at(&bed.site, &["pause", "default"]).ok();
+    bed.all("all rest", |e| {
+        let of_all = e["to"] == "closed" && e["scope"] == "fleet";
+        of_all && text(e, "reason").contains("no job of any daemon needs it any more")
+    })
+    .await;
+    let (trials, calls) = (bed.trials(), bed.calls());
+    crate::cli::json_at(&bed.site, &["resume", "default"]).ok();
+    wait_until("all try, and are open again", DEADLINE, || {
+        let last = |d: &Daemon| bed.log(d.name).pop().is_some_and(|e| e["to"] == "open");
+        std::future::ready(bed.trials() >= trials + 2 && bed.daemons.iter().all(last))
+    })
+    .await;
+    let called = bed.calls() - calls;
+    let tried = bed.trials() - trials;
+    assert!(called <= tried, "{called} calls in {tried} trials");
+    bed.remove("dead");
+    wait_until("all are closed", DEADLINE, || {
+        let last = |d: &Daemon| bed.log(d.name).pop().is_some_and(|e| e["to"] == "closed");
+        std::future::ready(bed.daemons.iter().all(last))
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -6,6 +6,7 @@
 use super::redis::{MAIN, assert_came_back_by_class};
 use super::scene::{QUICK, SLEEP, Scene, kinds_on, now_ms};
 use crate::daemon::process::Site;
+use crate::support::{DEADLINE, wait_until};
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use tidegate::stack::{PrivateRedis, RedisOptions, Scratch};
 
@@ -40,7 +41,18 @@ async fn a_full_disk_under_the_append_only_file_burns_nothing_and_comes_back_by_
         .await;
     assert_eq!(refused.unwrap_err().code(), Some("MISCONF"));
     limit_files(&server, None);
-    // It refuses even a PING: either of the two may be what decided.
+    // Such a server refuses even a PING, in the same moment: which of two equals is named depends on whose sample is first.
+    // That both were seen, its health tells.
+    wait_until("the append-only file shows", DEADLINE, || {
+        let health = crate::cli::json_at(&scene.site, &["explain", MAIN]).ok();
+        let shows = |name: &str| {
+            let signals = health["signals"].as_array().into_iter().flatten();
+            let mut of_it = signals.filter(|s| s["name"] == name);
+            of_it.any(|s| s["pressure"].as_f64() > Some(0.1))
+        };
+        std::future::ready(shows("redis_aof_write_failed") && shows("redis_ping_failed"))
+    })
+    .await;
     let told = scene.daemon.events("gate");
     let by_disk = |e: &serde_json::Value| {
         ["redis_aof_write_failed", "redis_ping_failed"]

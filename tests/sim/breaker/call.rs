@@ -56,6 +56,13 @@ impl Any {
         }
     }
 
+    /// Lets time do its part. `busy`: calls run.
+    pub fn tick(&mut self, now: f64, busy: bool) {
+        if let Any::Ours(breaker) = self {
+            breaker.tick(ms(now), busy);
+        }
+    }
+
     pub fn admit(&mut self, now: f64) -> Option<Ticket> {
         match self {
             Any::Ours(breaker) => match breaker.admit(ms(now)).0 {

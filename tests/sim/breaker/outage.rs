@@ -138,6 +138,7 @@ fn run(death: Death, rate: f64, who: Who, seed: u64) -> Outage {
             What::Ends { ticket, call } => world.end(now, ticket, call),
             What::Looks => {}
         }
+        world.breaker.tick(now, world.running > 0);
         world.start(now);
         if now >= BACK_AT && (!world.breaker.is_closed(now) || world.waiting > 4 * SLOTS) {
             last_trouble = now;

@@ -19,13 +19,16 @@ mod pool;
 
 use serde::{Deserialize, Serialize};
 
-pub use pool::{Pool, Report};
+pub use super::ramp::Results;
+pub use pool::{Pool, Progress, Report};
 
 use super::ramp::{Verdict, judge};
 use super::report::Pooled;
 use super::tie::{Ahead, Stand, Trial};
-use super::{BreakerConfig, cool_down, millis};
+use super::{BreakerConfig, Rest, cool_down, millis};
 use pool::Evidence;
+
+// Times that all daemons must share, whatever their settings: they follow from how often one takes its turn, each second.
 
 /// How long it is remembered that the fleet recovered, so that who was away hears of it, milliseconds.
 const CLOSED_MS: u64 = 60_000;
@@ -52,10 +55,13 @@ pub struct Record {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "state", rename_all = "snake_case")]
 pub enum Decision {
-    /// All is well again.
+    /// All is well again, or nobody needs it.
     Closed {
         /// Since then.
         since_ms: u64,
+        /// Nobody needs it: how those begin who come later.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        rest: Option<Rest>,
     },
     /// Nobody calls.
     Open {
@@ -143,7 +149,7 @@ impl View<'_> {
             return Some(Change::Put(self.closed(record)));
         }
         let next = match &record.decision {
-            Decision::Closed { since_ms } => {
+            Decision::Closed { since_ms, .. } => {
                 let old = self.now_ms.saturating_sub(*since_ms) > CLOSED_MS;
                 match self.opened_by_all(*since_ms, record.epoch) {
                     None if old => return Some(Change::Forget),
@@ -161,7 +167,7 @@ impl View<'_> {
                 .or_else(|| self.begin_trial(record, *until_ms, None)),
             Decision::Ramping { .. } => self.climb(record),
         };
-        next.map(Change::Put)
+        next.or_else(|| self.rested(record)).map(Change::Put)
     }
 
     /// An operator closed it at this daemon, after that decision.
@@ -266,9 +272,9 @@ impl View<'_> {
         else {
             return None;
         };
-        let results = self.pool.since(judged_ms);
+        let results = self.pool.results(judged_ms);
         let lasted_ms = self.now_ms.saturating_sub(since_ms);
-        let verdict = judge(results.calls, results.good(), lasted_ms, falls, self.config);
+        let verdict = judge(results, lasted_ms, falls, self.config);
         // What is too much for a step may be well at a lower one.
         let is_lowered = verdict == Verdict::Down && step > 0;
         if !is_lowered && let Some(evidence) = self.fails_for_all(since_ms) {
@@ -318,11 +324,40 @@ impl View<'_> {
     }
 
     fn closed(&self, record: &Record) -> Record {
-        let since_ms = self.now_ms;
+        let closed = Decision::Closed {
+            since_ms: self.now_ms,
+            rest: None,
+        };
         Record {
             openings: 0,
-            ..self.with(record, Decision::Closed { since_ms })
+            ..self.with(record, closed)
         }
+    }
+
+    /// No job of any daemon needed it for long.
+    fn rested(&self, record: &Record) -> Option<Record> {
+        let own_ms = self.stand?.report.idle_ms;
+        let (since_ms, rest) = match record.decision {
+            Decision::Closed { .. } => return None,
+            // Who has a job for it would have tried.
+            Decision::Open { until_ms, .. } | Decision::Probing { until_ms, .. } => {
+                (until_ms, Rest::Untried)
+            }
+            Decision::Ramping {
+                step,
+                judged_ms,
+                falls,
+                ..
+            } => (judged_ms, Rest::Ramping { step, falls }),
+        };
+        let own_ms = own_ms.map_or(0, |idle| self.now_ms.saturating_sub(idle));
+        let needed_ms = since_ms.max(own_ms).max(self.pool.needed_ms());
+        let closed = Decision::Closed {
+            since_ms: self.now_ms,
+            rest: Some(rest),
+        };
+        (self.now_ms.saturating_sub(needed_ms) >= millis(self.config.rest))
+            .then(|| self.with(record, closed))
     }
 
     fn with(&self, record: &Record, decision: Decision) -> Record {

@@ -4,10 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::super::evidence::{failing, slowing};
+use super::super::evidence::proof;
+use super::super::ramp::Results;
 use super::super::report::{Pooled, Reason};
 use super::super::window::{Counts, Span, Window};
 use super::BreakerConfig;
+
+// What daemons tell each other must be read alike by all of them, so none of these is a setting.
 
 /// The most seconds of one report.
 const MOST_SECONDS: usize = 120;
@@ -23,19 +26,35 @@ const SHUT_MS: u64 = 5_000;
 pub struct Report {
     /// Its own breaker is shut, by its own evidence.
     pub shut: bool,
+    /// How long ago a job needed it, milliseconds; none if that is long ago.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idle_ms: Option<u64>,
+    /// On the way back of all: what came of its calls at this step.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step: Option<Progress>,
     /// The seconds of its window with their counts, the newest first: age in seconds, calls, failed ones, slow ones.
     pub seconds: Vec<[u32; 4]>,
 }
 
+/// What one daemon saw of a step of the way back. It is not bound to a window: a step of slow jobs lasts longer than one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Progress {
+    /// The step is that whose results count since then: [`super::Decision::Ramping`].
+    pub judged_ms: u64,
+    /// What came of its calls since it heard of the step.
+    pub results: Results,
+}
+
 impl Report {
-    pub(in super::super) fn new(shut: bool, seconds: impl Iterator<Item = (u64, Counts)>) -> Self {
+    /// What it saw, second by second, the newest first.
+    pub(in super::super) fn of(seconds: impl Iterator<Item = (u64, Counts)>) -> Self {
         let second = |(age, counts): (u64, Counts)| {
             let age = u32::try_from(age).unwrap_or(u32::MAX);
             [age, counts.calls, counts.failures, counts.slow]
         };
         Self {
-            shut,
             seconds: seconds.take(MOST_SECONDS).map(second).collect(),
+            ..Self::default()
         }
     }
 
@@ -55,7 +74,7 @@ impl Report {
     /// Whether it says nothing at all.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        !self.shut && self.seconds.is_empty()
+        *self == Self::default()
     }
 }
 
@@ -71,6 +90,9 @@ struct Witness {
     shut: bool,
     /// It has been in trouble since it said so first.
     troubled_ms: Option<u64>,
+    /// When a job of it last needed the dependency.
+    needed_ms: u64,
+    step: Option<Progress>,
     /// By second, the oldest first.
     seconds: BTreeMap<u64, Counts>,
 }
@@ -114,6 +136,10 @@ impl Pool {
             heard_ms,
             shut: report.shut,
             troubled_ms: report.is_trouble().then_some(since),
+            needed_ms: report
+                .idle_ms
+                .map_or(0, |idle| heard_ms.saturating_sub(idle)),
+            step: report.step,
             seconds: seconds.collect(),
         };
         self.daemons.insert(who.to_owned(), witness);
@@ -145,12 +171,18 @@ impl Pool {
         recent.filter_map(|w| w.troubled_ms).min()
     }
 
-    /// The counts of all daemons in the seconds after that of `since_ms`.
-    pub(super) fn since(&self, since_ms: u64) -> Counts {
-        let mut total = Counts::default();
-        for witness in self.daemons.values() {
-            for (_, counts) in witness.seconds.range(since_ms / 1_000 + 1..) {
-                total.add(*counts);
+    /// When a job of any daemon last needed the dependency, as far as they told; 0 if nobody did.
+    pub(super) fn needed_ms(&self) -> u64 {
+        let each = self.daemons.values().map(|w| w.needed_ms);
+        each.max().unwrap_or(0)
+    }
+
+    /// What came of the calls of all daemons at the step of the way back whose results count since `judged_ms`.
+    pub(super) fn results(&self, judged_ms: u64) -> Results {
+        let mut total = Results::default();
+        for step in self.daemons.values().filter_map(|w| w.step) {
+            if step.judged_ms == judged_ms {
+                total.add(step.results);
             }
         }
         total
@@ -170,8 +202,12 @@ impl Pool {
             let counts = own.counts(now_ms, &span);
             let shut = witness.shut && witness.is_recent(now_ms);
             let many = |bad: u32, share: f64| f64::from(bad) > f64::from(counts.calls) * share;
-            let fails =
-                many(counts.failures, config.failed_share) || many(counts.slow, config.slow_share);
+            let fails = many(counts.failures, config.failed_share)
+                || many(counts.slow, config.slow_share)
+                || many(
+                    counts.failures + counts.slow,
+                    config.failed_share.max(config.slow_share),
+                );
             pooled.daemons += u32::from(shut || counts.calls > 0);
             opened += u32::from(shut);
             if shut || (counts.calls >= A_FEW && fails) {
@@ -181,8 +217,7 @@ impl Pool {
             }
         }
         let window = self.window(from);
-        let proof = failing(&window, now_ms, config, &span)
-            .or_else(|| slowing(&window, now_ms, config, &span));
+        let proof = proof(&window, now_ms, config, &span);
         let shown = window.counts(now_ms, &span);
         pooled.calls = shown.calls;
         pooled.failures = shown.failures;
@@ -192,6 +227,11 @@ impl Pool {
                 (pooled.failures, pooled.calls) = (failures, calls);
             }
             Some(Reason::SlowCalls { slow, calls }) => (pooled.slow, pooled.calls) = (slow, calls),
+            Some(Reason::BadCalls {
+                failures,
+                slow,
+                calls,
+            }) => (pooled.failures, pooled.slow, pooled.calls) = (failures, slow, calls),
             _ => {}
         }
         Evidence {

@@ -7,6 +7,8 @@ use proptest::prelude::*;
 use super::super::{Breaker, CallResult, Mode, Outlook, Permit, State, Transition, Verdict};
 use super::*;
 
+mod rest;
+
 const BAD: CallResult = CallResult::DependencyFailure { connect: false };
 const GOOD: CallResult = CallResult::Success { slow: false };
 
@@ -31,8 +33,8 @@ struct Daemon {
     /// Whatever it calls fails, though the dependency is well.
     sick: bool,
     calls: u32,
-    /// A trial that hangs.
-    hung: Option<Permit>,
+    /// Trials that hang.
+    hung: Vec<Permit>,
     log: Vec<Transition>,
 }
 
@@ -45,6 +47,8 @@ struct Fleet {
     hangs: bool,
     /// Calls a second of each daemon.
     rate: u32,
+    /// Calls run that take long.
+    busy: bool,
 }
 
 impl Fleet {
@@ -60,7 +64,7 @@ impl Fleet {
             cut: false,
             sick: false,
             calls: 0,
-            hung: None,
+            hung: Vec::new(),
             log: Vec::new(),
         };
         Self {
@@ -70,6 +74,7 @@ impl Fleet {
             dead: false,
             hangs: false,
             rate: 10,
+            busy: false,
             config,
         }
     }
@@ -125,7 +130,7 @@ impl Fleet {
             let epoch = match verdict {
                 Verdict::Allow { epoch, .. } => epoch,
                 Verdict::Trial(permit) if hangs => {
-                    daemon.hung = Some(permit);
+                    daemon.hung.push(permit);
                     continue;
                 }
                 Verdict::Trial(permit) => permit.epoch,
@@ -141,6 +146,7 @@ impl Fleet {
     fn turn(&mut self, n: usize) {
         let daemon = &mut self.daemons[n];
         let now = self.now_ms + daemon.ahead_ms;
+        daemon.log.extend(daemon.breaker.tick(now, self.busy));
         if daemon.cut {
             daemon.breaker.alone();
             daemon.pool = Pool::default();
@@ -290,13 +296,13 @@ fn a_late_trial_says_nothing_under_the_lease_of_another() {
     fleet.dead = true;
     fleet.until(State::Open, 20);
     fleet.hangs = true;
-    while fleet.daemons.iter().all(|d| d.hung.is_none()) {
+    while fleet.daemons.iter().all(|d| d.hung.is_empty()) {
         fleet.second();
     }
     let slow = fleet
         .daemons
         .iter()
-        .position(|d| d.hung.is_some())
+        .position(|d| !d.hung.is_empty())
         .unwrap_or(0);
     // Cut off while its trial hangs: its lease ends, and the other one tries.
     fleet.daemons[slow].cut = true;
@@ -312,7 +318,7 @@ fn a_late_trial_says_nothing_under_the_lease_of_another() {
     }
     let (now, hung) = (
         fleet.now_ms + fleet.daemons[slow].ahead_ms,
-        fleet.daemons[slow].hung,
+        fleet.daemons[slow].hung.first().copied(),
     );
     let late = hung.map(|permit| {
         fleet.daemons[slow]
@@ -420,7 +426,7 @@ proptest! {
     /// again all close.
     #[test]
     fn a_fleet_always_recovers(
-        events in prop::collection::vec((0_usize..3, 0_u8..6, 1_u32..30), 0..30)
+        events in prop::collection::vec((0_usize..3, 0_u8..7, 1_u32..30), 0..30)
     ) {
         let mut fleet = Fleet::of(3);
         for (who, what, seconds) in events {
@@ -430,8 +436,9 @@ proptest! {
                 2 => fleet.daemons[who].sick = !fleet.daemons[who].sick,
                 3 => fleet.hangs = !fleet.hangs,
                 4 => fleet.store = Store::default(),
+                5 => fleet.rate = if fleet.rate == 0 { 10 } else { 0 },
                 _ => {
-                    if let Some(permit) = fleet.daemons[who].hung.take() {
+                    while let Some(permit) = fleet.daemons[who].hung.pop() {
                         fleet.daemons[who].breaker.release(permit);
                     }
                 }
@@ -453,8 +460,12 @@ proptest! {
         for daemon in &mut fleet.daemons {
             daemon.cut = false;
             daemon.sick = false;
+            // Without jobs that follow, what hangs ends by its timeout.
+            while fleet.rate == 0 && let Some(permit) = daemon.hung.pop() {
+                daemon.breaker.release(permit);
+            }
         }
-        // The longest cool-down is five minutes and a fifth; a trial that hung holds the field as long.
+        // With jobs or without them: a trial that hung holds the field for five minutes, and a rest comes as late.
         fleet.until(State::Closed, 1_000);
     }
 }
