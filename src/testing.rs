@@ -350,7 +350,7 @@ async fn idle(queues: &[Queue]) -> Result<(), QueueError> {
 async fn counted(queues: &[Queue]) -> Result<Drained, QueueError> {
     let mut sum = Drained::default();
     for queue in queues {
-        let stats = queue.counts().await?.stats;
+        let stats = queue.counts().await?.sizes.stats;
         let of = |name: &str| stats.get(name).copied().unwrap_or(0);
         sum.completed += of("completed");
         sum.retried += of("retried");

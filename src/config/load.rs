@@ -261,6 +261,38 @@ mod tests {
                 "[gate]\nsample = \"20s\"",
                 &["gate.stale_after", "gate.sample"],
             ),
+            (
+                "[gate.states]\nelevated = [0.3, 0.5]",
+                &["gate.states.elevated", "0.3", "entered, left"],
+            ),
+            (
+                "[gate.states]\noverloaded = [0.45, 0.4]",
+                &["gate.states.overloaded", "more than elevated", "0.5"],
+            ),
+            (
+                "[gate.states]\ncritical = [nan, 0.4]",
+                &["gate.states.critical"],
+            ),
+            (
+                "[gate.shares]\ncritical = [1.0, 1.0, 0.0]",
+                &["gate.shares.critical", "no critical job waits"],
+            ),
+            (
+                "[gate.shares]\nlow = [0.25, 0.75, 0.0]",
+                &["gate.shares.low", "grow"],
+            ),
+            (
+                "[gate.shares]\nbulk = [0.9, 0.0, 0.0]",
+                &["gate.shares.bulk", "more than low keeps", "0.75"],
+            ),
+            (
+                "[gate.shares]\nhigh = [1.5, 0.75, 0.0]",
+                &["gate.shares.high", "1.5", "0 to 1"],
+            ),
+            (
+                "[gate.smoothing]\nrelease = 0",
+                &["gate.smoothing.release", "0.005"],
+            ),
             ("[daemon", &["tidegate.toml"]),
         ] {
             let error = with_file(text).unwrap_err().to_string();

@@ -6,6 +6,7 @@
 mod breaker;
 pub mod duration;
 mod forecast;
+mod gate;
 mod intake;
 mod limiter;
 mod limits;
@@ -18,6 +19,7 @@ mod validate;
 
 pub use breaker::{BreakerConfig, BreakerMode};
 pub use forecast::{ForecastConfig, ForecastMode, ModelConfig, PeaksConfig, SlotsConfig};
+pub use gate::{GateConfig, GateMode, SharesConfig, SmoothingConfig, StatesConfig};
 pub use intake::{BridgeConfig, BridgesConfig, OutboxConfig};
 pub use limiter::LimiterConfig;
 pub use limits::LimitsConfig;
@@ -236,42 +238,6 @@ pub struct AuditConfig {
     /// How often the counts of a queue are compared.
     #[serde(with = "duration")]
     pub interval: Duration,
-}
-
-/// Whether the gate acts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum GateMode {
-    /// Health decides what is claimed.
-    On,
-    /// Health is watched and logged only.
-    Shadow,
-    /// No gate.
-    Off,
-}
-
-/// `[gate]`
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct GateConfig {
-    /// Whether it acts.
-    pub mode: GateMode,
-    /// How often signals are sampled.
-    #[serde(with = "duration")]
-    pub sample: Duration,
-    /// How long an exit must hold.
-    #[serde(with = "duration")]
-    pub hold: Duration,
-    /// The same after a mere failure that ended; `hold` if that is shorter.
-    #[serde(with = "duration")]
-    pub failure_hold: Duration,
-    /// Age at which a sample is missing.
-    #[serde(with = "duration")]
-    pub stale_after: Duration,
-    /// Slots kept for critical jobs.
-    pub reserve: ReserveConfig,
-    /// What counts as pressure.
-    pub limits: LimitsConfig,
 }
 
 /// On or off.

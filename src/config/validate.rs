@@ -29,7 +29,7 @@ pub(super) fn problems(c: &Config) -> Vec<Problem> {
     found.daemon(c);
     found.queues(c);
     found.keeping(c);
-    found.gate(c);
+    c.gate.check(&mut found);
     c.breaker.check(&mut found);
     found.limits(&c.gate.limits);
     c.limiter.check(&mut found);
@@ -213,22 +213,6 @@ impl Problems {
             self.lasting(key, age, 3_600 * SECOND, 3_650 * DAY);
         }
         self.lasting("audit.interval", c.audit.interval, SECOND, DAY);
-    }
-
-    fn gate(&mut self, c: &Config) {
-        self.lasting("gate.sample", c.gate.sample, 100 * MILLI, 60 * SECOND);
-        self.lasting("gate.hold", c.gate.hold, Duration::ZERO, 3_600 * SECOND);
-        let hour = 3_600 * SECOND;
-        self.lasting(
-            "gate.failure_hold",
-            c.gate.failure_hold,
-            Duration::ZERO,
-            hour,
-        );
-        self.lasting("gate.stale_after", c.gate.stale_after, SECOND, 600 * SECOND);
-        if c.gate.stale_after < 2 * c.gate.sample {
-            self.add("gate.stale_after", "must be at least twice gate.sample");
-        }
     }
 
     fn limits(&mut self, limits: &LimitsConfig) {

@@ -4,7 +4,7 @@ use super::DaemonError;
 use crate::config::{Config, GateMode, LimitsConfig};
 use crate::db::{Database, Vitals};
 use crate::health::{self, HealthView, Monitor, PostgresStats, Probe, QUEUE_REDIS, REDIS_SECTIONS};
-use crate::policy::gate::{GateState, Transition};
+use crate::policy::gate::{GateState, Rules, Transition};
 use crate::queue::board;
 use crate::queue::connection::Connection;
 use crate::runner::context::{Gate, Standing};
@@ -133,13 +133,13 @@ const fn stats(vitals: &Vitals, slowdown: f64) -> PostgresStats {
 }
 
 /// What the gate lets a class of a definition use.
-pub(super) fn gate(view: watch::Receiver<Arc<HealthView>>, mode: GateMode) -> Gate {
+pub(super) fn gate(view: watch::Receiver<Arc<HealthView>>, rules: Rules) -> Gate {
     Arc::new(move |spec, class, slots| {
         if spec.is_never_shed() {
             return slots;
         }
         let view = view.borrow().clone();
-        health::slots_for(&view, class, &spec.resources, slots, mode).0
+        health::slots_for(&view, class, &spec.resources, slots, &rules).0
     })
 }
 

@@ -29,6 +29,7 @@ use crate::config::Config;
 use crate::db::Database;
 use crate::handlers::{Deps, HandlerKind, Handlers};
 use crate::health::Monitor;
+use crate::policy::gate::Rules;
 use crate::queue::Queue;
 use crate::queue::connection::Connection;
 use crate::runner::{QueueContext, Registry, Runner, Shared};
@@ -148,13 +149,15 @@ impl Daemon {
         let mut store = limiter_store::Store::new(conn.clone(), &config.redis.prefix, kept);
         store.resume().await;
         let obedience = obey(&config, &conn, heard, &operations).await;
+        let rules = Rules::from(&config.gate);
         let shared = Shared {
             registry: Arc::new(ArcSwap::from_pointee(registry)),
             slots,
             operations,
             budgets,
-            gate: health::gate(view.clone(), config.gate.mode),
-            standing: health::standing(view.clone(), config.gate.mode),
+            gate: health::gate(view.clone(), rules),
+            standing: health::standing(view.clone(), rules.mode),
+            shares: rules.shares,
             metrics,
             successes: Arc::new(Successes::new(config.log.successes_per_second)),
             alerts,
@@ -169,7 +172,7 @@ impl Daemon {
             turns,
             slots: Arc::clone(&shared.slots),
             budgets: Arc::clone(&shared.budgets),
-            mode: config.gate.mode,
+            rules,
             forecast: Told::default(),
             queues: queues.iter().map(|c| Arc::clone(&c.queue.name)).collect(),
             database: deps.database.clone(),

@@ -55,6 +55,8 @@ pub(super) fn apply(parts: &Parts, config: Config, catalog: Catalog) -> Result<(
     }
     shared.registry.store(Arc::new(registry));
     shared.slots.set_total(config.daemon.concurrency);
+    shared.operations.forget_unused();
+    shared.budgets.forget_unused();
     shared.operations.configure(&config.limiter);
     let waiting = changed_at_start(&parts.config.load(), &config);
     parts.config.store(Arc::new(config));

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::HealthView;
 use crate::job::Priority;
-use crate::policy::gate::{GateMode, GateState, class_limit};
+use crate::policy::gate::{GateMode, GateState, Rules, Thresholds};
 
 /// Stands for a signal where an operator's order makes the state what it is.
 const ORDERED: &str = "order";
@@ -26,23 +26,27 @@ pub struct Reason {
 
 /// How many of `total` slots jobs of class `priority` that declare `resources` may use.
 ///
-/// The reason is there whenever health would hold some slots back, also when `mode` is `shadow` and none is; when it is
+/// The reason is there whenever health would hold some slots back, also when the mode is `shadow` and none is; when it is
 /// `off`, there is never one.
 pub fn slots_for<R: AsRef<str>>(
     view: &HealthView,
     priority: Priority,
     resources: &[R],
     total: usize,
-    mode: GateMode,
+    rules: &Rules,
 ) -> (usize, Option<Reason>) {
     let (state, _) = view.state_of(resources);
-    let slots = class_limit(total, priority, mode.heeded(state));
-    let held_back = mode != GateMode::Off && class_limit(total, priority, state) < total;
-    let reason = held_back.then(|| reason(view, resources)).flatten();
-    (slots, reason)
+    let limit = |state| rules.shares.limit(total, priority, state);
+    let held_back = rules.mode != GateMode::Off && limit(state) < total;
+    let reason = held_back.then(|| reason(view, resources, &rules.states));
+    (limit(rules.mode.heeded(state)), reason.flatten())
 }
 
-fn reason<R: AsRef<str>>(view: &HealthView, resources: &[R]) -> Option<Reason> {
+fn reason<R: AsRef<str>>(
+    view: &HealthView,
+    resources: &[R],
+    states: &Thresholds,
+) -> Option<Reason> {
     let (resource, view) = view.worst_for(resources)?;
     if view.is_ordered() {
         return Some(Reason {
@@ -58,18 +62,28 @@ fn reason<R: AsRef<str>>(view: &HealthView, resources: &[R]) -> Option<Reason> {
         resource: resource.to_owned(),
         signal: signal.name,
         value: signal.value,
-        limit: signal.lo + view.state.entered_at() * (signal.hi - signal.lo),
+        limit: signal.lo + states.entered_at(view.state) * (signal.hi - signal.lo),
         state: view.state,
     })
 }
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::super::view::tests::view;
     use super::*;
+    use crate::config::{Sources, load};
     use GateState::{Critical, Elevated, Ok, Overloaded};
 
     const NONE: [&str; 0] = [];
+
+    fn rules(mode: GateMode) -> Rules {
+        let config = load(&Sources::default()).unwrap();
+        Rules {
+            mode,
+            ..Rules::from(&config.gate)
+        }
+    }
 
     #[test]
     fn what_holds_a_class_back_is_named_with_its_value_and_limit() {
@@ -82,7 +96,7 @@ mod tests {
             Priority::Normal,
             &["postgres:primary"],
             8,
-            GateMode::On,
+            &rules(GateMode::On),
         );
         assert_eq!(slots, 4);
         assert_eq!(
@@ -95,7 +109,7 @@ mod tests {
                 state: Overloaded,
             })
         );
-        let (slots, reason) = slots_for(&view, Priority::Bulk, &NONE, 8, GateMode::On);
+        let (slots, reason) = slots_for(&view, Priority::Bulk, &NONE, 8, &rules(GateMode::On));
         assert_eq!(slots, 4);
         assert_eq!(reason.map(|reason| reason.limit), Some(15.0));
     }
@@ -103,19 +117,19 @@ mod tests {
     #[test]
     fn a_class_that_keeps_all_slots_needs_no_reason() {
         let view = view(&[("redis:main", Elevated, 0.5, 15.0)]);
-        let all = slots_for(&view, Priority::High, &NONE, 8, GateMode::On);
+        let all = slots_for(&view, Priority::High, &NONE, 8, &rules(GateMode::On));
         assert_eq!(all, (8, None));
         let nothing_known = slots_for(
             &HealthView::default(),
             Priority::Bulk,
             &NONE,
             8,
-            GateMode::On,
+            &rules(GateMode::On),
         );
         assert_eq!(nothing_known, (8, None));
         // One slot is the whole of it and the share alike.
         assert_eq!(
-            slots_for(&view, Priority::Low, &NONE, 1, GateMode::On),
+            slots_for(&view, Priority::Low, &NONE, 1, &rules(GateMode::On)),
             (1, None)
         );
     }
@@ -126,7 +140,7 @@ mod tests {
             ("redis:main", Critical, 1.0, 99.0),
             ("memory", Ok, 0.0, 0.0),
         ]);
-        let bulk = |mode| slots_for(&view, Priority::Bulk, &NONE, 8, mode);
+        let bulk = |mode| slots_for(&view, Priority::Bulk, &NONE, 8, &rules(mode));
         assert_eq!(bulk(GateMode::On).0, 0);
         let (slots, reason) = bulk(GateMode::Shadow);
         assert_eq!(slots, 8);

@@ -177,7 +177,8 @@ fn millis(duration: Duration) -> f64 {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::policy::gate::{GateState, ResourceGauge, Timing};
+    use crate::config::{Sources, load};
+    use crate::policy::gate::{GateState, ResourceGauge, Tuning};
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::{TcpListener, TcpStream};
 
@@ -276,13 +277,8 @@ mod tests {
     /// The states of the gauge over one answer a second.
     fn states(answers: impl IntoIterator<Item = Duration>) -> Vec<GateState> {
         let signal = Signal::new("redis_rtt_p95_ms", 5.0, 25.0);
-        let timing = Timing {
-            hold_ms: 30_000,
-            failure_hold_ms: 5_000,
-            overdue_ms: 3_000,
-            stale_ms: 15_000,
-        };
-        let mut gauge = ResourceGauge::new(0, timing, [signal]);
+        let tuning = Tuning::from(&load(&Sources::default()).unwrap().gate);
+        let mut gauge = ResourceGauge::new(0, tuning, [signal]);
         let mut latency = latency();
         let mut now_ms = 0;
         let mut second = |took| {

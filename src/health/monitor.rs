@@ -14,12 +14,7 @@ use super::probe::{Probe, Reading};
 use super::{HealthView, History, ResourceView};
 use crate::clock;
 use crate::config::GateConfig;
-use crate::policy::gate::{Orders, ResourceGauge, Signal, Target, Timing, Transition};
-
-/// So many samples may be lost before a signal is missing. Our choice.
-const LOST_SAMPLES: u64 = 3;
-/// But a signal is not missing sooner than this: with short intervals a hanging probe is asked less often.
-const SOONEST_OVERDUE_MS: u64 = 3_000;
+use crate::policy::gate::{Orders, ResourceGauge, Signal, Target, Thresholds, Transition, Tuning};
 
 /// Is told the resource and its change of state.
 type OnChange = Box<dyn FnMut(&str, &Transition) + Send>;
@@ -31,6 +26,7 @@ pub struct Monitor {
     gauges: BTreeMap<String, ResourceGauge>,
     histories: Arc<BTreeMap<String, History>>,
     interval: Duration,
+    states: Thresholds,
     origin: Instant,
     published: watch::Sender<Arc<HealthView>>,
     on_change: OnChange,
@@ -54,6 +50,7 @@ impl Monitor {
             histories: Arc::default(),
             idle: probes,
             interval: gate.sample,
+            states: Thresholds::from(&gate.states),
             origin: clock::monotonic(),
             published,
             on_change: Box::new(on_change),
@@ -133,7 +130,7 @@ impl Monitor {
         let resources = views.map(|(resource, gauge)| (resource.clone(), gauge.snapshot(now_ms)));
         let mut resources: BTreeMap<String, ResourceView> = resources.collect();
         let at_ms = clock::unix_ms();
-        obey(&self.orders.borrow(), &mut resources, at_ms);
+        obey(&self.orders.borrow(), &mut resources, &self.states, at_ms);
         self.published.send_replace(Arc::new(HealthView {
             at_ms,
             resources,
@@ -148,12 +145,17 @@ impl Monitor {
 }
 
 /// Puts ordered states in the place of measured ones; a resource that nobody probes can have one too.
-fn obey(orders: &Orders, resources: &mut BTreeMap<String, ResourceView>, now_ms: u64) {
+fn obey(
+    orders: &Orders,
+    resources: &mut BTreeMap<String, ResourceView>,
+    states: &Thresholds,
+    now_ms: u64,
+) {
     for order in orders.iter() {
         let Target::Resource(name) = &order.target else {
             continue;
         };
-        if let Some(forced) = order.applied(resources.get(name), now_ms) {
+        if let Some(forced) = order.applied(resources.get(name), states, now_ms) {
             resources.insert(name.clone(), forced);
         }
     }
@@ -166,14 +168,7 @@ async fn sampled(mut probe: Probe) -> (Probe, Vec<Reading>) {
 
 /// One gauge per resource, of the signals of all its probes.
 fn gauges(gate: &GateConfig, probes: &[Probe]) -> BTreeMap<String, ResourceGauge> {
-    let stale_ms = millis(gate.stale_after);
-    let overdue_ms = (LOST_SAMPLES * millis(gate.sample)).max(SOONEST_OVERDUE_MS);
-    let timing = Timing {
-        hold_ms: millis(gate.hold),
-        failure_hold_ms: millis(gate.failure_hold),
-        overdue_ms: overdue_ms.min(stale_ms),
-        stale_ms,
-    };
+    let tuning = Tuning::from(gate);
     let mut signals: BTreeMap<&str, Vec<Signal>> = BTreeMap::new();
     for probe in probes {
         let of_resource = signals.entry(&probe.resource).or_default();
@@ -181,7 +176,7 @@ fn gauges(gate: &GateConfig, probes: &[Probe]) -> BTreeMap<String, ResourceGauge
     }
     let gauges = signals.into_iter();
     gauges
-        .map(|(resource, signals)| (resource.to_owned(), ResourceGauge::new(0, timing, signals)))
+        .map(|(resource, signals)| (resource.to_owned(), ResourceGauge::new(0, tuning, signals)))
         .collect()
 }
 

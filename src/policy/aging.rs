@@ -1,7 +1,8 @@
 //! Ageing and claim order: which of the waiting flows is served next.
 //!
 //! Strictly by priority class, first come first served within a class, but a job rises one class
-//! for every `aging_after` it has waited, so that no class starves. While what a job touches is overloaded
+//! for every `aging_after` it has waited, up to `high`, so that none of those classes starves. `critical` alone is never
+//! shared: a backlog that has grown old would else stand before every urgent job that comes. While what a job touches is overloaded
 //! its waiting lifts it no more: there is not enough for all, and the urgent ones come first. It must not know what a
 //! flow holds or where it is stored: it sees the heads only.
 
@@ -10,7 +11,7 @@ use std::time::Duration;
 use crate::job::Priority;
 
 /// The class a job counts as after waiting: one up per whole `aging_after` since it became ready,
-/// at most `critical`.
+/// at most `high`.
 ///
 /// `ready_ms` and `now_ms` are unix milliseconds of one clock; a job ready in the future has not
 /// waited. An `aging_after` below a millisecond turns ageing off.
@@ -26,7 +27,8 @@ pub fn effective(
     }
     let waited_ms = u128::from(now_ms.saturating_sub(ready_ms));
     let steps_up = usize::try_from(waited_ms / step_ms).unwrap_or(usize::MAX);
-    Priority::ALL[priority.index().saturating_sub(steps_up)]
+    let highest = priority.min(Priority::High);
+    Priority::ALL[priority.index().saturating_sub(steps_up)].max(highest)
 }
 
 /// The head of one flow, as the claim planner sees it.
@@ -98,12 +100,14 @@ mod tests {
             (59_999, Bulk),
             (60_000, Low),
             (120_000, Normal),
-            (240_000, Critical),
+            (180_000, High),
+            (240_000, High),
         ];
         for (waited, class) in expected {
             assert_eq!(effective(Bulk, ready, ready + waited, MINUTE), class);
         }
-        assert_eq!(effective(Bulk, ready, u64::MAX, MINUTE), Critical);
+        assert_eq!(effective(Bulk, ready, u64::MAX, MINUTE), High);
+        assert_eq!(effective(Critical, ready, u64::MAX, MINUTE), Critical);
         assert_eq!(effective(High, ready, ready - 1, MINUTE), High);
         assert_eq!(effective(Low, 0, u64::MAX, Duration::ZERO), Low);
     }

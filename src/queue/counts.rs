@@ -1,48 +1,38 @@
 //! A queue in numbers, for people: each flow is counted, so it costs more the more of them there are.
 
+use super::depth::Sizes;
 use super::look::{LOOK_FLOWS, Look};
 use super::{Control, Flow, Queue, QueueError};
 use crate::job::Priority;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
+use std::ops::Deref;
 
 /// Flows asked about at once.
 const FLOW_STEP: usize = 1_000;
 /// Looks further down a class when its flows are counted: beyond that, what is counted is less than there is.
 const FLOW_PAGES: usize = 25;
 
-/// A queue in numbers.
+/// A queue in numbers: its [`Sizes`], which are read as if they stood here, and what was counted.
 #[derive(Debug, Clone, Default)]
 pub struct Counts {
-    /// Entries not yet admitted.
-    pub inbox: u64,
+    /// What Redis knows without counting.
+    pub sizes: Sizes,
     /// Waiting jobs per class, the parked ones among them.
     pub lanes: [u64; 5],
     /// Jobs that wait for a slot or the rate of their key.
     pub parked: u64,
     /// What operators changed live.
     pub control: Control,
-    /// Jobs that wait for their time.
-    pub delayed: u64,
-    /// Jobs that run.
-    pub running: u64,
-    /// Dead jobs.
-    pub dead: u64,
-    /// Quarantined entries.
-    pub quarantine: u64,
-    /// Histories of jobs that ended.
-    pub archived: u64,
-    /// Ids that are remembered or reserved.
-    pub ids: u64,
-    /// Locks that are held.
-    pub locks: u64,
-    /// Groups that are known.
-    pub groups: u64,
     /// Ready time of the job that waits longest, ms.
     pub oldest_ready_ms: Option<u64>,
-    /// Redis time, ms.
-    pub now_ms: u64,
-    /// Counters since ever.
-    pub stats: BTreeMap<String, u64>,
+}
+
+impl Deref for Counts {
+    type Target = Sizes;
+
+    fn deref(&self) -> &Sizes {
+        &self.sizes
+    }
 }
 
 impl Queue {
@@ -54,17 +44,7 @@ impl Queue {
         let sizes = self.sizes().await?;
         let mut look = self.look().await?;
         let mut counts = Counts {
-            inbox: sizes.inbox,
-            delayed: sizes.delayed,
-            running: sizes.running,
-            dead: sizes.dead,
-            quarantine: sizes.quarantine,
-            archived: sizes.archived,
-            ids: sizes.ids,
-            locks: sizes.locks,
-            groups: sizes.groups,
-            stats: sizes.stats,
-            now_ms: sizes.now_ms,
+            sizes,
             oldest_ready_ms: self.oldest_ready().await?,
             control: std::mem::take(&mut look.control),
             ..Counts::default()

@@ -107,9 +107,7 @@ impl RawDelivery {
     pub fn open(&self, queue: &Queue, catalog: &Catalog, now_ms: u64) -> Result<Delivery, Unfit> {
         let mut envelope = Envelope::parse(&self.raw).map_err(Unfit::Rejected)?;
         let history = History::parse(&self.history);
-        let started = history
-            .as_ref()
-            .is_some_and(|h| h.attempts + h.crashes + h.snoozes > 0);
+        let started = history.as_ref().is_some_and(History::has_run);
         let ttl = catalog.get(&envelope.kind).and_then(|spec| spec.ttl);
         let hurried = history.as_ref().is_some_and(History::was_hurried);
         let expires = expiry(&envelope, self.ready_ms, hurried, ttl);

@@ -22,6 +22,7 @@ impl Adviser for OfGate {
             return Advice::Yield(format!("the breaker of {handler} on {resource} is open"));
         }
         let (state, resource) = (shared.standing)(&kind.spec);
-        Advice::of(job.priority, state, &resource)
+        let share = shared.shares.of(job.priority, state);
+        Advice::of(share, job.priority, state, &resource)
     }
 }

@@ -96,6 +96,12 @@ impl Budgets {
         }
     }
 
+    /// Forgets the budgets that no kind has any more.
+    pub fn forget_unused(&self) {
+        let is_used = |budget: &Arc<Budget>| Arc::strong_count(budget) > 1;
+        self.known.lock().retain(|_, budget| is_used(budget));
+    }
+
     fn all(&self) -> Vec<Arc<Budget>> {
         self.known.lock().values().map(Arc::clone).collect()
     }

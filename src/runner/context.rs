@@ -9,7 +9,7 @@ use super::slots::Slots;
 use crate::catalog::JobSpec;
 use crate::handlers::progress::Board;
 use crate::job::Priority;
-use crate::policy::gate::GateState;
+use crate::policy::gate::{GateState, Shares};
 use crate::policy::length::{LastRuns, ShortRule};
 use crate::queue::{Control, Queue};
 use crate::telemetry::{Alerts, KindMetrics, KindSuccesses, Metrics, Successes};
@@ -42,6 +42,8 @@ pub struct Shared {
     pub gate: Gate,
     /// And what it goes by.
     pub standing: Standing,
+    /// What states leave to classes.
+    pub shares: Shares,
     /// Counters and histograms.
     pub metrics: Arc<Metrics>,
     /// Sampling of clean successes in the log.

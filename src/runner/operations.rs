@@ -56,8 +56,13 @@ pub struct Operations {
     begins: Notify,
 }
 
-/// By handler and resource.
-type Known = BTreeMap<(Arc<str>, Arc<str>), Arc<Operation>>;
+#[derive(Default)]
+struct Known {
+    /// By handler and resource.
+    operations: BTreeMap<(Arc<str>, Arc<str>), Arc<Operation>>,
+    /// How many were ever made: the place of the next one among the slots.
+    made: usize,
+}
 
 /// Hears of every change of a breaker's state.
 type Tell = Box<dyn Fn(&Operation, &Transition) + Send + Sync>;
@@ -122,12 +127,14 @@ impl Operations {
 
     /// The operations of a handler that touches `resources`, made on first use.
     pub fn of(&self, handler: &Arc<str>, resources: &[Arc<str>]) -> Vec<Arc<Operation>> {
-        let mut known = self.known.lock();
+        let Known { operations, made } = &mut *self.known.lock();
         let get = |resource: &Arc<str>| {
-            let index = known.len();
             let key = (Arc::clone(handler), Arc::clone(resource));
-            let made = || Arc::new(self.made(handler, resource, index));
-            Arc::clone(known.entry(key).or_insert_with(made))
+            let make = || {
+                *made += 1;
+                Arc::new(self.made(handler, resource, *made - 1))
+            };
+            Arc::clone(operations.entry(key).or_insert_with(make))
         };
         resources.iter().map(get).collect()
     }
@@ -158,10 +165,21 @@ impl Operations {
         }
     }
 
+    /// Forgets the operations that no kind has any more and no call is under way of: nobody would ever try what is open.
+    pub fn forget_unused(&self) {
+        let is_used = |of: &Arc<Operation>| Arc::strong_count(of) > 1;
+        self.known.lock().operations.retain(|_, of| is_used(of));
+    }
+
     /// Every operation there is, in the order of handlers and resources.
     #[must_use]
     pub fn each(&self) -> Vec<Arc<Operation>> {
-        self.known.lock().values().map(Arc::clone).collect()
+        self.known
+            .lock()
+            .operations
+            .values()
+            .map(Arc::clone)
+            .collect()
     }
 
     /// One operation; none if no definition needed it yet.
@@ -169,6 +187,7 @@ impl Operations {
     pub fn get(&self, handler: &str, resource: &str) -> Option<Arc<Operation>> {
         self.known
             .lock()
+            .operations
             .get(&(handler.into(), resource.into()))
             .map(Arc::clone)
     }

@@ -92,6 +92,15 @@ impl Slots {
         self.total().saturating_sub(self.reserved())
     }
 
+    /// How many more jobs that are not critical may run, as far as it goes by what is lent to nobody: of several reserved
+    /// slots one, for short jobs may hang too.
+    fn left_for_others(&self, used: &Used) -> usize {
+        match self.reserved() {
+            0 | 1 => usize::MAX,
+            _ => self.total().saturating_sub(1 + used.others()),
+        }
+    }
+
     /// How many there are.
     #[must_use]
     pub fn total(&self) -> usize {
@@ -141,7 +150,9 @@ impl Slots {
     /// Whether a claim from that flow could bring anything, as far as its own limits go.
     #[must_use]
     pub fn has_room(&self, ask: &Ask) -> bool {
-        self.used.lock().room(ask, self.long_limit()) > 0
+        let used = self.used.lock();
+        used.room(ask, self.long_limit()) > 0
+            && (ask.is_critical() || self.left_for_others(&used) > 0)
     }
 
     /// Takes slots for a claim of at most `most` jobs of `queue`, whose own limit is `queue_limit`. The flows are served
@@ -154,11 +165,14 @@ impl Slots {
         most: usize,
         asks: &[Ask],
     ) -> Reserved {
-        if asks.iter().any(|ask| ask.class == Priority::Critical) {
+        let has_critical = asks.iter().any(Ask::is_critical);
+        if has_critical {
             self.expect_critical();
         }
         let long_limit = self.long_limit();
         let mut used = self.used.lock();
+        let others = self.left_for_others(&used);
+        let most = if has_critical { most } else { most.min(others) };
         let in_queue = used.queues.get(queue).copied().unwrap_or(0);
         let limit = (self.total().saturating_sub(used.total))
             .min(queue_limit.saturating_sub(in_queue))
@@ -166,7 +180,11 @@ impl Slots {
         let mut allowances = Vec::with_capacity(asks.len());
         let mut granted = 0;
         for ask in asks {
-            let allowance = limit.min(used.room(ask, long_limit));
+            let own = used.room(ask, long_limit);
+            let allowance = match ask.is_critical() {
+                true => limit.min(own),
+                false => limit.min(others).min(own),
+            };
             used.add_kind(&ask.kind, allowance);
             used.classes[ask.class.index()] += allowance;
             used.add_operations(&ask.operations, ask.class, allowance);

@@ -2,11 +2,10 @@
 
 use super::forecast::Told;
 use crate::clock;
-use crate::config::GateMode;
 use crate::db::Database;
 use crate::health::{HealthView, slots_for};
 use crate::job::Priority;
-use crate::policy::gate::{Orders, share};
+use crate::policy::gate::{Orders, Rules};
 use crate::runner::budgets::Budgets;
 use crate::runner::operations::Operations;
 use crate::runner::slots::Slots;
@@ -113,8 +112,8 @@ pub struct Teller {
     pub slots: Arc<Slots>,
     /// The retry budgets.
     pub budgets: Arc<Budgets>,
-    /// Whether health decides what is claimed.
-    pub mode: GateMode,
+    /// What health decides.
+    pub rules: Rules,
     /// What the forecaster told last.
     pub forecast: Told,
     /// The queues it serves.
@@ -143,7 +142,8 @@ impl Teller {
             health["forecast"] = (**forecast).clone();
         }
         health["orders"] = json!(**self.orders.borrow());
-        health["mode"] = json!(self.mode);
+        health["mode"] = json!(self.rules.mode);
+        health["gate"] = json!(self.rules);
         health["instance"] = self.identity.instance.as_str().into();
         health["published_at"] = clock::unix_ms().into();
         health
@@ -203,8 +203,8 @@ impl Teller {
         let used = self.slots.busy_classes();
         let each = Priority::ALL.into_iter().zip(used).map(|(class, used)| {
             let total = self.slots.total();
-            let (limit, by) = slots_for::<&str>(view, class, &[], total, self.mode);
-            let share = share(class, self.mode.heeded(state));
+            let (limit, by) = slots_for::<&str>(view, class, &[], total, &self.rules);
+            let share = self.rules.share(class, state);
             let told = json!({"used": used, "limit": limit, "share": share, "by": by});
             (class.as_str().to_owned(), told)
         });

@@ -8,7 +8,6 @@ use crate::clock;
 use crate::health::{HealthView, STEP_MS};
 use crate::job::Priority;
 use crate::policy::budget::BudgetState;
-use crate::policy::gate::share;
 use crate::queue::board;
 use crate::queue::connection::Connection;
 use crate::queue::orders::OrderBook;
@@ -159,7 +158,8 @@ impl Board {
         }
         let (state, _) = view.state_of::<&str>(&[]);
         for class in Priority::ALL {
-            self.metrics.gate_limit(class.as_str(), share(class, state));
+            let share = self.teller.rules.shares.of(class, state);
+            self.metrics.gate_limit(class.as_str(), share);
         }
         for (handler, resource, snapshot) in self.teller.operations.snapshots() {
             let state = snapshot.state.as_str();
@@ -169,7 +169,7 @@ impl Board {
             let anchor = of
                 .limiter
                 .anchor_ms
-                .map(|ms| Duration::from_secs_f64(ms / 1_000.0));
+                .and_then(|ms| Duration::try_from_secs_f64(ms / 1_000.0).ok());
             let running = of.limiter.inflight;
             self.metrics
                 .operation(&of.handler, &of.resource, of.limit, running, anchor);

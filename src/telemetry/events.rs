@@ -13,6 +13,14 @@ macro_rules! alerting {
     }};
 }
 
+/// An event that tells every field of what it is about as it stands: its level, its name, the fields, then what else there
+/// is to say.
+macro_rules! telling {
+    ($level:ident, $event:literal, $of:ident { $($field:ident),+ $(,)? }, $($rest:tt)+) => {
+        $level!(event = $event, $($field = $of.$field,)+ $($rest)+)
+    };
+}
+
 mod forecast;
 mod intake;
 mod job;

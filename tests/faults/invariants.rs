@@ -313,7 +313,7 @@ async fn duplicates(bed: &Bed, terms: Terms, problems: &mut Vec<String>) -> u64 
     let posted: u64 = starts(&runs).values().map(again).sum();
     let started: u64 = commands(bed, 'b').values().map(again).sum();
     let duplicated = posted + started;
-    let stats = bed.queue.counts().await.unwrap().stats;
+    let stats = bed.queue.counts().await.unwrap().sizes.stats;
     let count = |name: &str| stats.get(name).copied().unwrap_or(0);
     let lost_leases = bed.events("lease_lost").len();
     if !terms.leases_expire && (count("recovered") > 0 || lost_leases > 0) {
@@ -351,7 +351,7 @@ async fn counters(
     if terms.meddled || terms.may_lose {
         return;
     }
-    let stats = bed.queue.counts().await.unwrap().stats;
+    let stats = bed.queue.counts().await.unwrap().sizes.stats;
     let count = |name: &str| stats.get(name).copied().unwrap_or(0);
     let mut is = |name: &str, expected: u64, exactly: bool| {
         let found = count(name);

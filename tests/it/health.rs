@@ -13,7 +13,7 @@ use tidegate::{
         postgres_ping, redis_rtt, slots_for,
     },
     job::Priority,
-    policy::gate::{GateMode, GateState},
+    policy::gate::{GateState, Rules},
     queue::connection::{self, Connection},
     stack::{PostgresOptions, PrivatePostgres, PrivateRedis, RedisOptions, Scratch},
 };
@@ -92,7 +92,8 @@ fn measured(view: &HealthView, resource: &str) -> bool {
 }
 
 fn bulk(view: &HealthView, resources: &[&str]) -> (usize, Option<Reason>) {
-    slots_for(view, Priority::Bulk, resources, 8, GateMode::On)
+    let rules = Rules::from(&load(&Sources::default()).unwrap().gate);
+    slots_for(view, Priority::Bulk, resources, 8, &rules)
 }
 
 async fn ping(mut redis: Connection) -> Answer {

@@ -1,10 +1,12 @@
 //! Who decides how many jobs run: our gate, a rival, or the oracle that knows the capacity.
 
+use std::sync::OnceLock;
 use std::time::Duration;
 
+use tidegate::config::{Config, Sources, load};
 use tidegate::job::Priority;
 use tidegate::policy::breaker::{Breaker, BreakerConfig, CallResult, Verdict};
-use tidegate::policy::gate::{ResourceGauge, Signal, Timing, class_limit};
+use tidegate::policy::gate::{ResourceGauge, Rules, Signal, Tuning};
 use tidegate::policy::limiter::{Ended, Limiter, LimiterConfig};
 
 use crate::plant::Death;
@@ -47,6 +49,7 @@ struct Gate {
     limiter: Limiter,
     breaker: Breaker,
     gauge: ResourceGauge,
+    rules: Rules,
     ramp: Option<f64>,
     refuses: bool,
 }
@@ -63,6 +66,12 @@ pub struct Policy {
     inflight: usize,
 }
 
+/// The default configuration, read once.
+fn defaults() -> &'static Config {
+    static DEFAULTS: OnceLock<Config> = OnceLock::new();
+    DEFAULTS.get_or_init(|| load(&Sources::default()).expect("defaults are valid"))
+}
+
 fn ms(seconds: f64) -> u64 {
     (seconds * 1_000.0).round() as u64
 }
@@ -70,6 +79,7 @@ fn ms(seconds: f64) -> u64 {
 impl Policy {
     pub fn new(who: Who, scenario: &Scenario, op: usize) -> Self {
         let undisturbed = scenario.ops[op].work.mean();
+        let config = defaults();
         let inner = match who {
             Who::Oracle => Inner::Oracle,
             Who::Rival(kind) => Inner::Rival(Box::new(Rival::new(kind, undisturbed))),
@@ -78,14 +88,10 @@ impl Policy {
                 breaker: Breaker::new(BreakerConfig::default()),
                 gauge: ResourceGauge::new(
                     0,
-                    Timing {
-                        hold_ms: 30_000,
-                        failure_hold_ms: 5_000,
-                        overdue_ms: 3_000,
-                        stale_ms: 15_000,
-                    },
+                    Tuning::from(&config.gate),
                     [Signal::new(PING, 25.0, 250.0)],
                 ),
+                rules: Rules::from(&config.gate),
                 ramp: None,
                 refuses: scenario.death == Death::Refuses,
             })),
@@ -105,7 +111,7 @@ impl Policy {
                     .map_or(limit, |share| ((limit as f64 * share) as usize).max(1));
                 limit
                     .min(ramp)
-                    .min(class_limit(SLOTS, class, gate.gauge.state()))
+                    .min(gate.rules.shares.limit(SLOTS, class, gate.gauge.state()))
             }
         }
     }

@@ -8,40 +8,40 @@ use crate::clock::rfc3339;
 use crate::config::GateMode;
 use crate::health::{MEMORY, QUEUE_REDIS};
 use crate::job::Priority;
-use crate::policy::gate::{GateState, share};
+use crate::policy::gate::{GateState, Rules};
 use serde_json::{Map, Value, json};
 
 /// Resources that jobs of `class` (of any, if none is given) which declare `resources` go by: those under pressure, and
 /// those with room.
 pub(super) fn gates(
     fleet: &Fleet,
-    mode: GateMode,
+    rules: &Rules,
     resources: &[&str],
     class: Option<Priority>,
 ) -> Vec<Reason> {
-    if mode == GateMode::Off {
+    if rules.mode == GateMode::Off {
         return Vec::new();
     }
     let gating = [QUEUE_REDIS, MEMORY]
         .into_iter()
         .chain(resources.iter().copied());
     gating
-        .filter_map(|name| gate(fleet, mode, name, class))
+        .filter_map(|name| gate(fleet, rules, name, class))
         .collect()
 }
 
 /// One resource as it holds jobs of `class` back; none if nobody tells of it.
 pub(super) fn gate(
     fleet: &Fleet,
-    mode: GateMode,
+    rules: &Rules,
     name: &str,
     class: Option<Priority>,
 ) -> Option<Reason> {
     let resource = fleet.resource(name)?;
     let state = lift::state_of(resource);
-    let shares = shares(state, class);
+    let shares = shares(rules, state, class);
     let held: Vec<(Priority, f64)> = shares.iter().copied().filter(|(_, s)| *s < 1.0).collect();
-    let binds = match (held.is_empty(), mode, class) {
+    let binds = match (held.is_empty(), rules.mode, class) {
         (true, _, _) | (_, GateMode::Shadow, _) => Binds::Not,
         (false, _, Some(_)) if held.iter().all(|(_, share)| *share == 0.0) => Binds::Stops,
         _ => Binds::Slows,
@@ -50,7 +50,7 @@ pub(super) fn gate(
     let bound = state.max(GateState::Elevated);
     let worst = &resource["worst"];
     let lo = worst["lo"].as_f64().unwrap_or(0.0);
-    let limit = lo + bound.entered_at() * (worst["hi"].as_f64().unwrap_or(lo) - lo);
+    let limit = lo + rules.states.entered_at(bound) * (worst["hi"].as_f64().unwrap_or(lo) - lo);
     let cause = cause(resource, worst, bound, limit);
     let kept = match held.is_empty() {
         true => "all slots".to_owned(),
@@ -60,7 +60,7 @@ pub(super) fn gate(
             format!("of the slots {}", each.collect::<Vec<_>>().join(", "))
         }
     };
-    let shadow = match mode {
+    let shadow = match rules.mode {
         GateMode::Shadow if !held.is_empty() => " (shadow: nothing is really held back)",
         _ => "",
     };
@@ -84,7 +84,11 @@ pub(super) fn gate(
     let sampled = worst["age_ms"].as_u64().map(|ms| ms + told);
     let reason = Reason::new("gate", binds, message, details);
     let reason = reason.measured(worst["value"].clone(), limit, sampled);
-    Some(reason.since(since_ms).lifted_by(lift::lifts(resource)))
+    Some(
+        reason
+            .since(since_ms)
+            .lifted_by(lift::lifts(name, resource, &rules.states)),
+    )
 }
 
 /// Why a resource is in its state: an operator's order, or its worst signal.
@@ -124,15 +128,28 @@ pub(super) fn ordered(order: &str, by: &str, until: u64, why: &str) -> String {
 }
 
 /// What a state leaves to each class asked about.
-fn shares(state: GateState, only: Option<Priority>) -> Vec<(Priority, f64)> {
+fn shares(rules: &Rules, state: GateState, only: Option<Priority>) -> Vec<(Priority, f64)> {
     let classes = Priority::ALL.into_iter();
     let asked = classes.filter(|class| only.is_none_or(|o| o == *class));
-    asked.map(|class| (class, share(class, state))).collect()
+    asked
+        .map(|class| (class, rules.shares.of(class, state)))
+        .collect()
 }
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::config::{Sources, load};
+
+    /// Those of the default configuration, in this mode.
+    fn rules(mode: GateMode) -> Rules {
+        let config = load(&Sources::default()).unwrap();
+        Rules {
+            mode,
+            ..Rules::from(&config.gate)
+        }
+    }
 
     fn fleet() -> Fleet {
         Fleet::of(
@@ -148,7 +165,7 @@ mod tests {
     #[test]
     fn a_gate_names_signal_value_limit_age_and_what_lifts_it() {
         let one = ["postgres:primary"];
-        let found = gates(&fleet(), GateMode::On, &one, Some(Priority::Bulk));
+        let found = gates(&fleet(), &rules(GateMode::On), &one, Some(Priority::Bulk));
         let [redis, postgres] = &found[..] else {
             unreachable!("{found:?}")
         };
@@ -170,14 +187,24 @@ mod tests {
         let lifts = json!(["overloaded is left after acquire_ms has stayed below 154.000"]);
         assert_eq!(told["lifted_by"], lifts);
         assert_eq!(postgres.details["shares"], json!({"bulk": 0.0}));
-        let critical = gates(&fleet(), GateMode::On, &one, Some(Priority::Critical));
+        let critical = gates(
+            &fleet(),
+            &rules(GateMode::On),
+            &one,
+            Some(Priority::Critical),
+        );
         assert!(critical.iter().all(|gate| gate.binds == Binds::Not));
-        let any = gates(&fleet(), GateMode::On, &one, None);
+        let any = gates(&fleet(), &rules(GateMode::On), &one, None);
         assert_eq!(any[1].binds, Binds::Slows);
-        let shadow = gates(&fleet(), GateMode::Shadow, &one, Some(Priority::Bulk));
+        let shadow = gates(
+            &fleet(),
+            &rules(GateMode::Shadow),
+            &one,
+            Some(Priority::Bulk),
+        );
         assert!(shadow[1].binds == Binds::Not && shadow[1].message.contains("shadow"));
-        assert!(gates(&fleet(), GateMode::Off, &one, None).is_empty());
-        assert!(gates(&Fleet::default(), GateMode::On, &one, None).is_empty());
+        assert!(gates(&fleet(), &rules(GateMode::Off), &one, None).is_empty());
+        assert!(gates(&Fleet::default(), &rules(GateMode::On), &one, None).is_empty());
     }
 
     #[test]
@@ -186,14 +213,14 @@ mod tests {
             json!({"resources": {"db:x": {"state": "critical", "worst": null, "forced":
             {"order": "at-least critical", "measured": "ok", "until": 0, "by": "me@here", "why": "moving"}}}}),
         );
-        let found = gates(&fleet, GateMode::On, &["db:x"], Some(Priority::Low));
+        let found = gates(&fleet, &rules(GateMode::On), &["db:x"], Some(Priority::Low));
         let wanted = "db:x is critical: me@here ordered at-least critical until 1970-01-01T00:00:00.000Z: moving; \
                       of the slots low keeps 0%";
         assert!(found[0].message.starts_with(wanted), "{}", found[0].message);
 
         let mut worse = fleet.health.clone().unwrap_or_default();
         worse["resources"]["db:x"]["forced"]["measured"] = "critical".into();
-        let found = gates(&Fleet::of(worse), GateMode::On, &["db:x"], None);
+        let found = gates(&Fleet::of(worse), &rules(GateMode::On), &["db:x"], None);
         let message = &found[0].message;
         assert!(
             message.contains("not measured") && message.contains("; me@here ordered"),

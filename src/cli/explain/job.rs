@@ -108,8 +108,8 @@ impl Scene<'_> {
         let mut reasons = Vec::new();
         if !spec.is_never_shed() {
             let resources: Vec<&str> = spec.resources.iter().map(|r| &**r).collect();
-            let mode = self.store.config.gate.mode;
-            reasons.extend(gates(self.fleet, mode, &resources, Some(flow.priority)));
+            let rules = self.fleet.rules(self.store);
+            reasons.extend(gates(self.fleet, &rules, &resources, Some(flow.priority)));
             reasons.extend(reserves(self.fleet, Some(flow.priority)));
         }
         reasons.extend(self.operations(spec));
@@ -160,10 +160,10 @@ impl Scene<'_> {
                 let resources: Vec<&str> = spec.resources.iter().map(|r| &**r).collect();
                 let history = Some(&self.found.history);
                 let flow = home_of(&envelope, &self.store.catalog, &self.found.ties, history);
-                let mode = self.store.config.gate.mode;
+                let rules = self.fleet.rules(self.store);
                 let mut reasons = budgets(self.fleet, &spec.resources);
                 // What may not start now is not let go either.
-                reasons.extend(gates(self.fleet, mode, &resources, Some(flow.priority)));
+                reasons.extend(gates(self.fleet, &rules, &resources, Some(flow.priority)));
                 reasons.extend(self.operations(spec));
                 reasons
             }

@@ -59,7 +59,7 @@ async fn one(store: &Store, name: &str, fleet: &Fleet) -> Result<(Value, String)
     resources.dedup();
     all.extend(budgets(fleet, &resources));
     let resources: Vec<&str> = resources.iter().map(|r| &**r).collect();
-    all.extend(gates(fleet, store.config.gate.mode, &resources, None));
+    all.extend(gates(fleet, &fleet.rules(store), &resources, None));
     all.extend(reserves(fleet, None));
     all.extend(supply::forecasts(fleet));
     let mut kinds = Vec::with_capacity(specs.len());
@@ -102,12 +102,7 @@ fn kind_view(store: &Store, spec: &JobSpec, fleet: &Fleet, own: &[Reason]) -> Va
     let resources: Vec<&str> = spec.resources.iter().map(|r| &**r).collect();
     let gates = match spec.handler == NEVER_SHED {
         true => Vec::new(),
-        false => gates(
-            fleet,
-            store.config.gate.mode,
-            &resources,
-            Some(spec.priority),
-        ),
+        false => gates(fleet, &fleet.rules(store), &resources, Some(spec.priority)),
     };
     let first = own
         .iter()

@@ -12,7 +12,7 @@ use super::reason::{Reason, Reasons};
 use super::retries::budgets;
 use super::supply;
 use crate::job::Priority;
-use crate::policy::gate::share;
+use crate::policy::gate::Rules;
 use crate::queue::board;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
@@ -50,7 +50,8 @@ pub(super) async fn explain(store: &Store, name: &str, fleet: &Fleet) -> Result<
     let published = board::read(&store.conn, &key).await?;
     let history: Option<Value> = published.and_then(|text| serde_json::from_str(&text).ok());
     let history = history.map_or(Value::Null, |mut all| all["resources"][name].take());
-    let lifts = lifts(resource);
+    let rules = fleet.rules(store);
+    let lifts = lifts(name, resource, &rules.states);
     let mut text = headline(name, resource);
     text.push_str(&signals(resource));
     for lift in &lifts {
@@ -59,7 +60,7 @@ pub(super) async fn explain(store: &Store, name: &str, fleet: &Fleet) -> Result<
     text.push_str(&hour(resource, &history));
     text.push_str(&limits_text(&limits));
     let mut json = resource.clone();
-    json["shares"] = Value::Object(shares(resource));
+    json["shares"] = Value::Object(shares(resource, &rules));
     json["operations"] = of_operations(fleet, name).cloned().collect();
     json["order"] = json!(fleet.orders.of_resource(name));
     json["resource"] = name.into();
@@ -67,7 +68,7 @@ pub(super) async fn explain(store: &Store, name: &str, fleet: &Fleet) -> Result<
     json["kinds"] = json!(kinds);
     json["lifted_by"] = lifts.into();
     json["history"] = history;
-    let gate = gate(fleet, store.config.gate.mode, name, None);
+    let gate = gate(fleet, &rules, name, None);
     let all: Reasons = gate.into_iter().chain(limits).collect();
     all.write(&mut json);
     Ok(Report::new(json, text))
@@ -112,10 +113,10 @@ fn unknown(fleet: &Fleet, name: &str) -> String {
 }
 
 /// What its state leaves to each class.
-fn shares(resource: &Value) -> Map<String, Value> {
+fn shares(resource: &Value, rules: &Rules) -> Map<String, Value> {
     let state = state_of(resource);
     let each = Priority::ALL.into_iter();
-    each.map(|class| (class.to_string(), share(class, state).into()))
+    each.map(|class| (class.to_string(), rules.shares.of(class, state).into()))
         .collect()
 }
 

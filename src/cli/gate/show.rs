@@ -9,7 +9,7 @@ use crate::clock::rfc3339;
 use crate::config::GateMode;
 use crate::health::{MEMORY, QUEUE_REDIS};
 use crate::job::Priority;
-use crate::policy::gate::{GateState, Order, share};
+use crate::policy::gate::{GateState, Order, Rules};
 use serde_json::{Map, Value, json};
 
 const EXAMPLES: &str = "\
@@ -34,11 +34,11 @@ pub(in crate::cli) struct Args {
 pub(super) async fn run(args: &Args, global: &Global) -> Result<Report, CliError> {
     let store = Store::open(global, None).await?;
     let fleet = Fleet::read(&store).await?;
-    let mode = store.config.gate.mode;
+    let rules = fleet.rules(&store);
     let operations = operations(&fleet);
-    let mut text = headline(&fleet, mode);
+    let mut text = headline(&fleet, rules.mode);
     text.push_str(&resources_text(&fleet));
-    text.push_str(&classes_text(&fleet, mode));
+    text.push_str(&classes_text(&fleet, &rules));
     text.push_str(&operations_text(&operations));
     text.push_str(&supply::text(&fleet));
     text.push_str(&orders_text(&fleet));
@@ -50,13 +50,13 @@ pub(super) async fn run(args: &Args, global: &Global) -> Result<Report, CliError
         .map(|(name, resource)| (name.to_owned(), brief(resource)))
         .collect();
     let mut json = json!({
-        "mode": mode,
+        "mode": rules.mode,
         "at": fleet.now_ms,
         "health_at": fleet.health.as_ref().map(|h| h["published_at"].clone()),
         "daemons": fleet.pages.len(),
         "slots": slots(&fleet),
         "resources": resources,
-        "classes": classes(&fleet, mode),
+        "classes": classes(&fleet, &rules),
         "operations": operations,
         "orders": fleet.orders,
     });
@@ -167,14 +167,13 @@ fn pressed(fleet: &Fleet) -> Vec<(&str, GateState)> {
 
 /// Of each class: the slots in use and those it may use in all daemons, and what is left to jobs that declare a resource
 /// under pressure.
-fn classes(fleet: &Fleet, mode: GateMode) -> Value {
+fn classes(fleet: &Fleet, rules: &Rules) -> Value {
     let each = Priority::ALL.into_iter().map(|class| {
         let name = class.as_str();
         let by = fleet.pages.iter().map(|page| &page["classes"][name]["by"]);
         let shares = pressed(fleet).into_iter();
-        let shares = shares.map(|(resource, state)| {
-            (resource.to_owned(), share(class, mode.heeded(state)).into())
-        });
+        let shares =
+            shares.map(|(resource, state)| (resource.to_owned(), rules.share(class, state).into()));
         let told = json!({
             "used": sum(fleet, |page| &page["classes"][name]["used"]),
             "limit": sum(fleet, |page| &page["classes"][name]["limit"]),
@@ -186,12 +185,12 @@ fn classes(fleet: &Fleet, mode: GateMode) -> Value {
     Value::Object(each.collect())
 }
 
-fn classes_text(fleet: &Fleet, mode: GateMode) -> String {
+fn classes_text(fleet: &Fleet, rules: &Rules) -> String {
     if fleet.pages.is_empty() {
         return String::new();
     }
     let pressed = pressed(fleet);
-    let classes = classes(fleet, mode);
+    let classes = classes(fleet, rules);
     let row = |class: Priority| {
         let told = &classes[class.as_str()];
         let by = match &told["by"]["resource"] {
@@ -206,7 +205,7 @@ fn classes_text(fleet: &Fleet, mode: GateMode) -> String {
         ];
         let shares = pressed
             .iter()
-            .map(|(_, state)| format!("{:.0}%", share(class, mode.heeded(*state)) * 100.0));
+            .map(|(_, state)| format!("{:.0}%", rules.share(class, *state) * 100.0));
         row.extend(shares);
         row
     };

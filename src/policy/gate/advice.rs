@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use super::{GateState, share};
+use super::GateState;
 use crate::job::Priority;
 
 /// What a job should do at the boundary of a batch.
@@ -20,10 +20,10 @@ pub enum Advice {
 }
 
 impl Advice {
-    /// What a job of `class` is told in `state`; `what` names what is in that state.
+    /// What a job of `class` is told in `state`, which leaves this share to it; `what` names what is in that state.
     #[must_use]
-    pub fn of(class: Priority, state: GateState, what: &str) -> Self {
-        match share(class, state) {
+    pub fn of(share: f64, class: Priority, state: GateState, what: &str) -> Self {
+        match share {
             share if share >= 1.0 => Self::Go,
             share if share > 0.0 => Self::Slow(share),
             _ => Self::Yield(format!("{what} is {state}: {class} jobs wait")),
@@ -45,11 +45,14 @@ impl Advice {
 
 #[cfg(test)]
 mod tests {
+    use super::super::rules::tests::rules;
     use super::*;
 
     #[test]
     fn a_job_keeps_to_the_share_of_its_class() {
-        let of = |class, state| Advice::of(class, state, "postgres:primary");
+        let shares = rules().shares;
+        let of =
+            |class, state| Advice::of(shares.of(class, state), class, state, "postgres:primary");
         assert_eq!(of(Priority::Bulk, GateState::Ok), Advice::Go);
         assert_eq!(of(Priority::Critical, GateState::Overloaded), Advice::Go);
         assert_eq!(of(Priority::Bulk, GateState::Elevated), Advice::Slow(0.5));
@@ -68,10 +71,12 @@ mod tests {
 
     #[test]
     fn who_has_no_slot_yields_and_nobody_else() {
+        let shares = rules().shares;
         for state in GateState::ALL {
             for class in Priority::ALL {
-                let yields = matches!(Advice::of(class, state, "x"), Advice::Yield(_));
-                assert_eq!(yields, super::super::class_limit(100, class, state) == 0);
+                let advice = Advice::of(shares.of(class, state), class, state, "x");
+                let yields = matches!(advice, Advice::Yield(_));
+                assert_eq!(yields, shares.limit(100, class, state) == 0);
             }
         }
     }

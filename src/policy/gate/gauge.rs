@@ -5,22 +5,7 @@ use std::fmt;
 use serde::Serialize;
 
 use super::signal::{Signal, Track};
-use super::{Forced, GateState};
-
-/// The times a gauge goes by, in milliseconds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Timing {
-    /// A better state is entered after the badness was low enough for this long, one step at a time.
-    pub hold_ms: u64,
-    /// The same after a mere failure that ended: no other signal would have kept the state up. It doubles with each
-    /// relapse, up to `hold_ms`; the first one makes it a sixth of that at least, so that 0 does not flap either.
-    pub failure_hold_ms: u64,
-    /// Without a good sample for longer than this a signal is missing. Leave room for a sample or two
-    /// to be lost.
-    pub overdue_ms: u64,
-    /// Missing for longer than this a signal counts at least as elevated: it fails closed.
-    pub stale_ms: u64,
-}
+use super::{Forced, GateState, Timing, Tuning};
 
 /// A relapse is one within so many holds of the last improvement. Our choice.
 const RELAPSE_HOLDS: u64 = 10;
@@ -71,7 +56,7 @@ impl fmt::Display for Transition {
 /// the host does not have at all.
 #[derive(Debug, Clone)]
 pub struct ResourceGauge {
-    timing: Timing,
+    tuning: Tuning,
     tracks: Vec<Track>,
     state: GateState,
     entered_ms: u64,
@@ -87,19 +72,19 @@ pub struct ResourceGauge {
 
 impl ResourceGauge {
     /// A gauge in state `Ok` that has measured nothing yet.
-    pub fn new(now_ms: u64, timing: Timing, signals: impl IntoIterator<Item = Signal>) -> Self {
+    pub fn new(now_ms: u64, tuning: Tuning, signals: impl IntoIterator<Item = Signal>) -> Self {
         let tracks = signals
             .into_iter()
             .map(|signal| Track::new(signal, now_ms))
             .collect();
         Self {
-            timing,
+            tuning,
             tracks,
             state: GateState::Ok,
             entered_ms: now_ms,
             low_since_ms: None,
             by_load: false,
-            failure_hold_ms: timing.failure_hold_ms.min(timing.hold_ms),
+            failure_hold_ms: tuning.timing.failure_hold_ms.min(tuning.timing.hold_ms),
             improved_ms: None,
         }
     }
@@ -112,7 +97,7 @@ impl ResourceGauge {
             .iter_mut()
             .find(|track| track.signal.name == signal);
         track.is_some_and(|track| {
-            track.sample(now_ms, value);
+            track.sample(now_ms, value, &self.tuning.smoothing);
             true
         })
     }
@@ -122,13 +107,15 @@ impl ResourceGauge {
         let reached = self.reached(now_ms);
         if reached > self.state {
             self.count_relapse(now_ms);
+            let entered_at = self.tuning.states.entered_at(reached);
+            self.by_load |= self.load_towards(reached, now_ms) >= entered_at;
             return Some(self.enter(now_ms, reached));
         }
-        self.by_load |= self.state > GateState::Ok
-            && self.load_towards(self.state, now_ms) > self.state.left_at();
+        self.by_load |=
+            self.state > GateState::Ok && self.load_towards(self.state, now_ms) > self.left_at();
         let may_leave = self.state > GateState::Ok
             && !self.growth_frozen(now_ms)
-            && self.badness_towards(self.state, now_ms) <= self.state.left_at();
+            && self.badness_towards(self.state, now_ms) <= self.left_at();
         if !may_leave {
             self.low_since_ms = None;
             return None;
@@ -141,10 +128,15 @@ impl ResourceGauge {
         Some(self.enter(now_ms, self.state.better()))
     }
 
+    /// The badness at or below which the state may be left.
+    fn left_at(&self) -> f64 {
+        self.tuning.states.left_at(self.state)
+    }
+
     /// How long the badness must have been low before the state is left.
     fn hold_ms(&self) -> u64 {
         match self.by_load {
-            true => self.timing.hold_ms,
+            true => self.tuning.timing.hold_ms,
             false => self.failure_hold_ms,
         }
     }
@@ -158,7 +150,7 @@ impl ResourceGauge {
             hold_ms,
             failure_hold_ms,
             ..
-        } = self.timing;
+        } = self.tuning.timing;
         let soon = now_ms.saturating_sub(improved_ms) < RELAPSE_HOLDS.saturating_mul(hold_ms);
         self.failure_hold_ms = match soon {
             true => {
@@ -215,8 +207,9 @@ impl ResourceGauge {
 
     /// The worst state any signal reaches.
     fn reached(&self, now_ms: u64) -> GateState {
-        let reaches =
-            |state: &GateState| self.badness_towards(*state, now_ms) >= state.entered_at();
+        let reaches = |state: &GateState| {
+            self.badness_towards(*state, now_ms) >= self.tuning.states.entered_at(*state)
+        };
         GateState::ALL
             .into_iter()
             .rev()
@@ -259,14 +252,16 @@ impl ResourceGauge {
     /// Whether good samples are overdue: then nothing may be taken for better.
     fn is_missing(&self, track: &Track, now_ms: u64) -> bool {
         let overdue_ms = LOST_SAMPLES.saturating_mul(track.signal.every_ms);
-        track.age_ms(now_ms) > self.timing.overdue_ms.max(overdue_ms)
+        track.age_ms(now_ms) > self.tuning.timing.overdue_ms.max(overdue_ms)
     }
 
     /// Badness as it counts now: a signal lost for long counts at least as elevated.
     fn badness_of(&self, track: &Track, now_ms: u64) -> f64 {
         let stale_ms = STALE_SAMPLES.saturating_mul(track.signal.every_ms);
-        match track.age_ms(now_ms) > self.timing.stale_ms.max(stale_ms) {
-            true => track.smoothed.max(GateState::Elevated.entered_at()),
+        match track.age_ms(now_ms) > self.tuning.timing.stale_ms.max(stale_ms) {
+            true => track
+                .smoothed
+                .max(self.tuning.states.entered_at(GateState::Elevated)),
             false => track.smoothed,
         }
     }

@@ -1,18 +1,20 @@
 //! From measured signals to what may run: badness per resource, a state with hysteresis, a share
 //! of the slots per priority class.
 //!
-//! Owns thresholds, smoothing and the table of shares. It must not know where a value comes from
+//! Owns what thresholds, smoothing and the table of shares mean; the values are those of `[gate]`. It must not know where a value comes from
 //! or what is done with a share. Shedding means *not claiming*: a job kept back stays in its place.
 //!
 //! There is one [`ResourceGauge`] per resource and never one average over all: a job is held back
 //! by the worst of the resources it uses, and by no other. All times are monotonic milliseconds.
-//! The constants are those of our notes on the gate unless marked as our choice.
+//! The defaults are those of our notes on the gate, but for what a failure weighs and where `critical` is left: our choice, at
+//! the distance that the other two states have.
 
 mod advice;
 mod gauge;
 mod orders;
-mod share;
+mod rules;
 mod signal;
+mod tuning;
 
 use std::fmt;
 
@@ -20,10 +22,11 @@ use serde::{Deserialize, Serialize};
 
 pub use crate::config::GateMode;
 pub use advice::Advice;
-pub use gauge::{GaugeSnapshot, ResourceGauge, SignalSnapshot, Timing, Transition};
+pub use gauge::{GaugeSnapshot, ResourceGauge, SignalSnapshot, Transition};
 pub use orders::{Aspect, Forced, LARGEST_LIMIT, LONGEST_ORDER, Order, Orders, Target, Will};
-pub use share::{class_limit, share};
+pub use rules::{Rules, Shares, Thresholds};
 pub use signal::Signal;
+pub use tuning::{Timing, Tuning};
 
 /// How a resource fares; later is worse in `Ord`, so the worst of several is their `max`.
 #[derive(
@@ -53,27 +56,6 @@ impl GateState {
             Self::Elevated => "elevated",
             Self::Overloaded => "overloaded",
             Self::Critical => "critical",
-        }
-    }
-
-    /// The badness at which it is entered.
-    pub const fn entered_at(self) -> f64 {
-        match self {
-            Self::Ok => 0.0,
-            Self::Elevated => 0.5,
-            Self::Overloaded => 0.8,
-            Self::Critical => 0.95,
-        }
-    }
-
-    /// The badness at or below which it may be left. That of `critical` is our choice, at the
-    /// distance the other two have.
-    pub const fn left_at(self) -> f64 {
-        match self {
-            Self::Ok => 0.0,
-            Self::Elevated => 0.3,
-            Self::Overloaded => 0.6,
-            Self::Critical => 0.75,
         }
     }
 

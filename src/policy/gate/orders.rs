@@ -7,12 +7,14 @@ use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 
-use super::{GateState, GaugeSnapshot};
+mod forced;
+mod will;
+
+pub use forced::Forced;
+pub use will::{Aspect, LARGEST_LIMIT, Will};
 
 /// The longest time an order may hold: a forgotten one ends. Our choice, as for a breaker that is forced open.
 pub const LONGEST_ORDER: Duration = Duration::from_secs(86_400);
-/// The largest limit an order may set: that of the configuration's slots.
-pub const LARGEST_LIMIT: usize = 100_000;
 
 /// Whom an order is about.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -56,112 +58,6 @@ impl fmt::Display for Target {
 }
 
 impl Serialize for Target {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-/// What is ordered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Will {
-    /// A resource counts as being in this state; what is measured worse still counts.
-    AtLeast(GateState),
-    /// A resource counts as no worse than this, whatever is measured.
-    AtMost(GateState),
-    /// The breaker of an operation lets nothing through.
-    Open,
-    /// The breaker of an operation lets everything through and looks away.
-    Disabled,
-    /// The breaker of an operation lets everything through, and goes on judging.
-    MetricsOnly,
-    /// So many jobs of an operation run at once in each daemon, whatever its limiter finds.
-    Limit(usize),
-}
-
-/// What an order changes. Of each there is one order for a target, the latest.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Aspect {
-    /// The state of a resource.
-    State,
-    /// What a breaker does.
-    Breaker,
-    /// The limit of an operation.
-    Limit,
-}
-
-impl Aspect {
-    /// All of them.
-    pub const ALL: [Self; 3] = [Self::State, Self::Breaker, Self::Limit];
-
-    /// The word of storage, logs and JSON.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::State => "state",
-            Self::Breaker => "breaker",
-            Self::Limit => "limit",
-        }
-    }
-}
-
-impl Will {
-    /// What it changes.
-    pub const fn aspect(self) -> Aspect {
-        match self {
-            Self::AtLeast(_) | Self::AtMost(_) => Aspect::State,
-            Self::Open | Self::Disabled | Self::MetricsOnly => Aspect::Breaker,
-            Self::Limit(_) => Aspect::Limit,
-        }
-    }
-
-    /// Reads what [`Will`] displays, like `at-least overloaded`, `open` or `limit=4`.
-    ///
-    /// # Errors
-    /// Says what was given and what can be.
-    pub fn parse(text: &str) -> Result<Self, String> {
-        let state = |name: &str| GateState::ALL.into_iter().find(|s| s.as_str() == name);
-        let found = match text.split_once([' ', '=']) {
-            Some(("at-least", name)) => state(name).map(Self::AtLeast),
-            Some(("at-most", name)) => state(name).map(Self::AtMost),
-            Some(("limit", n)) => {
-                let limit = n.parse().ok();
-                let limit = limit.filter(|n| (1..=LARGEST_LIMIT).contains(n));
-                let wrong = || format!("limit={n}: want a whole number of 1 to {LARGEST_LIMIT}");
-                return limit.map(Self::Limit).ok_or_else(wrong);
-            }
-            Some(_) => None,
-            None => match text {
-                "open" => Some(Self::Open),
-                "disabled" => Some(Self::Disabled),
-                "metrics-only" => Some(Self::MetricsOnly),
-                // At least ok would change nothing.
-                "ok" => Some(Self::AtMost(GateState::Ok)),
-                name => state(name).map(Self::AtLeast),
-            },
-        };
-        found.ok_or_else(|| {
-            format!(
-                "{text:?} is no order: want a state (ok, elevated, overloaded, critical) for a resource; \
-                 open, disabled, metrics-only or limit=N for an operation"
-            )
-        })
-    }
-}
-
-impl fmt::Display for Will {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::AtLeast(state) => write!(f, "at-least {state}"),
-            Self::AtMost(state) => write!(f, "at-most {state}"),
-            Self::Open => f.write_str("open"),
-            Self::Disabled => f.write_str("disabled"),
-            Self::MetricsOnly => f.write_str("metrics-only"),
-            Self::Limit(n) => write!(f, "limit={n}"),
-        }
-    }
-}
-
-impl Serialize for Will {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
     }
@@ -248,70 +144,12 @@ impl Orders {
     }
 }
 
-/// That the state of a resource is not the measured one.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Forced {
-    /// What was ordered.
-    pub order: Will,
-    /// The state that was measured; none if nobody probes the resource.
-    pub measured: Option<GateState>,
-    /// When the order ends, unix ms by the server's clock.
-    pub until: u64,
-    /// By whom.
-    pub by: String,
-    /// Why.
-    pub why: String,
-}
-
-impl Order {
-    /// What this order makes of a resource as it was measured; of one that nobody probes, if none is given. None if the
-    /// order is not about a state. `now_ms` is unix ms, as of the order.
-    pub fn applied(&self, measured: Option<&GaugeSnapshot>, now_ms: u64) -> Option<GaugeSnapshot> {
-        let calm = GaugeSnapshot {
-            state: GateState::Ok,
-            state_age_ms: now_ms.saturating_sub(self.at),
-            badness: 0.0,
-            worst: None,
-            signals: Vec::new(),
-            hold_left_ms: None,
-            forced: None,
-        };
-        let found = measured.unwrap_or(&calm);
-        let (state, badness) = match self.order {
-            Will::AtLeast(least) => (
-                found.state.max(least),
-                found.badness.max(least.entered_at()),
-            ),
-            Will::AtMost(most) => (found.state.min(most), found.badness.min(most.entered_at())),
-            Will::Open | Will::Disabled | Will::MetricsOnly | Will::Limit(_) => return None,
-        };
-        Some(GaugeSnapshot {
-            state,
-            state_age_ms: match state == found.state {
-                true => found.state_age_ms,
-                false => now_ms.saturating_sub(self.at),
-            },
-            badness,
-            worst: found.worst,
-            signals: found.signals.clone(),
-            hold_left_ms: found.hold_left_ms,
-            forced: Some(Forced {
-                order: self.order,
-                measured: measured.map(|snapshot| snapshot.state),
-                until: self.until,
-                by: self.by.clone(),
-                why: self.why.clone(),
-            }),
-        })
-    }
-}
-
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
+    use super::super::GateState::Overloaded;
     use super::*;
-    use GateState::{Critical, Elevated, Ok as Well, Overloaded};
 
-    fn order(target: &str, will: Will, until: u64) -> Order {
+    pub(in crate::policy::gate::orders) fn order(target: &str, will: Will, until: u64) -> Order {
         Order {
             target: Target::parse(target),
             order: will,
@@ -320,73 +158,6 @@ mod tests {
             at: 1_000,
             until,
         }
-    }
-
-    fn measured(state: GateState, badness: f64) -> GaugeSnapshot {
-        GaugeSnapshot {
-            state,
-            state_age_ms: 60_000,
-            badness,
-            worst: None,
-            signals: Vec::new(),
-            hold_left_ms: None,
-            forced: None,
-        }
-    }
-
-    #[test]
-    fn what_is_ordered_is_read_as_it_is_written() {
-        for (text, will) in [
-            ("overloaded", Will::AtLeast(Overloaded)),
-            ("ok", Will::AtMost(Well)),
-            ("at-most elevated", Will::AtMost(Elevated)),
-            ("at-least critical", Will::AtLeast(Critical)),
-            ("open", Will::Open),
-            ("metrics-only", Will::MetricsOnly),
-            ("limit=4", Will::Limit(4)),
-        ] {
-            assert_eq!(Will::parse(text), Ok(will), "{text}");
-            assert_eq!(Will::parse(&will.to_string()), Ok(will), "{text}");
-        }
-        for wrong in [
-            "",
-            "shut",
-            "limit=0",
-            "limit=many",
-            "limit",
-            "at-most",
-            "at-least open",
-        ] {
-            assert!(Will::parse(wrong).is_err(), "{wrong}");
-        }
-    }
-
-    #[test]
-    fn at_least_never_hides_what_is_worse_and_at_most_always_does() {
-        let least = order("db:x", Will::AtLeast(Overloaded), 9_000);
-        let state = |order: &Order, measured: Option<&GaugeSnapshot>| {
-            order.applied(measured, 2_000).map(|s| (s.state, s.badness))
-        };
-        assert_eq!(
-            state(&least, Some(&measured(Well, 0.1))),
-            Some((Overloaded, 0.8))
-        );
-        assert_eq!(
-            state(&least, Some(&measured(Critical, 0.97))),
-            Some((Critical, 0.97))
-        );
-        assert_eq!(state(&least, None), Some((Overloaded, 0.8)));
-        let most = order("db:x", Will::AtMost(Well), 9_000);
-        assert_eq!(
-            state(&most, Some(&measured(Critical, 1.0))),
-            Some((Well, 0.0))
-        );
-        let forced = most.applied(Some(&measured(Critical, 1.0)), 2_000);
-        let forced = forced.and_then(|s| s.forced);
-        assert_eq!(forced.map(|f| f.measured), Some(Some(Critical)));
-        let unprobed = least.applied(None, 2_000);
-        assert_eq!(unprobed.map(|s| s.state_age_ms), Some(1_000));
-        assert_eq!(state(&order("a@db:x", Will::Open, 9_000), None), None);
     }
 
     #[test]

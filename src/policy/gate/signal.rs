@@ -1,14 +1,7 @@
 //! One measured signal: from a raw value to smoothed badness.
 
 use super::GateState;
-
-/// Smoothing when it gets worse: half of the difference per sample, so trouble shows within seconds.
-const ATTACK: f64 = 0.5;
-/// The same for a failure, which is no matter of degree: each one in a row is a state worse, so that after three of them,
-/// four seconds at most with the defaults, only `critical` goes on. Our choice.
-const FAILURE_ATTACK: f64 = 0.65;
-/// Smoothing when it gets better: slowly, so that a lull in a storm opens nothing.
-const RELEASE: f64 = 0.05;
+use crate::config::SmoothingConfig;
 
 /// What a signal means: the raw values at which it begins to be bad and is entirely bad.
 ///
@@ -87,14 +80,14 @@ impl Track {
     }
 
     /// Takes a sample. None, NaN or infinity is a missing one: badness stays as it was.
-    pub(super) fn sample(&mut self, now_ms: u64, value: Option<f64>) {
+    pub(super) fn sample(&mut self, now_ms: u64, value: Option<f64>, smoothing: &SmoothingConfig) {
         self.value = value.filter(|value| value.is_finite());
         let Some(value) = self.value else { return };
         let badness = self.signal.badness(value);
         let weight = match badness > self.smoothed {
-            true if self.signal.is_switch() => FAILURE_ATTACK,
-            true => ATTACK,
-            false => RELEASE,
+            true if self.signal.is_switch() => smoothing.failure,
+            true => smoothing.attack,
+            false => smoothing.release,
         };
         self.smoothed += weight * (badness - self.smoothed);
         self.sampled_ms = now_ms;

@@ -17,6 +17,8 @@ const FULL_WEIGHT: f64 = 2_000.0;
 pub(super) const MAX_RAISE: f64 = 3.0;
 /// Latencies below this count as this, milliseconds: a logarithm needs something.
 const SHORTEST_MS: f64 = 0.001;
+/// No run of a job lasts longer, milliseconds: three years. What is stored by others is not taken on trust.
+const LONGEST_MS: f64 = 1e11;
 /// Newton's method gains digits quickly; it is cut off here if a distribution is unusual.
 const STEPS: u32 = 30;
 
@@ -80,6 +82,7 @@ impl Anchor {
                 .iter()
                 .all(|x| x.is_finite() && *x >= SHORTEST_MS)
             && numbers.iter().all(|x| x.is_finite())
+            && self.mean <= LONGEST_MS
             && self.mean > 0.0
             && self.variance >= 0.0
             && self.var_ln >= 0.0

@@ -14,8 +14,6 @@ use std::time::Duration;
 
 /// How long a suspect waits while another one runs.
 const SUSPECT_WAIT: Duration = Duration::from_secs(1);
-/// How long a job waits whose kind went away between the plan and the claim.
-const UNKNOWN_WAIT: Duration = Duration::from_secs(5);
 /// Crashes that make a job a suspect.
 const SUSPECT_CRASHES: u32 = 2;
 
@@ -67,6 +65,13 @@ impl Feeder {
     ) -> Result<(Run, Option<SuspectTurn>), Ending> {
         let context = &self.context;
         let registry = context.shared.registry.load();
+        let back = || Ending::HandedBack {
+            flow: flow.clone(),
+            history: None,
+            counter: "put_off",
+        };
+        // A reload took the kind away between the plan and the claim: the next plan leaves it to others.
+        let kind = registry.get(&flow.kind).ok_or_else(back)?;
         let delivery = raw
             .open(&context.queue, &registry.catalog, now_ms)
             .map_err(|unfit| unfit_ending(unfit, raw, flow, now_ms))?;
@@ -75,9 +80,6 @@ impl Feeder {
             history: Box::new(put_off_for(&delivery, now_ms, delay, why)),
             counter: "put_off",
         };
-        let kind = registry
-            .get(&flow.kind)
-            .ok_or_else(|| put_off(UNKNOWN_WAIT, "its kind is not defined here just now"))?;
         let turn =
             if is_suspect(delivery.history.as_ref()) {
                 let turn = Arc::clone(&context.shared.suspect_turn).try_acquire_owned();
@@ -91,11 +93,7 @@ impl Feeder {
             None
         } else {
             let passed = context.shared.operations.pass(&kind.operations);
-            Some(passed.ok_or_else(|| Ending::HandedBack {
-                flow: flow.clone(),
-                history: None,
-                counter: "put_off",
-            })?)
+            Some(passed.ok_or_else(back)?)
         };
         // What snoozed or made room was counted at its first start: coming again, it is no new work.
         let is_new = !delivery.history.as_ref().is_some_and(History::has_run);

@@ -48,6 +48,7 @@ impl Operations {
     /// where a limit rose, be it because a breaker lets a trial through by now. Answers with the changes of limiters, and
     /// whether each is only what would be done.
     pub fn tick(&self, may_grow: impl Fn(&str) -> bool) -> Vec<(Arc<Operation>, Change, bool)> {
+        self.forget_unused();
         // Before the look, so that what begins meanwhile is not missed.
         self.used.store(false, Ordering::Release);
         let (now, slots) = (self.epoch.now_ms(), self.slots.total());

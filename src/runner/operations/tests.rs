@@ -246,3 +246,22 @@ async fn it_rests_while_nothing_runs_and_tells_when_a_trial_may_go() {
     assert!(idle.await.is_err(), "it rests until somebody comes");
     assert_eq!(bed.claim(5), 1, "who is tried alone");
 }
+
+#[test]
+fn what_no_kind_has_any_more_is_forgotten_when_its_last_call_is_over() {
+    let mut bed = bed();
+    let handler: Arc<str> = "http".into();
+    let other = bed.operations.of(&handler, &["http:b".into()]);
+    let passage = bed.operations.pass(&bed.http).unwrap();
+    bed.http.clear();
+    bed.operations.forget_unused();
+    assert!(
+        bed.operations.get("http", "http:a").is_some(),
+        "a call runs"
+    );
+    drop(passage);
+    bed.operations.forget_unused();
+    assert!(bed.operations.get("http", "http:a").is_none());
+    let again = bed.operations.of(&handler, &["http:a".into()]);
+    assert_ne!(again[0].index, other[0].index, "each has its own slots");
+}

@@ -92,6 +92,12 @@ pub struct Ask {
 }
 
 impl Ask {
+    /// Whether its jobs are those that slots are reserved for.
+    #[must_use]
+    pub fn is_critical(&self) -> bool {
+        self.class == Priority::Critical
+    }
+
     /// What a job that came of it holds.
     #[must_use]
     pub fn holds(&self) -> Holds {

@@ -47,6 +47,12 @@ impl Used {
             .fold(own, usize::min)
     }
 
+    /// How many jobs run that are not critical.
+    pub(super) fn others(&self) -> usize {
+        let [_, others @ ..] = self.classes;
+        others.iter().sum()
+    }
+
     fn room_of(&self, of: &OperationLimit, class: Priority) -> usize {
         let used = self.operations.get(of.operation).copied();
         let used = used.unwrap_or_default();

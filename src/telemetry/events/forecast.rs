@@ -17,29 +17,31 @@ pub struct SlotsChange<'a> {
 
 /// The slots of this daemon were raised before a known peak.
 pub fn forecast_raised(change: SlotsChange<'_>) {
-    let SlotsChange {
-        from,
-        to,
-        reason,
-        shadow,
-    } = change;
-    info!(
-        event = "forecast_raised",
-        from, to, reason, shadow, "slots raised"
+    telling!(
+        info,
+        "forecast_raised",
+        change {
+            from,
+            to,
+            reason,
+            shadow
+        },
+        "slots raised"
     );
 }
 
 /// The slots of this daemon are back at what is configured.
 pub fn forecast_returned(change: SlotsChange<'_>) {
-    let SlotsChange {
-        from,
-        to,
-        reason,
-        shadow,
-    } = change;
-    info!(
-        event = "forecast_returned",
-        from, to, reason, shadow, "slots as configured again"
+    telling!(
+        info,
+        "forecast_returned",
+        change {
+            from,
+            to,
+            reason,
+            shadow
+        },
+        "slots as configured again"
     );
 }
 
@@ -70,17 +72,18 @@ pub struct WarmUp<'a> {
 
 /// A job that prepares for a known peak was enqueued.
 pub fn forecast_warm(job: WarmUp<'_>) {
-    let WarmUp {
-        kind,
-        queue,
-        job_id,
-        peak_ms,
-        created,
-        shadow,
-    } = job;
-    info!(
-        event = "forecast_warm",
-        kind, queue, job_id, peak_ms, created, shadow, "enqueued before a known peak"
+    telling!(
+        info,
+        "forecast_warm",
+        job {
+            kind,
+            queue,
+            job_id,
+            peak_ms,
+            created,
+            shadow
+        },
+        "enqueued before a known peak"
     );
 }
 

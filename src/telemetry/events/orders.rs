@@ -21,17 +21,18 @@ pub struct GateOrder<'a> {
 
 /// An order began or ended in this daemon.
 pub fn gate_order(order: GateOrder<'_>) {
-    let GateOrder {
-        what,
-        target,
-        order,
-        by,
-        why,
-        until_ms,
-    } = order;
-    let until = crate::clock::rfc3339(until_ms);
-    warn!(
-        event = "gate_order",
-        what, target, order, by, why, until, "an operator's order to the gate"
+    let until = crate::clock::rfc3339(order.until_ms);
+    telling!(
+        warn,
+        "gate_order",
+        order {
+            what,
+            target,
+            order,
+            by,
+            why
+        },
+        until,
+        "an operator's order to the gate"
     );
 }

@@ -21,22 +21,24 @@ pub struct RetryBudgetChange<'a> {
 
 /// Retries of a resource wait for its budget, or do so no more.
 pub fn retry_budget(change: RetryBudgetChange<'_>) {
-    let RetryBudgetChange {
-        resource,
-        holds,
-        share,
-        limit,
-        per_second,
-        held,
-    } = change;
-    let reason = match holds {
+    let reason = match change.holds {
         true => {
             "retries would be more than their share of the work, or may not start now: some wait"
         }
         false => "no retry waits any more",
     };
-    info!(
-        event = "retry_budget",
-        resource, holds, share, limit, per_second, held, reason, "retry budget"
+    telling!(
+        info,
+        "retry_budget",
+        change {
+            resource,
+            holds,
+            share,
+            limit,
+            per_second,
+            held
+        },
+        reason,
+        "retry budget"
     );
 }

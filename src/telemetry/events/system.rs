@@ -42,42 +42,29 @@ pub struct BreakerChange<'a> {
 /// A circuit breaker changed its state; opening and closing are alerts, the steps between are not.
 #[must_use = "hand the alert to Alerts::raise"]
 pub fn breaker(change: BreakerChange<'_>) -> Option<Alert> {
-    let BreakerChange {
-        handler,
-        resource,
-        from,
-        to,
-        reason,
-        scope,
-    } = change;
-    let alert = match to {
+    macro_rules! tell {
+        ($level:ident $(, $alert:ident)?) => {
+            telling!(
+                $level,
+                "breaker",
+                change { handler, resource, from, to, reason, scope },
+                $(alert = $alert.as_str(),)?
+                "breaker"
+            )
+        };
+    }
+    let alert = match change.to {
         "open" => AlertName::BreakerOpen,
         "closed" => AlertName::BreakerClosed,
         _ => {
-            info!(
-                event = "breaker",
-                handler, resource, from, to, reason, scope, "breaker"
-            );
+            tell!(info);
             return None;
         }
     };
-    warn!(
-        event = "breaker",
-        alert = alert.as_str(),
-        handler,
-        resource,
-        from,
-        to,
-        reason,
-        scope,
-        "breaker"
-    );
-    let subject = format!("{handler} {resource}");
-    Some(Alert::new(
-        alert,
-        &subject,
-        &format!("{from} to {to}: {reason}"),
-    ))
+    tell!(warn, alert);
+    let subject = format!("{} {}", change.handler, change.resource);
+    let message = format!("{} to {}: {}", change.from, change.to, change.reason);
+    Some(Alert::new(alert, &subject, &message))
 }
 
 /// What a limiter did.
@@ -105,15 +92,18 @@ pub struct LimiterChange<'a> {
 pub fn limiter(change: LimiterChange<'_>) {
     macro_rules! tell {
         ($level:ident) => {
-            $level!(
-                event = "limiter",
-                handler = change.handler,
-                resource = change.resource,
-                from = change.from,
-                to = change.to,
-                reason = change.reason,
-                wait_ms = change.wait_ms,
-                shadow = change.shadow,
+            telling!(
+                $level,
+                "limiter",
+                change {
+                    handler,
+                    resource,
+                    from,
+                    to,
+                    reason,
+                    wait_ms,
+                    shadow
+                },
                 "limiter"
             )
         };

@@ -153,7 +153,7 @@ async fn stat(bed: &Bed, name: &str) -> bool {
         .queue
         .counts()
         .await
-        .map(|c| c.stats)
+        .map(|c| c.sizes.stats)
         .unwrap_or_default();
     stats.get(name).copied().unwrap_or(0) > 0
 }

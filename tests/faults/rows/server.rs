@@ -269,7 +269,7 @@ async fn completed(bed: &Bed) -> u64 {
         .queue
         .counts()
         .await
-        .map(|c| c.stats)
+        .map(|c| c.sizes.stats)
         .unwrap_or_default();
     stats.get("completed").copied().unwrap_or(0)
 }

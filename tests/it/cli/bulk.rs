@@ -208,7 +208,7 @@ async fn chosen_jobs_are_deleted_and_leave_nothing() {
         .await
         .unwrap();
     assert_eq!(left, 0);
-    let stats = queue.counts().await.unwrap().stats;
+    let stats = queue.counts().await.unwrap().sizes.stats;
     assert_eq!(stats.get("completed"), None, "none of them ran");
     assert_eq!(stats.get("dead_bytes").copied().unwrap_or(0), 0);
 }
@@ -288,7 +288,7 @@ async fn chosen_jobs_are_moved_and_run_in_the_other_queue() {
     assert_eq!(ids(&site, &["--queue", "default"]), ["twin"]);
     admit_all(&site, &slow).await;
     assert_eq!(slow.counts().await.unwrap().quarantine, 0);
-    let stats = queue.counts().await.unwrap().stats;
+    let stats = queue.counts().await.unwrap().sizes.stats;
     assert_eq!(stats["dead_bytes"], 0, "what was on its way is gone");
     let moved = slow.find("d1").await.unwrap().unwrap();
     assert_eq!(

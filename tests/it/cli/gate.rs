@@ -143,6 +143,28 @@ async fn every_daemon_obeys_an_order_until_it_is_released_and_so_does_one_that_c
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_a_state_leaves_to_a_class_is_that_of_the_configuration() {
+    let shares = "[gate.shares]\nbulk = [0.5, 0.25, 0.0]\n";
+    let site = Site::new(&format!("{QUICK}{shares}"), &[BULK]);
+    let _daemon = site.start("a");
+    json_at(&site, &["gate", "force", "other:thing", "overloaded"]).ok();
+    all_show(&site, "it obeys", 1, |page| {
+        thing(page)["state"] == "overloaded"
+    })
+    .await;
+    pushed(&site, "app.bulk", 3).await;
+    site.wait_for_stat("completed", 3, DEADLINE).await;
+    // Whoever asks may have another configuration: what the daemons go by is told.
+    let file = site.path("tidegate.toml");
+    let text = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, text.replace(shares, "")).unwrap();
+    let told = json_at(&site, &["explain", "other:thing"]).ok();
+    assert_eq!(told["shares"]["bulk"], 0.25);
+    let shown = shown(&site);
+    assert_eq!(shown["classes"]["bulk"]["share_on"]["other:thing"], 0.25);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_order_ends_by_itself_and_that_is_on_record_once() {
     let site = Site::new(QUICK, &[BULK]);
     let daemons = [site.start("a"), site.start("b")];

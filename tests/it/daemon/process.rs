@@ -108,7 +108,7 @@ impl Site {
     pub async fn wait_for_stat(&self, counter: &str, value: u64, deadline: Duration) {
         let queue = self.queue("default").await;
         support::wait_until(&format!("{counter} = {value}"), deadline, || async {
-            let stats = queue.counts().await.unwrap().stats;
+            let stats = queue.counts().await.unwrap().sizes.stats;
             stats.get(counter).copied().unwrap_or(0) >= value
         })
         .await;

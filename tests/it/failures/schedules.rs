@@ -44,7 +44,7 @@ async fn f10_cron_fires_twice_stops_or_misses() {
     let twice: u32 = runs.values().map(|count| count - 1).sum();
     assert!(twice <= 2, "{runs:?}");
     let queue = site.queue("default").await;
-    let counts = queue.counts().await.unwrap().stats;
+    let counts = queue.counts().await.unwrap().sizes.stats;
     assert!(counts["ticks"] >= ticks.len() as u64);
     assert_eq!(counts.get("duplicates"), None, "no tick had two jobs");
 }

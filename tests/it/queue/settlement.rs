@@ -2,7 +2,7 @@
 
 use super::rig::{ME, Rig, done, envelope, failures, flow, handed_back, number_of, settlement};
 use std::time::Duration;
-use tidegate::job::{Priority, Reject, RejectCode};
+use tidegate::job::{Event, History, Priority, Reject, RejectCode, What};
 use tidegate::queue::QueueError;
 use tidegate::queue::settle::Ending;
 
@@ -278,6 +278,25 @@ async fn an_expired_job_is_seen_when_it_is_opened() {
         job.open(&rig.queue, &rig.catalog, job.ready_ms + 51)
             .is_err()
     );
+}
+
+#[tokio::test]
+async fn what_made_room_half_done_expires_no_more() {
+    let rig = Rig::new().await;
+    rig.put(&[envelope("app.a", 1, r#","ttl_ms":50"#)]).await;
+    let job = rig.claim(1).await.remove(0);
+    let mut history = History::default();
+    history.push(Event::new(job.ready_ms, What::HandedBack).note("it made room"));
+    let back = Ending::HandedBack {
+        flow: flow(Priority::Normal, "app.a"),
+        history: Some(Box::new(history)),
+        counter: "yielded",
+    };
+    let settled = rig.queue.settle(ME, 1, &[settlement(&job, back)]).await;
+    assert!(settled.is_ok());
+    let again = rig.claim(1).await.remove(0);
+    let late = again.ready_ms + 1_000_000;
+    assert!(again.open(&rig.queue, &rig.catalog, late).is_ok());
 }
 
 #[tokio::test]

@@ -2,6 +2,8 @@ use proptest::prelude::*;
 
 use super::super::GateMode;
 use super::*;
+use crate::config::{SmoothingConfig, Sources, StatesConfig, load};
+use crate::policy::gate::Thresholds;
 
 const RTT: Signal = Signal::new("redis_rtt_p95_ms", 5.0, 25.0);
 const CPU: Signal = Signal::new("psi_cpu_some", 20.0, 60.0).capped(GateState::Elevated);
@@ -16,6 +18,12 @@ const TIMING: Timing = Timing {
     stale_ms: 15_000,
 };
 
+/// That of the default configuration.
+fn tuning() -> Tuning {
+    let config = load(&Sources::default()).expect("defaults are valid");
+    Tuning::from(&config.gate)
+}
+
 /// A gauge with a second hand.
 struct Rig {
     gauge: ResourceGauge,
@@ -28,8 +36,12 @@ impl Rig {
     }
 
     fn timed(timing: Timing, signals: &[Signal]) -> Self {
+        Self::tuned(Tuning { timing, ..tuning() }, signals)
+    }
+
+    fn tuned(tuning: Tuning, signals: &[Signal]) -> Self {
         Self {
-            gauge: ResourceGauge::new(0, timing, signals.iter().copied()),
+            gauge: ResourceGauge::new(0, tuning, signals.iter().copied()),
             now_ms: 0,
         }
     }
@@ -74,6 +86,35 @@ fn worsens_within_seconds() {
     let entered = Rig::new(&[RTT]).run(6, &[(NAME, Some(100.0))]);
     use GateState::{Critical, Elevated, Overloaded};
     assert_eq!(entered, [(1, Elevated), (3, Overloaded), (5, Critical)]);
+}
+
+#[test]
+fn states_and_smoothing_are_those_of_the_configuration() {
+    assert_eq!(tuning().timing, TIMING);
+    let states = StatesConfig {
+        elevated: [0.2, 0.1],
+        overloaded: [0.4, 0.3],
+        critical: [0.9, 0.8],
+    };
+    let smoothing = SmoothingConfig {
+        attack: 1.0,
+        failure: 1.0,
+        release: 1.0,
+    };
+    let tuned = Tuning {
+        timing: TIMING,
+        smoothing,
+        states: Thresholds::from(&states),
+    };
+    use GateState::{Critical, Elevated, Ok, Overloaded};
+    let mut rig = Rig::tuned(tuned, &[RTT]);
+    // Badness 0.25, 0.5, 1 and 0.
+    for (value, state) in [(10.0, Elevated), (15.0, Overloaded), (25.0, Critical)] {
+        assert_eq!(rig.run(1, &[(NAME, Some(value))]), [(1, state)]);
+    }
+    let left = rig.run(100, &[(NAME, Some(5.0))]);
+    assert_eq!(left, [(31, Overloaded), (62, Elevated), (93, Ok)]);
+    assert_eq!(rig.gauge.badness(rig.now_ms), 0.0);
 }
 
 #[test]

@@ -34,9 +34,12 @@ local function read_places(flows, ready)
   end
 end
 
--- Tells the class of a flow, when each `aging` ms of waiting lift it by one; one that is still is not lifted.
+-- Tells the class of a flow, when each `aging` ms of waiting lift it by one, up to the second; one that is still is not
+-- lifted. The first class is never shared.
 local function stand(flow, now, aging)
-  flow.rank = flow.still and flow.class or math.max(1, flow.class - math.floor(math.max(0, now - flow.place) / aging))
+  local highest = math.min(flow.class, 2)
+  local lifted = flow.class - math.floor(math.max(0, now - flow.place) / aging)
+  flow.rank = flow.still and flow.class or math.max(highest, lifted)
 end
 
 local function comes_before(a, b)
