@@ -81,6 +81,14 @@ async fn every_limit_is_told_with_its_numbers_and_what_binds_comes_first() {
     assert!(before.contains("1 of 1 slots of app.held"), "{text}");
     assert!(after.contains("1 of 4 slots of the daemons"), "{text}");
 
+    let set = ["limits", "set", "default", "app.held", "--per-daemon", "1"];
+    json_at(&site, &set).ok();
+    let why = json_at(&site, &["explain", waits.unwrap()]).ok();
+    let own = one(&why, "reasons", "kind_limit");
+    let by = own["set_by"].as_str().unwrap();
+    assert!(by.contains('@') && own["since_ms"].is_u64(), "{own}");
+    assert!(one(&why, "reasons", "slots_full")["since_ms"].is_null());
+
     let queue = &json_at(&site, &["explain", "default"]).ok()["queues"][0];
     are_whole(queue);
     let budget = one(queue, "limits", "retry_budget");
