@@ -81,6 +81,14 @@ async fn every_limit_is_told_with_its_numbers_and_what_binds_comes_first() {
     assert!(before.contains("1 of 1 slots of app.held"), "{text}");
     assert!(after.contains("1 of 4 slots of the daemons"), "{text}");
 
+    let set = ["limits", "set", "default", "app.held", "--per-daemon", "1"];
+    json_at(&site, &set).ok();
+    let why = json_at(&site, &["explain", waits.unwrap()]).ok();
+    let own = one(&why, "reasons", "kind_limit");
+    let by = own["set_by"].as_str().unwrap();
+    assert!(by.contains('@') && own["since_ms"].is_u64(), "{own}");
+    assert!(one(&why, "reasons", "slots_full")["since_ms"].is_null());
+
     let queue = &json_at(&site, &["explain", "default"]).ok()["queues"][0];
     are_whole(queue);
     let budget = one(queue, "limits", "retry_budget");
@@ -238,4 +246,37 @@ async fn connections_slots_and_what_the_forecast_may_add_are_told_of_who_serves_
     assert_eq!(one(other, "reasons", "no_daemon")["binds"], "stops");
     let limits = other["limits"].as_array().unwrap();
     assert!(limits.iter().all(|l| l["code"] == "gate"), "{other}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_that_does_not_serve_a_queue_counts_for_its_operations_and_not_for_the_queue() {
+    let kind = |name: &str, queue: &str| {
+        format!(
+            "kind = \"app.{name}\"\nqueue = \"{queue}\"\nhandler = \"exec\"\nresources = [\"other:thing\"]\n[exec]\ncommand = [\"/bin/true\"]"
+        )
+    };
+    let settings = format!("{QUICK}concurrency = 20\n[limiter]\ninitial = 8\n");
+    let site = Site::new(&settings, &[&kind("web", "default")]);
+    // The same fleet with other definitions.
+    let mail = Site::new(&settings, &[&kind("mail", "mail")]);
+    std::fs::copy(site.path("tidegate.toml"), mail.path("tidegate.toml")).unwrap();
+    let _daemons = [site.start("web"), mail.start("mail")];
+    all_show(&site, "both have the operation", 2, |page| {
+        page["limiters"][0]["limit"] == 8
+    })
+    .await;
+    wait_until("both are told of together", DEADLINE, || {
+        let operation = json_at(&site, &["explain", "exec@other:thing"]).ok();
+        std::future::ready(one(&operation, "limits", "limiter")["limit"] == 16)
+    })
+    .await;
+    for (site, queue) in [(&site, "default"), (&mail, "mail")] {
+        let queue = &json_at(site, &["explain", queue]).ok()["queues"][0];
+        assert_eq!(one(queue, "limits", "limiter")["limit"], 8);
+        assert_eq!(one(queue, "limits", "slots")["limit"], 20);
+        assert_eq!(
+            one(queue, "limits", "breaker")["daemons"],
+            json!({"closed": 1})
+        );
+    }
 }
