@@ -6,7 +6,7 @@ const TTL_MS = 600_000;
 const log = (part) => `tidegate:${part}:{${REGION}}`;
 const entryKey = (key) => `c:${REGION}:${key}`;
 
-/** The payload of an entry; null is a miss. */
+/** An entry: {payload, isValid}. One that is not valid any more is for who would rather have that than wait; null is none. */
 export async function read(redis, key) {
   const entry = await redis.get(entryKey(key));
   const end = entry?.indexOf("\n") ?? -1;
@@ -18,11 +18,14 @@ export async function read(redis, key) {
     .zmscore(log("inv"), "!", "*", `k:${key}`, ...head.tags)
     .mget(log("seq"), log("floor"), log("epoch"))
     .exec();
-  const [seq, floor, epoch] = counters;
-  if (lost || !scores[0] || !seq || !floor || epoch !== head.e) return null;
-  if (head.s < Number(floor) || head.s > Number(seq)) return null;
-  const isValid = scores.slice(1).every((score) => Number(score ?? 0) <= head.s);
-  return isValid ? entry.slice(end + 1) : null;
+  const isKnown = !lost && scores[0] && isCovered(head, counters);
+  const isValid = isKnown && scores.slice(1).every((score) => Number(score ?? 0) <= head.s);
+  return { payload: entry.slice(end + 1), isValid };
+}
+
+/** Whether the log of invalidations reaches back to when the entry was made. */
+function isCovered(head, [seq, floor, epoch]) {
+  return seq && floor && epoch === head.e && head.s >= Number(floor) && head.s <= Number(seq);
 }
 
 function headOf(line) {

@@ -4,11 +4,14 @@ import Fastify from "fastify";
 import { setTimeout as sleep } from "node:timers/promises";
 import * as cache from "./cache.mjs";
 import { enqueue } from "./inbox.mjs";
+import { Pressure } from "./pressure.mjs";
 import { isSigned } from "./signature.mjs";
 
 const PRIORITIES = ["critical", "high", "normal", "low", "bulk"];
 /** How long packing a parcel takes. */
 const PACKING_MS = 50;
+/** The shop's database, as definitions and health call it. */
+const DATABASE = "postgres:primary";
 
 /** Builds the app. `redis` is an ioredis client, `db` a pool of node-postgres, `secret` is shared with Tidegate. */
 export function buildShop({ redis, db, secret }) {
@@ -24,6 +27,8 @@ export function buildShop({ redis, db, secret }) {
     refused: {},
     /** The mail service answers 503 until then, ms since the epoch. */
     mailDownUntil: 0,
+    /** How Redis and Postgres fare. */
+    pressure: new Pressure(redis),
     /** Remembers how many jobs were sent on their way. */
     count(kind, jobs) {
       this.enqueued[kind] = (this.enqueued[kind] ?? 0) + jobs;
@@ -87,7 +92,11 @@ function visitorRoutes(app, { shop, redis, db }) {
   app.get("/products/:id", async (request, reply) => {
     const key = `product:${request.params.id}`;
     const cached = await cache.read(redis, key);
-    if (cached !== null) return reply.header("x-cache", "hit").type("application/json").send(cached);
+    // While the database has more than enough to do, an old price is better than one more query that waits.
+    if (cached && (cached.isValid || (await shop.pressure.isHigh(DATABASE)))) {
+      const found = cached.isValid ? "hit" : "stale";
+      return reply.header("x-cache", found).type("application/json").send(cached.payload);
+    }
     const stamp = await cache.stamp(redis);
     const { rows } = await db.query("select id, category_id, name, price_cents from products where id = $1", [
       request.params.id,

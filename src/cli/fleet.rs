@@ -2,10 +2,11 @@
 
 use super::CliError;
 use super::store::Store;
-use crate::policy::gate::Orders;
+use crate::policy::gate::{Orders, Rules};
 use crate::queue::orders::OrderBook;
 use crate::queue::{board, pages};
 use crate::services::merge::merged;
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 /// Lists of health that tell what each daemon does; the rest of it tells how the world is.
@@ -72,10 +73,29 @@ impl Fleet {
         }
     }
 
+    /// What the gate goes by in the daemon that told of health for all; by the configuration here, if none did.
+    pub(super) fn rules(&self, store: &Store) -> Rules {
+        let told = self.health.as_ref().map(|health| &health["gate"]);
+        let told = told.and_then(|gate| Rules::deserialize(gate).ok());
+        told.unwrap_or_else(|| Rules::from(&store.config.gate))
+    }
+
     /// How old what a daemon told is, ms; none if it has no page any more.
     pub(super) fn age_of(&self, instance: &Value) -> Option<u64> {
         let page = self.pages.iter().find(|p| p["instance"] == *instance)?;
         page["age_ms"].as_u64()
+    }
+
+    /// For how long what an entry of a list tells of has been as it is, ms: since its last change, else since its daemon
+    /// started.
+    pub(super) fn since(&self, entry: &Value) -> Option<u64> {
+        let of_daemon = || {
+            let instance = &entry["instance"];
+            let page = self.pages.iter().find(|p| p["instance"] == *instance)?;
+            page["started_at"].as_u64()
+        };
+        let since = entry["since"].as_u64().or_else(of_daemon)?;
+        Some(self.now_ms.saturating_sub(since))
     }
 
     /// How old the oldest page is, ms: what is added up of all of them is no newer.
@@ -153,6 +173,14 @@ mod tests {
         assert_eq!(state, Some(&json!("elevated")));
         assert_eq!((own.pages.len(), own.oldest_page()), (2, Some(30)));
         assert_eq!(own.age_of(&json!("b")), None);
+        let mut later = own.clone();
+        later.now_ms = 9_000;
+        later.pages[0]["started_at"] = 2_000.into();
+        let mut entry = json!({"instance": "a"});
+        assert_eq!(later.since(&entry), Some(7_000));
+        entry["since"] = 8_000.into();
+        assert_eq!(later.since(&entry), Some(1_000));
+        assert_eq!(later.since(&json!({"instance": "b"})), None);
 
         let nobody = fleet.serving("other");
         assert_eq!(nobody.each("limiters").count(), 0);

@@ -7,7 +7,6 @@ use crate::config::Config;
 use crate::daemon::queue_names;
 use crate::handlers::{BUILT_IN, Handlers};
 use crate::job::id;
-use crate::policy::gate::Rules;
 use crate::queue::Queue;
 use crate::queue::connection::{self, Connection};
 use crate::queue::inspect::Found;
@@ -57,11 +56,6 @@ pub struct Store {
 }
 
 impl Store {
-    /// What the gate goes by.
-    pub(super) fn rules(&self) -> Rules {
-        Rules::from(&self.config.gate)
-    }
-
     /// Reads configuration and definitions and connects.
     ///
     /// # Errors

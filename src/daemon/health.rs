@@ -1,14 +1,14 @@
 //! Wiring of health: which probes there are, and what the gate makes of them.
 
-use super::{DaemonError, tell_gate};
+use super::DaemonError;
 use crate::config::{Config, GateMode, LimitsConfig};
 use crate::db::{Database, Vitals};
 use crate::health::{self, HealthView, Monitor, PostgresStats, Probe, QUEUE_REDIS, REDIS_SECTIONS};
-use crate::policy::gate::{GateState, Rules};
+use crate::policy::gate::{GateState, Rules, Transition};
 use crate::queue::board;
 use crate::queue::connection::Connection;
 use crate::runner::context::{Gate, Standing};
-use crate::telemetry::Alerts;
+use crate::telemetry::{Alerts, events};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -155,4 +155,16 @@ pub(super) fn standing(view: watch::Receiver<Arc<HealthView>>, mode: GateMode) -
             _ => (GateState::Ok, String::new()),
         }
     })
+}
+
+/// Logs a change of the gate and raises its alert.
+fn tell_gate(alerts: &Alerts, mode: GateMode, resource: &str, change: &Transition) {
+    alerts.raise(events::gate(events::GateChange {
+        resource,
+        from: change.from.as_str(),
+        to: change.to.as_str(),
+        signal: change.signal,
+        value: change.value,
+        shadow: mode != GateMode::On,
+    }));
 }

@@ -14,6 +14,7 @@ mod publish;
 mod reload;
 mod run;
 mod scope;
+mod services;
 
 pub use crate::catalog::NEVER_SHED;
 pub use builder::Builder;
@@ -21,27 +22,27 @@ pub use error::DaemonError;
 pub use run::{Options, run, stop};
 pub use scope::{DEFAULT_QUEUE, queue_names};
 
-use crate::admin::{self, AdminState};
 use crate::cache::Cache;
 use crate::catalog::{Catalog, CodeDefinition};
 use crate::client::Client;
-use crate::config::{Config, GateMode, Switch};
+use crate::config::Config;
 use crate::db::Database;
 use crate::handlers::{Deps, HandlerKind, Handlers};
-use crate::policy::gate::{Rules, Transition};
+use crate::health::Monitor;
+use crate::policy::gate::Rules;
 use crate::queue::Queue;
 use crate::queue::connection::Connection;
 use crate::runner::{QueueContext, Registry, Runner, Shared};
 use crate::services::forecast::Told;
 use crate::services::orders::Obedience;
 use crate::services::page::{Identity, Teller, Turns};
-use crate::services::{
-    auditor, bell, fleet, lag, limiter, limiter_store, scheduler, server, upkeep,
-};
-use crate::telemetry::events;
+use crate::services::{limiter_store, server};
+use crate::telemetry::alerts::AlertsTask;
 use crate::telemetry::{Alert, Alerts, Metrics, Successes};
 use arc_swap::ArcSwap;
 use parts::{budgets, connect, inspect, obey, operations, slots};
+use services::{start_admin, start_services};
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -58,7 +59,7 @@ pub struct Daemon {
     parts: Arc<Parts>,
     runner: Runner,
     admin_address: Option<SocketAddr>,
-    alerts: crate::telemetry::alerts::AlertsTask,
+    alerts: AlertsTask,
     stop: CancellationToken,
     services: TaskTracker,
 }
@@ -179,7 +180,7 @@ impl Daemon {
         let parts = Arc::new(Parts {
             handlers,
             code,
-            conn: conn.clone(),
+            conn,
             deps,
             shared,
             queues: queues.clone(),
@@ -187,33 +188,14 @@ impl Daemon {
             stopping: AtomicBool::new(false),
             config: ArcSwap::from_pointee(config),
         });
-        let stop = CancellationToken::new();
-        let services = TaskTracker::new();
-        let admin_address = start_admin(&parts, &services, &stop).await?;
-        services.spawn(monitor.run(stop.clone()));
-        start_services(&parts, &conn, obedience, &services, &stop);
-        services.spawn(store.run(stop.clone()));
-        services.spawn(server::run(
-            conn.clone(),
-            parts.shared.alerts.clone(),
-            unsafe_settings,
-            stop.clone(),
-        ));
-        let runner = Runner::start(queues, &parts.config.load().redis);
-        tracing::info!(
-            event = "started",
-            kinds = parts.shared.registry.load().catalog.len(),
-            queues = parts.queues.len(),
-            "taking jobs"
-        );
-        Ok(Self {
+        let idle = Idle {
             parts,
-            runner,
-            admin_address,
-            alerts: alerts_task,
-            stop,
-            services,
-        })
+            monitor,
+            store,
+            obedience,
+            unsafe_settings,
+        };
+        idle.start(queues, alerts_task).await
     }
 
     /// Where the admin endpoints listen, if they do.
@@ -292,6 +274,53 @@ impl Daemon {
     }
 }
 
+/// A daemon that is put together and does nothing yet.
+struct Idle {
+    parts: Arc<Parts>,
+    monitor: Monitor,
+    store: limiter_store::Store,
+    obedience: Obedience,
+    unsafe_settings: BTreeSet<&'static str>,
+}
+
+impl Idle {
+    /// The endpoints for operators first: an address that can't be had is told before any job runs.
+    async fn start(
+        self,
+        queues: Vec<Arc<QueueContext>>,
+        alerts: AlertsTask,
+    ) -> Result<Daemon, DaemonError> {
+        let parts = self.parts;
+        let stop = CancellationToken::new();
+        let services = TaskTracker::new();
+        let admin_address = start_admin(&parts, &services, &stop).await?;
+        services.spawn(self.monitor.run(stop.clone()));
+        start_services(&parts, &parts.conn, self.obedience, &services, &stop);
+        services.spawn(self.store.run(stop.clone()));
+        services.spawn(server::run(
+            parts.conn.clone(),
+            parts.shared.alerts.clone(),
+            self.unsafe_settings,
+            stop.clone(),
+        ));
+        let runner = Runner::start(queues, &parts.config.load().redis);
+        tracing::info!(
+            event = "started",
+            kinds = parts.shared.registry.load().catalog.len(),
+            queues = parts.queues.len(),
+            "taking jobs"
+        );
+        Ok(Daemon {
+            parts,
+            runner,
+            admin_address,
+            alerts,
+            stop,
+            services,
+        })
+    }
+}
+
 fn deps(config: &Config, conn: &Connection) -> Result<Deps, DaemonError> {
     let mut deps = Deps::new(Arc::new(config.clone()));
     if !config.database.url.is_empty() {
@@ -323,95 +352,4 @@ fn queues(config: &Config, conn: &Connection, shared: &Shared) -> Vec<Arc<QueueC
         ))
     };
     names.iter().map(|name| context(name)).collect()
-}
-
-/// Answers with the address that is bound, none if the endpoints are off.
-async fn start_admin(
-    parts: &Arc<Parts>,
-    services: &TaskTracker,
-    stop: &CancellationToken,
-) -> Result<Option<SocketAddr>, DaemonError> {
-    let config = parts.config.load_full();
-    if config.admin.listen.is_empty() {
-        return Ok(None);
-    }
-    let unusable = |e| DaemonError::Admin(format!("{}: {e}", config.admin.listen));
-    let listener = tokio::net::TcpListener::bind(&config.admin.listen)
-        .await
-        .map_err(unusable)?;
-    let address = listener.local_addr().map_err(unusable)?;
-    let [live, ready, health] = [parts, parts, parts].map(Arc::clone);
-    let state = AdminState {
-        token: config.admin.token.clone(),
-        liveness: Arc::new(move || live.is_live()),
-        readiness: Arc::new(move || ready.readiness()),
-        health: Arc::new(move || health.health_json()),
-        metrics: Arc::clone(&parts.shared.metrics),
-    };
-    let stop = stop.clone();
-    services.spawn(async move {
-        if let Err(e) = admin::serve(listener, state, stop).await {
-            tracing::error!(error = %e, "the admin endpoint ended");
-        }
-    });
-    Ok(Some(address))
-}
-
-fn start_services(
-    parts: &Arc<Parts>,
-    conn: &Connection,
-    obedience: Obedience,
-    services: &TaskTracker,
-    stop: &CancellationToken,
-) {
-    let config = parts.config.load_full();
-    publish::start(parts, conn, obedience, services, stop);
-    services.spawn(limiter::run(
-        Arc::clone(&parts.shared.operations),
-        parts.teller.view.clone(),
-        stop.clone(),
-    ));
-    forecast::start(parts, conn, services, stop);
-    intake::start(parts, conn, services, stop);
-    if config.breaker.fleet == Switch::On {
-        let operations = Arc::clone(&parts.shared.operations);
-        let prefix = &config.redis.prefix;
-        let fleet = fleet::Fleet::new(conn.clone(), prefix, operations, &config.breaker);
-        services.spawn(fleet.run(stop.clone()));
-    }
-    services.spawn(bell::run(
-        parts.queues.clone(),
-        config.redis.clone(),
-        stop.clone(),
-    ));
-    for context in &parts.queues {
-        services.spawn(lag::run(
-            Arc::clone(context),
-            lag::objective(&config, &context.queue.name),
-            stop.clone(),
-        ));
-        services.spawn(auditor::run(
-            Arc::clone(context),
-            config.audit.interval,
-            stop.clone(),
-        ));
-        services.spawn(upkeep::run(
-            Arc::clone(context),
-            config.retention.clone(),
-            stop.clone(),
-        ));
-        services.spawn(scheduler::run(Arc::clone(context), stop.clone()));
-    }
-}
-
-/// Logs a change of the gate and raises its alert.
-fn tell_gate(alerts: &Alerts, mode: GateMode, resource: &str, change: &Transition) {
-    alerts.raise(events::gate(events::GateChange {
-        resource,
-        from: change.from.as_str(),
-        to: change.to.as_str(),
-        signal: change.signal,
-        value: change.value,
-        shadow: mode != GateMode::On,
-    }));
 }

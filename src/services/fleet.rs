@@ -3,6 +3,8 @@
 //! A turn is one call of Redis: a second apart while all is well, sooner while something is about to be decided. While
 //! Redis can't be reached each daemon decides by itself.
 
+mod strays;
+
 use crate::clock;
 use crate::config::BreakerConfig as Settings;
 use crate::policy::breaker::BreakerConfig;
@@ -16,16 +18,13 @@ use crate::telemetry::events;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use strays::Strays;
 use tokio_util::sync::CancellationToken;
 
 /// The pause between two turns. No setting: how long daemons wait for each other's word follows from it.
 const PAUSE: Duration = Duration::from_secs(1);
 /// The pause while something is about to be decided.
 const SHORT_PAUSE: Duration = Duration::from_millis(250);
-/// A decision about an operation that this daemon does not have is removed when it has not changed for this long: nobody
-/// has it any more, or it would.
-const STRAY: Duration = Duration::from_secs(2 * 86_400);
-
 /// What the service is made of.
 pub struct Fleet {
     store: Store,
@@ -36,8 +35,8 @@ pub struct Fleet {
     me: String,
     /// What is known of operations of which anything is.
     known: BTreeMap<String, Known>,
-    /// Decisions about operations that this daemon does not have, and since when they are the same.
-    strays: BTreeMap<String, (String, Instant)>,
+    /// Decisions about operations that this daemon does not have.
+    strays: Strays,
     /// The time of Redis, and when that was.
     time: Option<(u64, Instant)>,
     answered: Instant,
@@ -80,7 +79,7 @@ impl Fleet {
             alone_after: settings.alone_after,
             me,
             known: BTreeMap::new(),
-            strays: BTreeMap::new(),
+            strays: Strays::default(),
             time: None,
             answered: clock::monotonic(),
             is_alone: false,
@@ -162,36 +161,15 @@ impl Fleet {
                 });
             }
         }
-        speech.changes.extend(self.removals(speech.changes.len()));
-        speech
-    }
-
-    /// What is to be removed because nobody has its operation any more, beside so many other changes.
-    fn removals(&self, others: usize) -> Vec<Change> {
-        let old = |(_, (_, since)): &(&String, &(String, Instant))| clock::since(*since) > STRAY;
-        let remove = |(name, (text, _)): (&String, &(String, Instant))| Change {
-            operation: name.clone(),
-            old: text.clone(),
+        let remove = |(name, text): (&str, &str)| Change {
+            operation: name.to_owned(),
+            old: text.to_owned(),
             new: String::new(),
         };
-        let room = CHANGES_MAX.saturating_sub(others);
-        let strays = self.strays.iter().filter(old);
-        strays.take(room).map(remove).collect()
-    }
-
-    /// Takes note of decisions about operations that this daemon does not have.
-    fn note_strays(&mut self, decided: BTreeMap<String, String>) {
-        let now = clock::monotonic();
-        let known = std::mem::take(&mut self.strays);
-        let since = |name: &str, text: &str| {
-            let same = known.get(name).filter(|(before, _)| before == text);
-            same.map_or(now, |(_, since)| *since)
-        };
-        let strays = decided.into_iter().map(|(name, text)| {
-            let since = since(&name, &text);
-            (name, (text, since))
-        });
-        self.strays = strays.collect();
+        let room = CHANGES_MAX - speech.changes.len();
+        let old = self.strays.old(clock::monotonic()).take(room);
+        speech.changes.extend(old.map(remove));
+        speech
     }
 
     fn hear(&mut self, turn: Turn, stands: &[(Arc<Operation>, Option<Stand>)]) {
@@ -236,7 +214,7 @@ impl Fleet {
                 self.known.remove(&name);
             }
         }
-        self.note_strays(decided);
+        self.strays.note(decided, clock::monotonic());
     }
 
     /// Redis did not answer. What was known grows old: soon each breaker goes by its own evidence.

@@ -143,6 +143,7 @@ impl Teller {
         }
         health["orders"] = json!(**self.orders.borrow());
         health["mode"] = json!(self.rules.mode);
+        health["gate"] = json!(self.rules);
         health["instance"] = self.identity.instance.as_str().into();
         health["published_at"] = clock::unix_ms().into();
         health

@@ -1,18 +1,18 @@
 //! A private `redis-server`.
 
-use std::{
-    ffi::OsString,
-    fmt::Write as _,
-    fs::{self, OpenOptions},
-    io::{self, Read, Write},
-    net::{Ipv4Addr, SocketAddr, TcpStream},
-    os::unix::{fs::OpenOptionsExt, net::UnixStream},
-    path::{Path, PathBuf, absolute},
-    time::Duration,
-};
+mod config;
+mod wire;
+
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf, absolute};
+use std::time::Duration;
 
 use rustix::process::Signal;
 use url::Url;
+
+use config::{config_text, write_private};
+use wire::{ask, connect_tcp, connect_unix};
 
 use super::{
     StackError, error::on_file, port::with_free_port, program, server::Server, spawn::Launch,
@@ -20,12 +20,6 @@ use super::{
 
 /// How long a start may take; loading a large append-only file is part of it.
 const READY_LIMIT: Duration = Duration::from_secs(60);
-
-/// How long one answer may take.
-const ANSWER_LIMIT: Duration = Duration::from_millis(500);
-
-/// The most that is read of an answer, in bytes; `INFO server` takes about one thousand.
-const ANSWER_MAX: u64 = 64 * 1024;
 
 /// The socket's name inside the server's folder.
 const SOCKET: &str = "redis.sock";
@@ -265,137 +259,4 @@ fn pass_query(password: &str) -> String {
     url::form_urlencoded::Serializer::new(String::new())
         .append_pair("pass", password)
         .finish()
-}
-
-/// The configuration file. It, not the command line, carries the password, since arguments are visible to everyone.
-fn config_text(options: &RedisOptions, port: u16) -> String {
-    let mut text = format!("bind 127.0.0.1\nport {port}\nsave \"\"\nappendfsync everysec\n");
-    let append_only = if options.append_only { "yes" } else { "no" };
-    let mut set = |name: &str, value: &str| {
-        writeln!(text, "{name} {}", quoted(value)).expect("writing to a String cannot fail");
-    };
-    set("appendonly", append_only);
-    if options.listen == Listen::Unix {
-        set("unixsocket", SOCKET);
-        set("unixsocketperm", "700");
-    }
-    if let Some(bytes) = options.max_memory {
-        set("maxmemory", &bytes.to_string());
-        set("maxmemory-policy", "noeviction");
-    }
-    if let Some(password) = &options.password {
-        set("requirepass", password);
-    }
-    text
-}
-
-/// A value in the quotes of Redis's configuration files, every unusual byte escaped.
-fn quoted(value: &str) -> String {
-    let escaped = value.bytes().fold(String::new(), |mut text, byte| {
-        match byte {
-            b'"' | b'\\' | 0..0x20 | 0x7f.. => {
-                write!(text, "\\x{byte:02x}").expect("writing to a String cannot fail");
-            }
-            plain => text.push(char::from(plain)),
-        }
-        text
-    });
-    format!("\"{escaped}\"")
-}
-
-/// Writes a file that only its owner can read.
-fn write_private(path: &Path, text: &str) -> io::Result<()> {
-    let mut file = OpenOptions::new()
-        .create(true)
-        .truncate(true)
-        .write(true)
-        .mode(0o600)
-        .open(path)?;
-    file.write_all(text.as_bytes())
-}
-
-fn connect_tcp(port: u16) -> io::Result<TcpStream> {
-    let stream =
-        TcpStream::connect_timeout(&SocketAddr::from((Ipv4Addr::LOCALHOST, port)), ANSWER_LIMIT)?;
-    stream.set_read_timeout(Some(ANSWER_LIMIT))?;
-    stream.set_write_timeout(Some(ANSWER_LIMIT))?;
-    Ok(stream)
-}
-
-fn connect_unix(socket: &Path) -> io::Result<UnixStream> {
-    let stream = UnixStream::connect(socket)?;
-    stream.set_read_timeout(Some(ANSWER_LIMIT))?;
-    stream.set_write_timeout(Some(ANSWER_LIMIT))?;
-    Ok(stream)
-}
-
-/// Sends PING and INFO in one go and returns all that comes back until the server, told to, closes the connection, or
-/// says no more.
-fn ask(mut stream: impl Read + Write, password: Option<&str>) -> io::Result<String> {
-    let mut request = Vec::new();
-    if let Some(password) = password {
-        request.extend(command(&["AUTH", password]));
-    }
-    for words in [&["PING"][..], &["INFO", "server"], &["QUIT"]] {
-        request.extend(command(words));
-    }
-    stream.write_all(&request)?;
-    let mut answer = Vec::new();
-    match stream.take(ANSWER_MAX).read_to_end(&mut answer) {
-        Ok(_) => {}
-        // A Sentinel knows no QUIT: it has answered, and waits for more.
-        Err(e) if e.kind() == io::ErrorKind::WouldBlock && !answer.is_empty() => {}
-        Err(e) => return Err(e),
-    }
-    Ok(String::from_utf8_lossy(&answer).into_owned())
-}
-
-/// A command in Redis's wire format: an array of byte strings, each with its length.
-fn command(words: &[&str]) -> Vec<u8> {
-    let parts = words
-        .iter()
-        .map(|word| format!("${}\r\n{word}\r\n", word.len()));
-    format!("*{}\r\n{}", words.len(), parts.collect::<String>()).into_bytes()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_command_is_an_array_of_lengths_and_bytes() {
-        assert_eq!(
-            command(&["INFO", "server"]),
-            b"*2\r\n$4\r\nINFO\r\n$6\r\nserver\r\n"
-        );
-        assert_eq!(command(&["é"]), "*1\r\n$2\r\né\r\n".as_bytes());
-    }
-
-    #[test]
-    fn a_value_cannot_break_out_of_its_line() {
-        assert_eq!(quoted("plain word"), "\"plain word\"");
-        assert_eq!(quoted("a\"b\\c\nd"), r#""a\x22b\x5cc\x0ad""#);
-    }
-
-    #[test]
-    fn the_configuration_follows_the_options() {
-        let mut options = RedisOptions::new("unused");
-        let plain = config_text(&options, 1234);
-        assert!(plain.contains("port 1234\n") && plain.contains("appendonly \"no\"\n"));
-        assert!(!plain.contains("requirepass") && !plain.contains("maxmemory"));
-        options.append_only = true;
-        options.max_memory = Some(1 << 20);
-        options.password = Some("s3cret".to_owned());
-        options.listen = Listen::Unix;
-        let full = config_text(&options, 0);
-        for line in [
-            "port 0",
-            "appendonly \"yes\"",
-            "maxmemory \"1048576\"",
-            "requirepass \"s3cret\"",
-            "unixsocket \"redis.sock\"",
-        ] {
-            assert!(full.lines().any(|found| found == line), "{line} is missing");
-        }
-    }
 }

@@ -12,10 +12,10 @@ use crate::scenario::{Load, Op, Scenario, Work};
 const ALL_S: f64 = 1_200.0;
 /// The beginning is no steady state yet, seconds.
 const BEGINNING_S: f64 = 120.0;
-/// The draws the constants were chosen on, and the one they are judged on. (Draw 1000 was looked
-/// at once, and breakers try again sooner since.)
+/// The draws the constants were chosen on, and the one they are judged on. (Draws 1000 and 1001 were
+/// looked at, and faults that they showed were mended.)
 const TUNING: std::ops::RangeInclusive<u64> = 1..=12;
-const HELD_OUT: u64 = 1_001;
+const HELD_OUT: u64 = 1_002;
 
 /// The plants the constants were chosen on.
 pub fn tuning() -> Vec<Scenario> {

@@ -1,4 +1,5 @@
-// Scene 4: a migration locks a table. Jobs that wait for it use up the pool, and the gate closes for what may wait.
+// Scene 4: a migration locks a table. Jobs that wait for it use up the pool, and the gate closes for what may wait. The
+// shop, which reads the same health, serves what its cache has, even if it is old.
 
 import { setTimeout as sleep } from "node:timers/promises";
 import { CATEGORIES } from "./seed.mjs";
@@ -13,24 +14,42 @@ const CLOSED = { bulk: ["overloaded", "critical"], low: ["critical"] };
 /** A job claimed before the gate closed may still begin this much later. */
 const CLAIMED_BEFORE_MS = 500;
 
+/** A product whose price changes just before. */
+const PRODUCT = 7;
+/** What a visitor may wait for it at most. */
+const PROMPT_MS = 1000;
+
 const LOCKED_S = LOCKED_MS / 1000;
 
 export const title = `Pressure: a migration locks a table for ${LOCKED_S} s; jobs that wait hold every connection`;
-export const look = "low and bulk stop, critical goes on; after the migration all of them catch up";
+export const look = "low and bulk stop, critical goes on, the shop serves stale entries; afterwards all catch up";
 
 export async function play(stage) {
+  await outdate(stage, PRODUCT);
   const migration = migrate(stage);
+  const served = { stale: 0, slowest: 0 };
   try {
     await migration.locked;
     // More than there are connections: those that got one wait for the lock, the others wait for a connection.
     const categories = Array.from({ length: CATEGORIES }, (_, n) => n + 1);
     await stage.visit("POST", "/catalog/warm", { categories });
-    await holdUp(stage, migration);
+    await holdUp(stage, migration, served);
   } finally {
     await migration.ended;
   }
   await recover(stage);
   check(stage);
+  const visitors = `${served.stale} visitors got the product from the cache, the slowest within ${served.slowest} ms`;
+  stage.expect(served.stale > 0 && served.slowest < PROMPT_MS, `while its table was locked, ${visitors}`);
+  const { cache } = await stage.visit("GET", `/products/${PRODUCT}`);
+  stage.expect(cache !== "stale", "now that all is well, it is not served stale any more");
+}
+
+/** Leaves an entry in the cache that is not valid any more. */
+async function outdate(stage, id) {
+  await stage.visit("GET", `/products/${id}`);
+  await stage.visit("PATCH", `/products/${id}`, { price_cents: 777 });
+  await stage.untilFinished("cache.invalidate", stage.shop.enqueued["cache.invalidate"], 30);
 }
 
 /** A real one: ALTER TABLE in a transaction that does not end at once. */
@@ -57,15 +76,26 @@ function migrate({ newClient, screen }) {
 }
 
 /** Visitors keep coming while the table is locked. */
-async function holdUp(stage, migration) {
+async function holdUp(stage, migration, served) {
   let next = Date.now();
   await stage.until("the end of the migration", 30, async () => {
     if (Date.now() >= next) {
       next = Date.now() + TRAFFIC_EVERY_MS;
       await stage.visit("POST", "/traffic", TRAFFIC);
+      await visitProduct(stage, served);
     }
     return { done: !migration.running, text: await told(stage) };
   });
+}
+
+/** A visitor wants the product. As long as the database fares well, the shop would ask that, which takes as long as the lock. */
+async function visitProduct(stage, served) {
+  if (!(await stage.shop.pressure.isHigh(RESOURCE))) return;
+  const begun = Date.now();
+  const { cache } = await stage.visit("GET", `/products/${PRODUCT}`);
+  if (cache !== "stale") return;
+  served.stale += 1;
+  served.slowest = Math.max(served.slowest, Date.now() - begun);
 }
 
 async function recover(stage) {

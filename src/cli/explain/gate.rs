@@ -87,7 +87,7 @@ pub(super) fn gate(
     Some(
         reason
             .since(since_ms)
-            .lifted_by(lift::lifts(resource, &rules.states)),
+            .lifted_by(lift::lifts(name, resource, &rules.states)),
     )
 }
 

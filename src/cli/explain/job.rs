@@ -5,6 +5,7 @@ use super::super::job::{view, view_around, view_text, waits_since, when};
 use super::super::store::Store;
 use super::super::{CliError, Report};
 use super::gate::gates;
+use super::live::Live;
 use super::operation::operations;
 use super::reason::{Binds, Reason, Reasons};
 use super::retries::{budgets, reserves};
@@ -34,8 +35,10 @@ pub(super) async fn explain(store: &Store, id: &str, fleet: &Fleet) -> Result<Re
     let mut view = view(store, &queue, id, &found, false);
     view_around(&mut view, &queue, id, &found).await?;
     let fleet = &fleet.serving(&queue.name);
+    let counts = queue.counts().await?;
     let scene = Scene {
-        counts: queue.counts().await?,
+        live: Live::of(&queue, &counts.control, counts.now_ms).await?,
+        counts,
         workers: Workers::of(&queue, store).await?,
         store,
         fleet,
@@ -63,6 +66,7 @@ struct Scene<'a> {
     queue: Queue,
     found: Found,
     counts: Counts,
+    live: Live,
     workers: Workers,
 }
 
@@ -87,13 +91,9 @@ impl Scene<'_> {
             Some(spec) => reasons.extend(self.of_kind(spec, &flow).await?),
         }
         let (queue, fleet) = (&self.queue, self.fleet);
-        reasons.extend(slots::slots(
-            store,
-            &queue.name,
-            counts,
-            &self.workers,
-            fleet,
-        ));
+        let mut slots = slots::slots(store, &queue.name, counts, &self.workers, fleet);
+        self.live.of_queue(&counts.control, &mut slots);
+        reasons.extend(slots);
         let fair = store.catalog.get(&envelope.kind).is_some_and(|s| s.fair);
         if fair && let Some(before) = queue.place_in_line(&flow).await?.filter(|n| *n > 0) {
             reasons.push(limits::turn(&flow, before));
@@ -108,15 +108,17 @@ impl Scene<'_> {
         let mut reasons = Vec::new();
         if !spec.is_never_shed() {
             let resources: Vec<&str> = spec.resources.iter().map(|r| &**r).collect();
-            let rules = self.store.rules();
+            let rules = self.fleet.rules(self.store);
             reasons.extend(gates(self.fleet, &rules, &resources, Some(flow.priority)));
             reasons.extend(reserves(self.fleet, Some(flow.priority)));
         }
         reasons.extend(self.operations(spec));
         reasons.extend(supply::forecasts(self.fleet));
         let control = &self.counts.control;
-        reasons.extend(limits::of_flow(&self.queue, flow, spec, control).await?);
-        reasons.extend(limits::per_daemon(spec, control, self.fleet));
+        let mut own = limits::of_flow(&self.queue, flow, spec, control).await?;
+        own.extend(limits::per_daemon(spec, control, self.fleet));
+        self.live.of_kind(control, &spec.kind, &mut own);
+        reasons.extend(own);
         Ok(reasons)
     }
 
@@ -160,7 +162,7 @@ impl Scene<'_> {
                 let resources: Vec<&str> = spec.resources.iter().map(|r| &**r).collect();
                 let history = Some(&self.found.history);
                 let flow = home_of(&envelope, &self.store.catalog, &self.found.ties, history);
-                let rules = self.store.rules();
+                let rules = self.fleet.rules(self.store);
                 let mut reasons = budgets(self.fleet, &spec.resources);
                 // What may not start now is not let go either.
                 reasons.extend(gates(self.fleet, &rules, &resources, Some(flow.priority)));

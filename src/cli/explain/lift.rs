@@ -15,8 +15,8 @@ pub(super) fn signals(resource: &Value) -> impl Iterator<Item = &Value> {
     resource["signals"].as_array().into_iter().flatten()
 }
 
-/// What lifts the state of a resource, signal by signal; nothing where all is well.
-pub(super) fn lifts(resource: &Value, states: &Thresholds) -> Vec<String> {
+/// What lifts the state of the resource `name`, signal by signal; nothing where all is well.
+pub(super) fn lifts(name: &str, resource: &Value, states: &Thresholds) -> Vec<String> {
     let state = state_of(resource);
     if state == GateState::Ok {
         return Vec::new();
@@ -25,7 +25,7 @@ pub(super) fn lifts(resource: &Value, states: &Thresholds) -> Vec<String> {
     if forced["order"].is_string() && forced["measured"] != resource["state"] {
         let until = rfc3339(forced["until"].as_u64().unwrap_or_default());
         return vec![format!(
-            "the order ends at {until}, or with `tidegate gate release`"
+            "the order ends at {until}, or with `tidegate gate release {name}`"
         )];
     }
     let left_at = states.left_at(state);
@@ -82,20 +82,20 @@ mod tests {
             signal("calm", 0.1, "critical"),
         ]});
         assert_eq!(
-            lifts(&resource, &states),
+            lifts("db:x", &resource, &states),
             ["overloaded is left after rtt_ms has stayed below 17.000"]
         );
         let mut lost = resource.clone();
         lost["signals"][2]["missing"] = true.into();
-        let found = lifts(&lost, &states);
+        let found = lifts("db:x", &lost, &states);
         assert_eq!(found.len(), 2);
         assert!(found[1].contains("calm is measured again"), "{found:?}");
         let mut calm = resource;
         calm["signals"][0]["pressure"] = 0.2.into();
-        assert!(lifts(&calm, &states)[0].contains("once its hold is over"));
+        assert!(lifts("db:x", &calm, &states)[0].contains("once its hold is over"));
         calm["hold_left_ms"] = 12_000.into();
-        assert!(lifts(&calm, &states)[0].contains("is left in 12s"));
+        assert!(lifts("db:x", &calm, &states)[0].contains("is left in 12s"));
         calm["state"] = "ok".into();
-        assert!(lifts(&calm, &states).is_empty());
+        assert!(lifts("db:x", &calm, &states).is_empty());
     }
 }

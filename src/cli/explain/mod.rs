@@ -6,6 +6,7 @@ mod gate;
 mod job;
 mod lift;
 mod limits;
+mod live;
 mod operation;
 mod queue;
 mod reason;

@@ -57,22 +57,51 @@ fn breaker_reason(fleet: &Fleet, settings: &BreakerConfig, entry: &Value) -> Rea
         ("open", true) => Binds::Stops,
         _ => Binds::Slows,
     };
-    let since = entry["since"].as_u64();
-    let since_ms = since.map(|since| fleet.now_ms.saturating_sub(since));
+    let since_ms = fleet.since(entry);
     let order = order(fleet, entry, Aspect::Breaker);
-    let mut message = format!(
-        "the breaker of {handler} on {resource} is {state}{}",
-        for_so_long(since_ms)
-    );
-    if let Some(mode) = breaker["mode"].as_str().filter(|_| !heeded) {
-        let would = would(breaker).unwrap_or_default();
-        message.push_str(&format!(" ({mode}: it holds nothing back{would})"));
+    let mut message = breaker_message(entry, state, heeded, since_ms);
+    if let Some(order) = &order {
+        message.push_str(&format!("; {order}"));
+    }
+    let details = json!({
+        "handler": handler,
+        "resource": resource,
+        "breaker": breaker,
+        "since": entry["since"],
+        "because": entry["because"],
+        "instance": entry["instance"],
+        "daemons": entry["daemons"],
+        "order": order,
+    });
+    let share = bad_share(breaker).map(|(_, share)| share);
+    let too_large = settings.failed_share.max(settings.slow_share);
+    Reason::new("breaker", binds, message, details)
+        .measured(json!(share), too_large, fleet.age_of(&entry["instance"]))
+        .since(since_ms)
+        .lifted_by(closes(breaker, state, &format!("{handler}@{resource}")))
+}
+
+fn breaker_message(entry: &Value, state: &str, heeded: bool, since_ms: Option<u64>) -> String {
+    let breaker = &entry["breaker"];
+    let (handler, resource) = names(entry);
+    let since = for_so_long(since_ms);
+    let mut message = format!("the breaker of {handler} on {resource} is {state}{since}");
+    let would = would(breaker);
+    match breaker["mode"].as_str().filter(|_| !heeded) {
+        Some(mode) => {
+            let would = would.map_or_else(String::new, |would| format!("; {would}"));
+            message.push_str(&format!(" ({mode}: it holds nothing back{would})"));
+        }
+        // One at rest goes on with care.
+        None if state == "closed" => {
+            message.extend(would.map(|would| format!(" (at rest: {would})")));
+        }
+        None => {}
     }
     if let Some(because) = entry["because"].as_str() {
         message.push_str(&format!(": {because}"));
     }
-    let share = bad_share(breaker);
-    if let Some((calls, _)) = share {
+    if let Some((calls, _)) = bad_share(breaker) {
         let (failed, slow) = (&breaker["failures"], &breaker["slow"]);
         message.push_str(&format!(
             "; of {calls} calls {failed} failed, {slow} were slow"
@@ -82,46 +111,24 @@ fn breaker_reason(fleet: &Fleet, settings: &BreakerConfig, entry: &Value) -> Rea
         let percent = share * 100.0;
         message.push_str(&format!("; {percent:.0}% of the usual limit may run"));
     }
-    if let Some(order) = &order {
-        message.push_str(&format!("; {order}"));
-    }
-    let details = json!({
-        "handler": handler,
-        "resource": resource,
-        "breaker": breaker,
-        "since": since,
-        "because": entry["because"],
-        "instance": entry["instance"],
-        "daemons": entry["daemons"],
-        "order": order,
-    });
-    let share = share.map(|(_, share)| share);
-    Reason::new("breaker", binds, message, details)
-        .measured(
-            json!(share),
-            settings.failed_share.min(settings.slow_share),
-            fleet.age_of(&entry["instance"]),
-        )
-        .since(since_ms)
-        .lifted_by(closes(breaker, state, &format!("{handler}@{resource}")))
+    message
 }
 
-/// `, would refuse`: what a breaker that is not heeded says of the next call.
-fn would(breaker: &Value) -> Option<String> {
-    let would = match breaker["would"].as_str()? {
+/// What a state means for the next call, where it says more than the state does.
+fn would(breaker: &Value) -> Option<&'static str> {
+    Some(match breaker["would"].as_str()? {
         "refuse" => "it would let nothing through",
         "try" => "it would let one through, to try",
         "limit" => "it would let a part through",
         _ => return None,
-    };
-    Some(format!("; {would}"))
+    })
 }
 
-/// The calls a breaker goes by, and the share of them that failed or was slow, whichever is more; none without calls.
+/// The calls a breaker goes by, and the share of them that failed or was slow; none without calls.
 fn bad_share(breaker: &Value) -> Option<(u64, f64)> {
     let count = |field: &str| breaker[field].as_u64().unwrap_or_default();
     let calls = count("calls");
-    let bad = count("failures").max(count("slow"));
+    let bad = count("failures") + count("slow");
     (calls > 0).then(|| {
         (
             calls,
@@ -165,25 +172,8 @@ fn limiter_reason(fleet: &Fleet, entry: &Value) -> Reason {
         "breaker" | "slots" => Binds::Not,
         _ => Binds::full(used, limit),
     };
-    let mut message =
-        format!("{used} of {limit} calls of {handler} on {resource} run, by its {by}");
     let since_ms = number(&limiter["since_ms"]);
-    if let Some(reason) = limiter["reason"].as_str() {
-        let ago = age(since_ms.unwrap_or_default());
-        message.push_str(&format!(" ({reason}, {ago} ago)"));
-    }
-    if let Some(anchor) = limiter["anchor_ms"].as_f64() {
-        message.push_str(&format!("; undisturbed one takes {anchor:.1} ms"));
-    }
-    if let Some(wait) = limiter["wait_ms"].as_f64() {
-        message.push_str(&format!(", now each waits {wait:.1} ms"));
-    }
-    if limiter["measuring"] == true {
-        message.push_str("; it is low for a moment, to measure");
-    }
-    if let Some(mode) = entry["mode"].as_str().filter(|mode| *mode != "on") {
-        message.push_str(&format!("; {mode}: the limiter itself holds nothing back"));
-    }
+    let mut message = limiter_message(entry, used, limit, by);
     let order = order(fleet, entry, Aspect::Limit);
     if let Some(order) = &order {
         message.push_str(&format!("; {order}"));
@@ -210,6 +200,30 @@ fn limiter_reason(fleet: &Fleet, entry: &Value) -> Reason {
         .lifted_by(["one of them ends".to_owned(), more])
 }
 
+fn limiter_message(entry: &Value, used: u64, limit: u64, by: &str) -> String {
+    let limiter = &entry["limiter"];
+    let (handler, resource) = names(entry);
+    let mut message =
+        format!("{used} of {limit} calls of {handler} on {resource} run, by its {by}");
+    if let Some(reason) = limiter["reason"].as_str() {
+        let ago = age(limiter["since_ms"].as_u64().unwrap_or_default());
+        message.push_str(&format!(" ({reason}, {ago} ago)"));
+    }
+    if let Some(anchor) = limiter["anchor_ms"].as_f64() {
+        message.push_str(&format!("; undisturbed one takes {anchor:.1} ms"));
+    }
+    if let Some(wait) = limiter["wait_ms"].as_f64() {
+        message.push_str(&format!(", now each waits {wait:.1} ms"));
+    }
+    if limiter["measuring"] == true {
+        message.push_str("; it is low for a moment, to measure");
+    }
+    if let Some(mode) = entry["mode"].as_str().filter(|mode| *mode != "on") {
+        message.push_str(&format!("; {mode}: the limiter itself holds nothing back"));
+    }
+    message
+}
+
 /// Explains one operation: `handler@resource`.
 ///
 /// # Errors
@@ -233,7 +247,7 @@ pub(super) fn explain(
         );
         return Err(CliError::NotFound(message));
     }
-    let gates = gates(fleet, &store.rules(), &[resource], None);
+    let gates = gates(fleet, &fleet.rules(store), &[resource], None);
     let supply = supply::pool(fleet, handler, &resources);
     let reasons: Reasons = of_it.into_iter().chain(gates).chain(supply).collect();
     let mut json = json!({"operation": format!("{handler}@{resource}"), "handler": handler,
@@ -302,6 +316,13 @@ mod tests {
         assert_eq!(
             of(&entry).message,
             "the breaker of http on http:app is open (metrics_only: it holds nothing back; it would let nothing through)"
+        );
+        let rests = json!({"state": "closed", "mode": "on", "would": "try"});
+        let rests = json!({"handler": "http", "resource": "http:app", "breaker": rests});
+        let message = of(&rests).message;
+        assert!(
+            message.ends_with("closed (at rest: it would let one through, to try)"),
+            "{message}"
         );
         let mut forced = entry;
         forced["breaker"] =

@@ -6,6 +6,7 @@ use super::super::queues::{self, oldest_age};
 use super::super::store::Store;
 use super::super::{CliError, Report};
 use super::gate::gates;
+use super::live::Live;
 use super::operation::operations;
 use super::reason::{Binds, Reason, Reasons};
 use super::retries::{budgets, reserves};
@@ -59,16 +60,20 @@ async fn one(store: &Store, name: &str, fleet: &Fleet) -> Result<(Value, String)
     resources.dedup();
     all.extend(budgets(fleet, &resources));
     let resources: Vec<&str> = resources.iter().map(|r| &**r).collect();
-    all.extend(gates(fleet, &store.rules(), &resources, None));
+    all.extend(gates(fleet, &fleet.rules(store), &resources, None));
     all.extend(reserves(fleet, None));
     all.extend(supply::forecasts(fleet));
+    let live = Live::of(&queue, &counts.control, counts.now_ms).await?;
     let mut kinds = Vec::with_capacity(specs.len());
     for spec in specs {
-        let own = of_kind(store, &queue, spec, fleet, &counts).await?;
+        let mut own = of_kind(store, &queue, spec, fleet, &counts).await?;
+        live.of_kind(&counts.control, &spec.kind, &mut own);
         kinds.push(kind_view(store, spec, fleet, &own));
         all.extend(own);
     }
-    all.extend(slots::slots(store, name, &counts, &workers, fleet));
+    let mut slots = slots::slots(store, name, &counts, &workers, fleet);
+    live.of_queue(&counts.control, &mut slots);
+    all.extend(slots);
     all.extend(schedules::reasons(&queue, store).await?);
     let reasons: Reasons = all.into_iter().collect();
     let mut view = queues::view(name, &counts);
@@ -102,7 +107,7 @@ fn kind_view(store: &Store, spec: &JobSpec, fleet: &Fleet, own: &[Reason]) -> Va
     let resources: Vec<&str> = spec.resources.iter().map(|r| &**r).collect();
     let gates = match spec.handler == NEVER_SHED {
         true => Vec::new(),
-        false => gates(fleet, &store.rules(), &resources, Some(spec.priority)),
+        false => gates(fleet, &fleet.rules(store), &resources, Some(spec.priority)),
     };
     let first = own
         .iter()

@@ -95,6 +95,11 @@ impl Reason {
         self
     }
 
+    /// It has been as it is for this long, ms.
+    pub(super) const fn holds_since(&mut self, ms: u64) {
+        self.facts.since_ms = Some(ms);
+    }
+
     /// With how long it has been as it is, ms.
     pub(super) fn since(mut self, ms: Option<u64>) -> Self {
         self.facts.since_ms = ms;

@@ -50,8 +50,8 @@ pub(super) async fn explain(store: &Store, name: &str, fleet: &Fleet) -> Result<
     let published = board::read(&store.conn, &key).await?;
     let history: Option<Value> = published.and_then(|text| serde_json::from_str(&text).ok());
     let history = history.map_or(Value::Null, |mut all| all["resources"][name].take());
-    let rules = store.rules();
-    let lifts = lifts(resource, &rules.states);
+    let rules = fleet.rules(store);
+    let lifts = lifts(name, resource, &rules.states);
     let mut text = headline(name, resource);
     text.push_str(&signals(resource));
     for lift in &lifts {

@@ -34,7 +34,6 @@ fn budget(fleet: &Fleet, entry: &Value) -> Reason {
             format!("the retry budget of {resource} has room: {figures}"),
         ),
     };
-    let since = entry["since"].as_u64();
     let details = json!({"resource": resource, "budget": budget, "instance": entry["instance"]});
     Reason::new("retry_budget", binds, message, details)
         .measured(
@@ -42,7 +41,7 @@ fn budget(fleet: &Fleet, entry: &Value) -> Reason {
             budget["limit"].clone(),
             fleet.age_of(&entry["instance"]),
         )
-        .since(since.map(|since| fleet.now_ms.saturating_sub(since)))
+        .since(fleet.since(entry))
         .lifted_by(["new work, or time: some are let through all along".to_owned()])
 }
 

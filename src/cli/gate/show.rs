@@ -34,7 +34,7 @@ pub(in crate::cli) struct Args {
 pub(super) async fn run(args: &Args, global: &Global) -> Result<Report, CliError> {
     let store = Store::open(global, None).await?;
     let fleet = Fleet::read(&store).await?;
-    let rules = store.rules();
+    let rules = fleet.rules(&store);
     let operations = operations(&fleet);
     let mut text = headline(&fleet, rules.mode);
     text.push_str(&resources_text(&fleet));

@@ -45,8 +45,7 @@ fn budgets_text(fleet: &Fleet) -> String {
     };
     let row = |entry: &Value| {
         let budget = &entry["budget"];
-        let since = entry["since"].as_u64();
-        let since = since.map(|at| age(fleet.now_ms.saturating_sub(at)));
+        let since = fleet.since(entry).map(age);
         vec![
             text_of(&entry["resource"]),
             text_of(&budget["state"]),

@@ -3,9 +3,10 @@
 use super::GateState;
 use crate::config::{GateConfig, GateMode, SharesConfig, StatesConfig};
 use crate::job::Priority;
+use serde::{Deserialize, Serialize};
 
-/// `[gate]` as far as it decides.
-#[derive(Debug, Clone, Copy, PartialEq)]
+/// `[gate]` as far as it decides. Daemons publish it in this form.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Rules {
     /// Whether states are heeded.
     pub mode: GateMode,
@@ -34,17 +35,13 @@ impl Rules {
 }
 
 /// The badness at which each state is entered, and at or below which it is left.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Thresholds([[f64; 2]; 4]);
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Thresholds(StatesConfig);
 
 impl From<&StatesConfig> for Thresholds {
     fn from(states: &StatesConfig) -> Self {
-        Self([
-            [0.0; 2],
-            states.elevated,
-            states.overloaded,
-            states.critical,
-        ])
+        Self(*states)
     }
 }
 
@@ -52,29 +49,33 @@ impl Thresholds {
     /// The badness at which a state is entered.
     #[must_use]
     pub const fn entered_at(&self, state: GateState) -> f64 {
-        self.0[state as usize][0]
+        self.of(state)[0]
     }
 
     /// The badness at or below which it may be left.
     #[must_use]
     pub const fn left_at(&self, state: GateState) -> f64 {
-        self.0[state as usize][1]
+        self.of(state)[1]
+    }
+
+    const fn of(&self, state: GateState) -> [f64; 2] {
+        match state {
+            GateState::Ok => [0.0; 2],
+            GateState::Elevated => self.0.elevated,
+            GateState::Overloaded => self.0.overloaded,
+            GateState::Critical => self.0.critical,
+        }
     }
 }
 
 /// What each state leaves to each class: a share of the slots.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Shares([[f64; 3]; 5]);
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Shares(SharesConfig);
 
 impl From<&SharesConfig> for Shares {
     fn from(shares: &SharesConfig) -> Self {
-        Self([
-            shares.critical,
-            shares.high,
-            shares.normal,
-            shares.low,
-            shares.bulk,
-        ])
+        Self(*shares)
     }
 }
 
@@ -85,11 +86,18 @@ impl Shares {
     /// The share of the slots that jobs of `class` may use, 0 to 1. Zero means: claim none.
     #[must_use]
     pub const fn of(&self, class: Priority, state: GateState) -> f64 {
+        let [elevated, overloaded, critical] = match class {
+            Priority::Critical => self.0.critical,
+            Priority::High => self.0.high,
+            Priority::Normal => self.0.normal,
+            Priority::Low => self.0.low,
+            Priority::Bulk => self.0.bulk,
+        };
         match state {
             GateState::Ok => 1.0,
-            GateState::Elevated => self.0[class.index()][0],
-            GateState::Overloaded => self.0[class.index()][1],
-            GateState::Critical => self.0[class.index()][2],
+            GateState::Elevated => elevated,
+            GateState::Overloaded => overloaded,
+            GateState::Critical => critical,
         }
     }
 
@@ -159,6 +167,14 @@ pub(in crate::policy::gate) mod tests {
     }
 
     #[test]
+    fn they_are_published_as_they_are_configured() {
+        let json = serde_json::to_value(rules()).unwrap();
+        assert_eq!(json["states"]["critical"], serde_json::json!([0.95, 0.75]));
+        assert_eq!(json["shares"]["bulk"], serde_json::json!([0.5, 0.0, 0.0]));
+        assert_eq!(serde_json::from_value::<Rules>(json).unwrap(), rules());
+    }
+
+    #[test]
     fn only_mode_on_heeds_the_state() {
         let of = |mode| Rules { mode, ..rules() };
         let shares = [GateMode::On, GateMode::Shadow, GateMode::Off]
@@ -181,6 +197,8 @@ pub(in crate::policy::gate) mod tests {
                     table[class][state] = table[class][state].min(above).min(before);
                 }
             }
+            let [critical, high, normal, low, bulk] = table;
+            let table = SharesConfig { critical, high, normal, low, bulk };
             for shares in [rules().shares, Shares(table)] {
                 for state in GateState::ALL {
                     let limits = Priority::ALL.map(|class| shares.limit(slots, class, state));

@@ -151,13 +151,16 @@ impl Limiter {
         let queue = f64::midpoint(reading.low, reading.queue).max(0.0);
         let lowest = float(from) / self.config.max_cut;
         let mut to = whole((reading.load - queue + REST).max(lowest));
-        let mut series = None;
+        let (mut series, mut reason) = (None, Reason::Congestion);
         match self.trial.take() {
             Some(Trial::Up { back_to, .. }) => {
                 // Where it came from, unless what it shows is clearly more.
                 let more = reading.load - reading.high > float(back_to);
                 to = if more { to.max(back_to) } else { back_to };
                 self.undone_ms = now_ms;
+                if !first {
+                    reason = Reason::NoRoom;
+                }
             }
             Some(Trial::Cut { from: before }) => {
                 series = Some(before);
@@ -166,7 +169,7 @@ impl Limiter {
             None => self.trial = Some(Trial::Cut { from }),
         }
         self.is_clean = false;
-        let change = self.change(now_ms, to.min(from - 1), Reason::Congestion)?;
+        let change = self.change(now_ms, to.min(from - 1), reason)?;
         let seen_ms = reading.wait_ms + self.anchor.as_ref().map_or(1.0, Anchor::mean_ms);
         let settled_ms = now_ms.saturating_add(whole_ms(SETTLE_AFTER_CUT * seen_ms));
         self.begin(now_ms, settled_ms);

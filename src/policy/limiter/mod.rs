@@ -296,7 +296,7 @@ impl Limiter {
         }
         self.changed_ms = now_ms;
         self.reason = Some(reason);
-        let by_wait = matches!(reason, Reason::Room | Reason::Congestion);
+        let by_wait = matches!(reason, Reason::Room | Reason::NoRoom | Reason::Congestion);
         Some(Change {
             from,
             to,

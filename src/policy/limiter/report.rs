@@ -15,6 +15,8 @@ pub enum Reason {
     Room,
     /// Jobs waited within the dependency.
     Congestion,
+    /// A step up from a limit that was found brought jobs that waited within the dependency: it is undone.
+    NoRoom,
     /// Jobs are running, and none has ended for much longer than any should take.
     Silence,
     /// The limit is low for a moment, to measure an undisturbed latency.
@@ -33,6 +35,7 @@ impl Reason {
         match self {
             Self::Room => "room to grow",
             Self::Congestion => "congestion",
+            Self::NoRoom => "no room",
             Self::Silence => "nothing ended",
             Self::Measuring => "measuring",
             Self::Measured => "measured",

@@ -75,6 +75,21 @@ fn finds_what_is_served_at_once_and_rests_there() {
 }
 
 #[test]
+fn a_step_up_that_is_undone_is_no_new_congestion() {
+    let mut plant = Plant::new(16);
+    let found = plant.run(60, usize::MAX);
+    assert!(found.iter().any(|c| c.reason == Reason::Congestion));
+    plant.capacity = 32;
+    let later = plant.run(60, usize::MAX);
+    let undone = later.iter().max_by_key(|change| change.from);
+    assert_eq!(
+        undone.map(|change| change.reason),
+        Some(Reason::NoRoom),
+        "{later:?}"
+    );
+}
+
+#[test]
 fn one_cut_finds_a_smaller_capacity_and_thirty_seconds_a_larger() {
     let mut plant = Plant::new(16);
     plant.run(60, usize::MAX);

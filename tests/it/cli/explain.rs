@@ -3,7 +3,7 @@
 use super::gate::{QUICK, all_show};
 use super::{at, json_at};
 use crate::daemon::process::Site;
-use crate::support::{DEADLINE, wait_until};
+use crate::support::{DEADLINE, fresh_database, wait_until};
 use serde_json::{Value, json};
 
 /// A kind with every limit a definition can have, whose jobs wait until a file is there.
@@ -80,6 +80,14 @@ async fn every_limit_is_told_with_its_numbers_and_what_binds_comes_first() {
     let (before, after) = text.split_once("limits with room:").unwrap();
     assert!(before.contains("1 of 1 slots of app.held"), "{text}");
     assert!(after.contains("1 of 4 slots of the daemons"), "{text}");
+
+    let set = ["limits", "set", "default", "app.held", "--per-daemon", "1"];
+    json_at(&site, &set).ok();
+    let why = json_at(&site, &["explain", waits.unwrap()]).ok();
+    let own = one(&why, "reasons", "kind_limit");
+    let by = own["set_by"].as_str().unwrap();
+    assert!(by.contains('@') && own["since_ms"].is_u64(), "{own}");
+    assert!(one(&why, "reasons", "slots_full")["since_ms"].is_null());
 
     let queue = &json_at(&site, &["explain", "default"]).ok()["queues"][0];
     are_whole(queue);
@@ -187,4 +195,88 @@ async fn every_limit_is_told_with_its_numbers_and_what_binds_comes_first() {
         std::future::ready(reasons == 0)
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_slots_and_what_the_forecast_may_add_are_told_of_who_serves_the_queue() {
+    const PURGE: &str = "kind = \"app.purge\"\nhandler = \"db.purge\"\nresources = [\"postgres:primary\"]\n[db.purge]\ntable = \"public.gone\"\nkey = [\"id\"]\nwhere = \"true\"";
+    let url = fresh_database();
+    let settings = format!(
+        "{QUICK}concurrency = 20\n[database]\nurl = \"{url}\"\nmax_connections = 3\n[forecast]\nmax_concurrency = 30\n"
+    );
+    // There is a reserve only where there are critical jobs.
+    let urgent = "kind = \"app.urgent\"\nhandler = \"exec\"\npriority = \"critical\"\n[exec]\ncommand = [\"/bin/true\"]";
+    let site = Site::new(&settings, &[PURGE, urgent]);
+    let _daemons = [site.start("a"), site.start("b")];
+    all_show(&site, "both tell of everything", 2, |page| {
+        let measured = &page["resources"]["postgres:primary"]["worst"]["value"];
+        page["pool"]["max"] == 3 && page["forecast"]["slots"]["max"] == 30 && measured.is_number()
+    })
+    .await;
+    let queue = &json_at(&site, &["explain", "default"]).ok()["queues"][0];
+    are_whole(queue);
+    assert_eq!(one(queue, "limits", "pool")["limit"], 6, "of both");
+    assert_eq!(one(queue, "limits", "slots")["limit"], 40);
+    let reserve = one(queue, "limits", "reserve");
+    assert_eq!(
+        (&reserve["value"], &reserve["limit"]),
+        (&json!(0), &json!(18))
+    );
+    let forecast = one(queue, "limits", "forecast");
+    assert_eq!(
+        (&forecast["value"], &forecast["limit"]),
+        (&json!(20), &json!(30))
+    );
+    for code in ["breaker", "limiter", "retry_budget"] {
+        assert!(one(queue, "limits", code)["since_ms"].is_u64(), "{code}");
+    }
+    let limiter = one(queue, "limits", "limiter");
+    assert_eq!(
+        (&limiter["by"], &limiter["limit"]),
+        (&json!("pool"), &json!(6))
+    );
+    let postgres = json_at(&site, &["explain", "postgres:primary"]).ok();
+    are_whole(&postgres);
+    assert_eq!(one(&postgres, "limits", "pool")["limit"], 6);
+    assert_eq!(postgres["kinds"], json!(["app.purge"]));
+
+    // A queue that both serve no more than they know it.
+    let none = json_at(&site, &["explain", "--queue", "other"]).ok();
+    let other = &none["queues"][0];
+    assert_eq!(one(other, "reasons", "no_daemon")["binds"], "stops");
+    let limits = other["limits"].as_array().unwrap();
+    assert!(limits.iter().all(|l| l["code"] == "gate"), "{other}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_that_does_not_serve_a_queue_counts_for_its_operations_and_not_for_the_queue() {
+    let kind = |name: &str, queue: &str| {
+        format!(
+            "kind = \"app.{name}\"\nqueue = \"{queue}\"\nhandler = \"exec\"\nresources = [\"other:thing\"]\n[exec]\ncommand = [\"/bin/true\"]"
+        )
+    };
+    let settings = format!("{QUICK}concurrency = 20\n[limiter]\ninitial = 8\n");
+    let site = Site::new(&settings, &[&kind("web", "default")]);
+    // The same fleet with other definitions.
+    let mail = Site::new(&settings, &[&kind("mail", "mail")]);
+    std::fs::copy(site.path("tidegate.toml"), mail.path("tidegate.toml")).unwrap();
+    let _daemons = [site.start("web"), mail.start("mail")];
+    all_show(&site, "both have the operation", 2, |page| {
+        page["limiters"][0]["limit"] == 8
+    })
+    .await;
+    wait_until("both are told of together", DEADLINE, || {
+        let operation = json_at(&site, &["explain", "exec@other:thing"]).ok();
+        std::future::ready(one(&operation, "limits", "limiter")["limit"] == 16)
+    })
+    .await;
+    for (site, queue) in [(&site, "default"), (&mail, "mail")] {
+        let queue = &json_at(site, &["explain", queue]).ok()["queues"][0];
+        assert_eq!(one(queue, "limits", "limiter")["limit"], 8);
+        assert_eq!(one(queue, "limits", "slots")["limit"], 20);
+        assert_eq!(
+            one(queue, "limits", "breaker")["daemons"],
+            json!({"closed": 1})
+        );
+    }
 }

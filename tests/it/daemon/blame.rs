@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 use tidegate::embed::{Context, Daemon, Data, JobError, Kind};
+use tidegate::job::What;
 use tokio_util::sync::CancellationToken;
 
 const BANK: &str = "http:bank.example:443";
@@ -116,5 +117,62 @@ async fn a_breaker_opens_for_what_a_function_lays_to_its_dependency_and_for_noth
         .await;
     let counts = queue.counts().await.unwrap();
     assert_eq!(counts.dead, 20, "none of the bank's");
+    daemon.stop(Duration::ZERO, CancellationToken::new()).await;
+}
+
+/// Works in batches while the bank is down, or calls it.
+async fn work(args: Value, ctx: Context, bank: Data<Arc<Bank>>) -> Result<(), JobError> {
+    const BATCH: Duration = Duration::from_millis(5);
+    if args["walks"] != true {
+        return charge(args, bank).await;
+    }
+    while !bank.up.load(Ordering::SeqCst) {
+        tokio::time::sleep(BATCH).await;
+        ctx.pace(BATCH).await?;
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_job_makes_room_when_the_breaker_of_what_it_touches_opens() {
+    let settings = "[gate]\nmode = \"off\"\n[limiter]\nmode = \"off\"\n[retry_budget]\nmode = \"off\"\n\
+        [breaker]\nfleet = \"off\"\nopen = \"2s\"\nopen_max = \"2s\"\nramp_step = \"0s\"\n";
+    let site = Site::new(settings, &[]);
+    let bank = Arc::new(Bank::default());
+    let kind = Kind::new("bank.work", work).resources([BANK]);
+    let daemon = Daemon::builder()
+        .config(site.config.clone())
+        .data(Arc::clone(&bank))
+        .kind(kind.toml("[retry]\nstrategy = \"fixed\"\nbase = \"1s\"\njitter = \"none\"\n"))
+        .start()
+        .await
+        .unwrap();
+    let queue = site.queue("default").await;
+    site.push(&[r#"{"kind":"bank.work","id":"walker","args":{"walks":true}}"#.to_owned()])
+        .await;
+    wait_until("it walks", DEADLINE, || async {
+        queue.counts().await.unwrap().running == 1
+    })
+    .await;
+    site.push(&jobs("bank.work", 30)).await;
+    site.wait_for_stat("yielded", 1, DEADLINE).await;
+    let found = queue.find("walker").await.unwrap().unwrap();
+    assert_eq!((found.history.attempts, found.history.crashes), (0, 0));
+    let last = found
+        .history
+        .events
+        .iter()
+        .rfind(|e| e.event == What::HandedBack);
+    let note = last.and_then(|event| event.note.clone()).unwrap();
+    assert_eq!(note, format!("the breaker of bank.work on {BANK} is open"));
+
+    bank.up.store(true, Ordering::SeqCst);
+    site.wait_for_stat("completed", 31, Duration::from_secs(60))
+        .await;
+    let walker = queue.find("walker").await.unwrap().unwrap();
+    assert_eq!(
+        (walker.state.as_str(), walker.history.attempts),
+        ("done", 0)
+    );
     daemon.stop(Duration::ZERO, CancellationToken::new()).await;
 }

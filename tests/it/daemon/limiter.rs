@@ -76,7 +76,7 @@ fn cuts(daemon: &Process) -> usize {
     let events = daemon.events("limiter");
     events
         .iter()
-        .filter(|e| e["reason"] == "congestion")
+        .filter(|e| e["reason"] == "congestion" || e["reason"] == "no room")
         .count()
 }
 

@@ -13,6 +13,7 @@ mod herd;
 mod kept;
 mod life;
 mod limiter;
+mod orders;
 mod paced;
 pub mod process;
 mod progress;

@@ -50,48 +50,123 @@ async fn wait_for_state(daemon: &Process, resource: &str, state: &str) {
     .await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_purge_makes_room_within_a_batch_and_goes_on_when_the_gate_opens() {
-    let url = support::fresh_database();
-    let pool = PgPool::connect(&url).await.unwrap();
-    sqlx::raw_sql(
-        "create table sessions (id bigint primary key, old boolean not null);
-         insert into sessions select n, n % 2 = 0 from generate_series(1, 60000) n;
-         analyze sessions;",
-    )
-    .execute(&pool)
-    .await
-    .unwrap();
-    let count = |sql: &'static str| {
-        let pool = pool.clone();
-        async move {
-            sqlx::query_scalar::<_, i64>(sql)
-                .fetch_one(&pool)
-                .await
-                .unwrap()
-        }
-    };
-    let job = "kind = \"db.tidy\"\nhandler = \"db.purge\"\npriority = \"bulk\"\ntimeout = \"5m\"\n\
-        resources = [\"postgres:primary\", \"other:knob\"]\n[db.purge]\ntable = \"public.sessions\"\nkey = [\"id\"]\n\
-        where = \"old\"\npause = \"50ms\"\nbatch = { start = 100, min = 100, max = 100 }\n";
-    let folder = tempfile::tempdir().unwrap();
-    let knob = folder.path().join("knob");
-    std::fs::write(&knob, "0").unwrap();
-    let database = format!("[database]\nurl = \"{url}\"\n");
-    let site = Site::new(&gated(&database, &knob), &[job]);
-    let migrated = Command::new(env!("CARGO_BIN_EXE_tidegate"))
-        .args(["migrate", "--config"])
-        .arg(site.path("tidegate.toml"))
-        .status()
+/// A purge of a table with 30,000 old rows, under way.
+struct Purging {
+    pool: PgPool,
+    site: Site,
+    daemon: Process,
+    folder: tempfile::TempDir,
+}
+
+impl Purging {
+    async fn begin() -> Self {
+        let url = support::fresh_database();
+        let pool = PgPool::connect(&url).await.unwrap();
+        sqlx::raw_sql(
+            "create table sessions (id bigint primary key, old boolean not null);
+             insert into sessions select n, n % 2 = 0 from generate_series(1, 60000) n;
+             analyze sessions;",
+        )
+        .execute(&pool)
+        .await
         .unwrap();
-    assert!(migrated.success());
-    let daemon = site.start("a");
-    site.push(&[r#"{"kind":"db.tidy","id":"tidy"}"#.to_owned()])
-        .await;
-    wait_until("rows go", DEADLINE, || async {
-        count("select count(*) from sessions where old").await < 29_800
+        let job = "kind = \"db.tidy\"\nhandler = \"db.purge\"\npriority = \"bulk\"\ntimeout = \"5m\"\n\
+            resources = [\"postgres:primary\", \"other:knob\"]\n[db.purge]\ntable = \"public.sessions\"\nkey = [\"id\"]\n\
+            where = \"old\"\npause = \"50ms\"\nbatch = { start = 100, min = 100, max = 100 }\n";
+        let folder = tempfile::tempdir().unwrap();
+        let knob = folder.path().join("knob");
+        std::fs::write(&knob, "0").unwrap();
+        let database = format!("[database]\nurl = \"{url}\"\n");
+        let site = Site::new(&gated(&database, &knob), &[job]);
+        let migrated = Command::new(env!("CARGO_BIN_EXE_tidegate"))
+            .args(["migrate", "--config"])
+            .arg(site.path("tidegate.toml"))
+            .status()
+            .unwrap();
+        assert!(migrated.success());
+        let daemon = site.start("a");
+        site.push(&[r#"{"kind":"db.tidy","id":"tidy"}"#.to_owned()])
+            .await;
+        let begun = Self {
+            pool,
+            site,
+            daemon,
+            folder,
+        };
+        wait_until("rows go", DEADLINE, || async { begun.old().await < 29_800 }).await;
+        begun
+    }
+
+    async fn count(&self, sql: &'static str) -> i64 {
+        let counting = sqlx::query_scalar::<_, i64>(sql);
+        counting.fetch_one(&self.pool).await.unwrap()
+    }
+
+    async fn old(&self) -> i64 {
+        self.count("select count(*) from sessions where old").await
+    }
+
+    fn knob(&self) -> std::path::PathBuf {
+        self.folder.path().join("knob")
+    }
+
+    /// It is over: every old row is gone, no other one, and nothing was held against the job.
+    async fn is_done_after_yields(&self, yields: u64) {
+        self.site.wait_for_stat("completed", 1, PATIENCE).await;
+        assert_eq!(self.old().await, 0);
+        assert_eq!(self.count("select count(*) from sessions").await, 30_000);
+        let queue = self.site.queue("default").await;
+        let found = queue.find("tidy").await.unwrap().unwrap();
+        let history = &found.history;
+        assert_eq!(
+            (found.state.as_str(), history.attempts, history.crashes),
+            ("done", 0, 0)
+        );
+        assert_eq!(queue.counts().await.unwrap().stats["yielded"], yields);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_purge_makes_room_when_its_breaker_is_opened_and_goes_on_when_it_is_released() {
+    let purging = Purging::begin().await;
+    let gate = |args: &[&str]| {
+        let told = Command::new(env!("CARGO_BIN_EXE_tidegate"))
+            .arg("gate")
+            .args(args)
+            .arg("--config")
+            .arg(purging.site.path("tidegate.toml"))
+            .arg("--jobs")
+            .arg(purging.site.path("jobs"))
+            .output()
+            .unwrap();
+        assert!(told.status.success(), "{told:?}");
+    };
+    let operation = "db.purge@postgres:primary";
+    gate(&["force", operation, "open", "--why", "a restore runs"]);
+    purging.daemon.wait_for_event("job_yielded").await;
+    let yielded = purging.daemon.events("job_yielded").remove(0);
+    assert_eq!(
+        yielded["reason"],
+        "the breaker of db.purge on postgres:primary is open"
+    );
+    let left = purging.old().await;
+    assert!(left > 0, "there is something to go on with");
+    let before = asked(&purging.knob());
+    wait_until("more samples", PATIENCE, || {
+        std::future::ready(asked(&purging.knob()) > before + 2)
     })
     .await;
+    assert_eq!(purging.old().await, left, "it stays where it is");
+
+    gate(&["release", operation]);
+    purging.is_done_after_yields(1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_purge_makes_room_within_a_batch_and_goes_on_when_the_gate_opens() {
+    let purging = Purging::begin().await;
+    let (knob, daemon) = (purging.knob(), &purging.daemon);
+    let queue = purging.site.queue("default").await;
 
     std::fs::write(&knob, "100").unwrap();
     daemon.wait_for_event("job_yielded").await;
@@ -100,9 +175,8 @@ async fn a_purge_makes_room_within_a_batch_and_goes_on_when_the_gate_opens() {
         yielded["reason"],
         "other:knob is overloaded: bulk jobs wait"
     );
-    let left = count("select count(*) from sessions where old").await;
+    let left = purging.old().await;
     assert!(left > 0, "there is something to go on with");
-    let queue = site.queue("default").await;
     let found = queue.find("tidy").await.unwrap().unwrap();
     assert_eq!(
         (found.state.as_str(), found.history.attempts),
@@ -120,20 +194,11 @@ async fn a_purge_makes_room_within_a_batch_and_goes_on_when_the_gate_opens() {
         std::future::ready(asked(&knob) > before + 2)
     })
     .await;
-    assert_eq!(count("select count(*) from sessions where old").await, left);
+    assert_eq!(purging.old().await, left);
     assert_eq!(daemon.events("job_yielded").len(), 1);
 
     std::fs::write(&knob, "0").unwrap();
-    site.wait_for_stat("completed", 1, PATIENCE).await;
-    assert_eq!(count("select count(*) from sessions where old").await, 0);
-    assert_eq!(count("select count(*) from sessions").await, 30_000);
-    let found = queue.find("tidy").await.unwrap().unwrap();
-    let history = &found.history;
-    assert_eq!(
-        (found.state.as_str(), history.attempts, history.crashes),
-        ("done", 0, 0)
-    );
-    assert_eq!(queue.counts().await.unwrap().stats["yielded"], 1);
+    purging.is_done_after_yields(1).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

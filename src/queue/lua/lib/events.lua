@@ -1,4 +1,4 @@
--- Adds an event to a history, as job/history.rs reads it; one that follows its like takes its place and counts it. What
+-- Adds an event to a history, as job/history reads it; one that follows its like takes its place and counts it. What
 -- was added to a history is taken in when the job ends: until then it does not grow beyond this.
 local HISTORY_MAX = 65536
 local function with_event(history, event, now)

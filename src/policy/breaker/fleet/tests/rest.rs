@@ -71,6 +71,23 @@ fn daemons_that_start_anew_do_not_keep_an_old_decision_for_ever() {
 }
 
 #[test]
+fn a_step_may_ask_for_more_results_than_a_window_holds() {
+    let mut fleet = ramping(2);
+    fleet.config.ramp_calls = 200;
+    assert!(fleet.config.ramp_calls > fleet.config.stretch_calls);
+    fleet.rate = 1;
+    let mut seconds = 0;
+    while fleet.states() != [State::Closed; 2] {
+        // With a bad call now and then a few good ones will not do.
+        fleet.daemons[0].sick = seconds % 10 == 0;
+        fleet.second();
+        seconds += 1;
+        assert!(seconds < 1_000, "{:?}", fleet.store.record);
+    }
+    assert!(seconds > 600, "a hundred seconds for each step: {seconds}");
+}
+
+#[test]
 fn jobs_slower_than_any_window_take_all_back_to_the_top() {
     let mut fleet = ramping(2);
     (fleet.rate, fleet.busy) = (0, true);
