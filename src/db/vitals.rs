@@ -29,10 +29,11 @@ pub struct Vitals {
 }
 
 /// A `case` keeps a server that recovers from functions it refuses then. An archive that has never taken a segment but
-/// failed is behind by all there are.
+/// failed is behind by all there are; one whose last file is no segment (a history after a promotion) has just begun. A
+/// session that has written holds old rows by its own transaction, though it looks at none.
 const QUERY: &str = r"
 with session as (
-    select state, wait_event_type, backend_xmin, backend_type from pg_stat_activity where pid <> pg_backend_pid()
+    select state, wait_event_type, backend_xid, backend_xmin, backend_type from pg_stat_activity where pid <> pg_backend_pid()
 ), wal as (
     select pg_wal_lsn_diff(
                case when pg_is_in_recovery()
@@ -40,7 +41,7 @@ with session as (
                     else pg_current_wal_lsn() end, '0/0') as bytes,
            pg_size_bytes(current_setting('wal_segment_size')) as segment_bytes
 ), archived as (
-    select failed_count, case when last_archived_wal ~ '^[0-9A-F]{24}' then
+    select failed_count, last_archived_wal is not null as has_taken, case when last_archived_wal ~ '^[0-9A-F]{24}' then
         ('x' || substr(last_archived_wal, 9, 8))::bit(32)::bigint * (4294967296 / wal.segment_bytes)
         + ('x' || substr(last_archived_wal, 17, 8))::bit(32)::bigint end as segment
     from pg_stat_archiver, wal
@@ -50,7 +51,8 @@ select
     (select count(*) from session where wait_event_type = 'Lock')::float8 as waiting,
     (100.0 * (select sum(numbackends) from pg_stat_database)
         / greatest(current_setting('max_connections')::int
-            - current_setting('superuser_reserved_connections')::int, 1))::float8 as sessions_percent,
+            - current_setting('superuser_reserved_connections')::int
+            - coalesce(current_setting('reserved_connections', true)::int, 0), 1))::float8 as sessions_percent,
     1000 * (case
         when not pg_is_in_recovery() then
             coalesce((select max(extract(epoch from replay_lag)) from pg_stat_replication
@@ -59,13 +61,13 @@ select
         else coalesce(extract(epoch from now() - pg_last_xact_replay_timestamp()), 0) end)::float8
         as replication_lag_ms,
     coalesce(greatest(
-        (select max(age(backend_xmin)) from session),
+        (select max(greatest(age(backend_xmin), age(backend_xid))) from session),
         (select max(age(xmin)) from pg_replication_slots),
         (select max(age(transaction)) from pg_prepared_xacts)), 0)::float8 as xmin_age,
     coalesce(wal.bytes, 0)::float8 as wal_bytes,
     case
         when current_setting('archive_mode') = 'off' or pg_is_in_recovery() then 0
-        when archived.segment is null and archived.failed_count = 0 then 0
+        when archived.segment is null and (archived.failed_count = 0 or archived.has_taken) then 0
         else greatest(floor(wal.bytes / wal.segment_bytes) - coalesce(archived.segment, -1) - 1, 0)
     end::float8 as archive_backlog,
     (100.0 * (select count(*) from pg_stat_activity where backend_type = 'autovacuum worker')

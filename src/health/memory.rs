@@ -8,6 +8,9 @@ use futures::future::BoxFuture;
 
 use super::probe::{Reading, Source};
 
+/// What `memory.max` holds where there is no limit.
+const UNLIMITED: &str = "max";
+
 /// Reading: the working set as a percentage of the limit.
 ///
 /// The working set is what is charged to the cgroup without the file cache that has not been used lately. The kernel
@@ -25,13 +28,17 @@ impl Memory {
         let memory = Self {
             folder: folder.to_path_buf(),
         };
-        memory.percent().map(|_| memory)
+        match memory.read("memory.max")?.trim() {
+            UNLIMITED => Err("the cgroup has no memory limit".to_owned()),
+            _ => memory.percent().map(|_| memory),
+        }
     }
 
     fn percent(&self) -> Reading {
         let limit = self.read("memory.max")?;
-        if limit.trim() == "max" {
-            return Err("the cgroup has no memory limit".to_owned());
+        // There was one, and it was lifted.
+        if limit.trim() == UNLIMITED {
+            return Ok(0.0);
         }
         let charged = self.read("memory.current")?;
         let stat = self.read("memory.stat")?;
@@ -104,5 +111,7 @@ mod tests {
         assert_eq!(memory.sample().await, [Ok(90.0)]);
         write("memory.current", "500\n");
         assert_eq!(memory.sample().await, [Ok(40.0)]);
+        write("memory.max", "max\n");
+        assert_eq!(memory.sample().await, [Ok(0.0)], "it was lifted");
     }
 }

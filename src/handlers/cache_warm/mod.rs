@@ -143,7 +143,14 @@ impl Warm {
                 reason: format!("asked to stop after {} rows", tally.rows),
             },
             Err(Stopped::Yielded(reason)) => Outcome::Yielded { reason },
-            Err(Stopped::Cache(e)) => Outcome::Failed(e.into_failure(&self.redis)),
+            // What is wrong with the definition stays wrong.
+            Err(Stopped::Cache(e)) if e.is_passing() => {
+                Outcome::Failed(e.into_failure(&self.redis))
+            }
+            Err(Stopped::Cache(e)) => Outcome::Fatal(e.into_failure(&self.redis)),
+            Err(Stopped::Database(e)) if e.is_mistake() => {
+                Outcome::Fatal(e.into_failure(&self.postgres))
+            }
             Err(Stopped::Database(e)) => Outcome::Failed(e.into_failure(&self.postgres)),
         }
     }

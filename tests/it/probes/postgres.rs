@@ -62,6 +62,19 @@ async fn postgres_tells_of_sessions_locks_old_transactions_and_its_log() {
     }
     until("the oldest is old", &asked, |v| v.xmin_age >= 40.0).await;
     drop(reader);
+    until("the reader is gone", &asked, |v| v.xmin_age < 40.0).await;
+    // One that wrote and idles looks at no old rows, and holds them all the same.
+    let writer = sql(
+        &url,
+        "create table held as select 1 as n; begin; update held set n = 2",
+    )
+    .await;
+    for _ in 0..40 {
+        let one = sqlx::query("select txid_current()");
+        one.execute(&mut busy).await.unwrap();
+    }
+    until("what it holds is old", &asked, |v| v.xmin_age >= 40.0).await;
+    drop(writer);
     let written = "create table w as select repeat('x', 500) from generate_series(1, 10000)";
     drop(sql(&url, written).await);
     until("the log grew", &asked, |v| {

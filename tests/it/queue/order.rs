@@ -56,10 +56,10 @@ async fn a_waiting_job_rises_one_class_per_step() {
     let entries: Vec<String> = (0..5).map(fresh).collect();
     rig.put(&entries).await;
     assert_eq!(rig.take(10).await, [4, 3, 2, 100, 1, 0]);
-    // One that waited for ever counts as critical.
+    // One that waited for ever counts as high: never before what is critical.
     backdate(&rig, 101, 1_000_000).await;
     rig.put(&[fresh(4), fresh(3)]).await;
-    assert_eq!(rig.take(10).await, [101, 4, 3]);
+    assert_eq!(rig.take(10).await, [4, 101, 3]);
 }
 
 #[tokio::test]
