@@ -92,7 +92,7 @@ impl Slots {
         self.total().saturating_sub(self.reserved())
     }
 
-    /// How many more jobs that are not critical may run, as far as it goes by what is lent to nobody: of several reserved
+    /// How many more jobs that are not urgent may run, as far as it goes by what is lent to nobody: of several reserved
     /// slots one, for short jobs may hang too.
     fn left_for_others(&self, used: &Used) -> usize {
         match self.reserved() {
@@ -151,8 +151,7 @@ impl Slots {
     #[must_use]
     pub fn has_room(&self, ask: &Ask) -> bool {
         let used = self.used.lock();
-        used.room(ask, self.long_limit()) > 0
-            && (ask.is_critical() || self.left_for_others(&used) > 0)
+        used.room(ask, self.long_limit()) > 0 && (ask.urgent || self.left_for_others(&used) > 0)
     }
 
     /// Takes slots for a claim of at most `most` jobs of `queue`, whose own limit is `queue_limit`. The flows are served
@@ -165,14 +164,14 @@ impl Slots {
         most: usize,
         asks: &[Ask],
     ) -> Reserved {
-        let has_critical = asks.iter().any(Ask::is_critical);
-        if has_critical {
+        if asks.iter().any(|ask| ask.class == Priority::Critical) {
             self.expect_critical();
         }
         let long_limit = self.long_limit();
         let mut used = self.used.lock();
         let others = self.left_for_others(&used);
-        let most = if has_critical { most } else { most.min(others) };
+        let has_urgent = asks.iter().any(|ask| ask.urgent);
+        let most = if has_urgent { most } else { most.min(others) };
         let in_queue = used.queues.get(queue).copied().unwrap_or(0);
         let limit = (self.total().saturating_sub(used.total))
             .min(queue_limit.saturating_sub(in_queue))
@@ -181,7 +180,7 @@ impl Slots {
         let mut granted = 0;
         for ask in asks {
             let own = used.room(ask, long_limit);
-            let allowance = match ask.is_critical() {
+            let allowance = match ask.urgent {
                 true => limit.min(own),
                 false => limit.min(others).min(own),
             };

@@ -134,6 +134,7 @@ impl Feeder {
         let slots = shared.slots.total();
         let (state, _) = (shared.standing)(&kind.spec);
         let per_daemon = control.limits_of(&kind.spec).per_daemon;
+        let urgent = flow.priority == Priority::Critical || kind.spec.is_never_shed();
         let ask = Ask {
             kind: Arc::clone(&kind.spec.kind),
             class: flow.priority,
@@ -141,18 +142,21 @@ impl Feeder {
             class_limit: (shared.gate)(&kind.spec, flow.priority, slots),
             flow_limit: usize::MAX,
             operations: shared.operations.limits(&kind.operations),
-            long: self.is_long(&kind.spec, flow.priority),
+            urgent,
+            long: !urgent && self.is_long(&kind.spec),
             ages: state < GateState::Overloaded,
         };
         shared.slots.has_room(&ask).then_some(ask)
     }
 
-    /// Whether jobs leave the reserve of the critical ones alone: they may take long, for all that is known.
-    fn is_long(&self, spec: &JobSpec, class: Priority) -> bool {
-        let exempt = class == Priority::Critical || spec.is_never_shed();
+    /// Whether jobs may take long, for all that is known.
+    fn is_long(&self, spec: &JobSpec) -> bool {
         let rule = self.context.shared.slots.short_rule();
-        let kind = (!exempt).then(|| self.context.telemetry(&spec.kind));
-        kind.is_some_and(|kind| !kind.lengths.usually_short(rule))
+        !self
+            .context
+            .telemetry(&spec.kind)
+            .lengths
+            .usually_short(rule)
     }
 
     /// The flows of a plan with what was reserved for each, and what else holds for their jobs.

@@ -66,6 +66,7 @@ impl Bed {
             class_limit: usize::MAX,
             flow_limit: usize::MAX,
             operations: self.operations.limits(&self.http),
+            urgent: false,
             long: false,
             ages: true,
         }

@@ -85,19 +85,15 @@ pub struct Ask {
     pub flow_limit: usize,
     /// How many of its operations may run at once.
     pub operations: OperationLimits,
-    /// Whether its jobs may take long, and are not critical: they leave the reserve alone.
+    /// Whether its jobs are those that slots are reserved for, or are never held back.
+    pub urgent: bool,
+    /// Whether its jobs may take long, and are not urgent: they leave the reserve alone.
     pub long: bool,
     /// Whether waiting lifts its jobs over those of higher classes.
     pub ages: bool,
 }
 
 impl Ask {
-    /// Whether its jobs are those that slots are reserved for.
-    #[must_use]
-    pub fn is_critical(&self) -> bool {
-        self.class == Priority::Critical
-    }
-
     /// What a job that came of it holds.
     #[must_use]
     pub fn holds(&self) -> Holds {

@@ -10,6 +10,7 @@ fn ask(kind: &str, kind_limit: usize, class_limit: usize) -> Ask {
         class_limit,
         flow_limit: FREE,
         operations: OperationLimits::default(),
+        urgent: false,
         long: false,
         ages: true,
     }
@@ -30,6 +31,7 @@ fn of(limits: &[(usize, usize)], ask: Ask) -> Ask {
 fn critical(ask: Ask) -> Ask {
     Ask {
         class: Priority::Critical,
+        urgent: true,
         ..ask
     }
 }
@@ -103,6 +105,18 @@ fn long_jobs_leave_some_slots_to_critical_ones_and_lend_them_to_short_ones() {
     assert!(!slots.has_room(&long));
     let short = ask("short", FREE, FREE);
     assert_eq!(take(&short, FREE), 1, "one is lent to nobody");
+    let invalidation = Ask {
+        urgent: true,
+        ..ask("invalidation", FREE, FREE)
+    };
+    assert!(!slots.has_room(&short) && slots.has_room(&invalidation));
+    assert_eq!(take(&invalidation, FREE), 1, "it is never held back");
+    slots.release(
+        &queue,
+        &invalidation.kind,
+        invalidation.class,
+        &invalidation.holds(),
+    );
     // A short one ends: a critical one takes its slot, and no long one ever does.
     slots.release(&queue, &short.kind, short.class, &short.holds());
     assert!(!slots.has_room(&long) && slots.has_room(&short));
