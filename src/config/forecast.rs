@@ -13,7 +13,7 @@ const MOST_SLOTS: usize = 100_000;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ForecastMode {
-    /// It raises slots, opens connections and warms caches before a known peak.
+    /// It raises slots for what is forecast, and opens connections and warms caches before a known peak.
     On,
     /// It records, forecasts and tells its error, and changes nothing.
     Shadow,

@@ -110,11 +110,11 @@ mod tests {
     fn slots_that_the_forecast_raised_or_may_not_raise_are_told() {
         let page = |now: u64, unwell: Value| {
             json!({"instance": "web1", "forecast": {"mode": "on", "slots": {"base": 8, "max": 16, "wanted": 13,
-                "now": now, "unwell": unwell, "last": {"why": "a known peak is near", "at": 1_000}}}})
+                "now": now, "unwell": unwell, "last": {"why": "more load is forecast", "at": 1_000}}}})
         };
         let raised = forecast(&page(13, Value::Null), 61_000).map(|r| (r.binds, r.message));
         let wanted = "by the forecast web1 has 13 slots: 8 are configured, 13 wanted, 16 allowed; last change 1m ago: \
-                      a known peak is near";
+                      more load is forecast";
         assert_eq!(raised, Some((Binds::Not, wanted.to_owned())));
         let held = forecast(&page(8, json!("host (elevated)")), 61_000);
         let held = held.map(|r| (r.binds, r.to_json()["lifted_by"][0].clone()));

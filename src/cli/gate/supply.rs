@@ -118,7 +118,7 @@ mod tests {
             json!({"instance": "web1", "age_ms": 400, "pool": {"max": 10, "open": 4, "busy": 3},
             "reserve": {"slots": 32, "reserved": 3, "lend_below_ms": 1_000, "busy": 20, "long": 17},
             "forecast": {"mode": "on", "slots": {"base": 32, "max": 48, "wanted": 40, "now": 40,
-                "last": {"why": "a known peak is near"}}}}),
+                "last": {"why": "more load is forecast"}}}}),
         ];
         fleet
     }
@@ -130,7 +130,7 @@ mod tests {
             "http:app      holding  1m 5s  31%      20%     7.25",
             "web1    3 of 32         1s",
             "3 of 10",
-            "web1 has 40 slots (configured 32, at most 48); last change: a known peak is near",
+            "web1 has 40 slots (configured 32, at most 48); last change: more load is forecast",
         ] {
             assert!(text.contains(line), "{line}: {text}");
         }

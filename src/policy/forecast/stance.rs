@@ -1,4 +1,5 @@
-//! How many slots a daemon has: raised before a known peak, back at once when anything is not well, gently after it.
+//! How many slots a daemon has: raised before the load that is forecast comes, back at once when anything is not well,
+//! gently after it.
 
 use crate::config::SlotsConfig;
 use serde::Serialize;
@@ -86,7 +87,7 @@ pub enum Why {
 impl fmt::Display for Why {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Peak => f.write_str("a known peak is near"),
+            Self::Peak => f.write_str("more load is forecast"),
             Self::Over => f.write_str("the peak is over"),
             Self::Unwell(what) => write!(f, "{what} is not well"),
             Self::Configured => f.write_str("the configured numbers changed"),

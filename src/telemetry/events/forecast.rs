@@ -15,7 +15,7 @@ pub struct SlotsChange<'a> {
     pub shadow: bool,
 }
 
-/// The slots of this daemon were raised before a known peak.
+/// The slots of this daemon were raised for load that is forecast.
 pub fn forecast_raised(change: SlotsChange<'_>) {
     telling!(
         info,
